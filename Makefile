@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: make demo and make test. They need git, make and Python >= 3.11.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PORT   ?= 8000
+
+.PHONY: help demo test check bench format clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.run: pyproject.toml
+	@echo "Setting up $(VENV) (once; some seconds) ..."
+	@$(PYTHON) -c 'import sys; sys.exit("Bellwire needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "Installing what the tests and checks need (once; a minute or so) ..."
+	@$(BIN)/python -m pip install -q --group dev
+	@touch $@
+
+demo: $(VENV)/.run  ## serve the chat and print its address (PORT=8000)
+	@PORT=$(PORT) $(BIN)/bellwire demo
+
+test: $(VENV)/.dev  ## all tests that this machine can run
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## measure against python-socketio on this machine
+	@$(BIN)/python -m bench
+
+format: $(VENV)/.dev  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what these commands made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Bellwire: a real-time server for Python."""

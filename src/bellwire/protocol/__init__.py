@@ -1,0 +1,1 @@
+"""The wires, without I/O: bytes in, packets out, and back. No asyncio, no socket, no clock."""

@@ -1,0 +1,1 @@
+"""The server that applications talk to: namespaces, sockets, rooms, fan-out."""

@@ -1,0 +1,1 @@
+"""How bytes reach the protocol floor: natively on the socket, through ASGI, by long-polling."""
