@@ -1,0 +1,184 @@
+"""Every error Bellwire raises on purpose: one tree, each class with a stable ``code``.
+
+::
+
+    BellwireError                  "error"
+     ├── ConfigError               "config"
+     ├── ConnectRefused            "connect_refused"
+     ├── EventRefused              the refusal's own code, e.g. "invalid_payload"
+     ├── CallTimeout               "timeout"               (also a TimeoutError)
+     ├── Disconnected              "disconnected"
+     ├── TooManyAttachments        "too_many_attachments"
+     ├── MessageTooLarge           "message_too_large"
+     ├── RoomLimit                 "room_limit"
+     └── ProtocolError             "protocol_error"        a peer broke the wire
+          ├── WebSocketError       "websocket_error"       carries the close code of RFC 6455
+          ├── PacketError          "packet_error"          Engine.IO v4, Socket.IO v5
+          ├── RequestError         "request_error"         in the protocol floor
+          └── HandshakeError       "handshake_error"       in the protocol floor
+
+Codes are part of the public surface: they do not change between minor versions, messages may. A
+message says what is wrong and what to do about it.
+"""
+
+from typing import Any
+
+
+class BellwireError(Exception):
+    """Base of every error Bellwire raises on purpose."""
+
+    code: str = "error"
+
+
+class ConfigError(BellwireError, ValueError):
+    """A setting has a value the server cannot run with; the message names field, value and remedy."""
+
+    code = "config"
+
+
+class ConnectRefused(BellwireError):  # noqa: N818 - the word of the domain: a connection is refused
+    """Raise it in authentication, middleware or ``on_connect`` to turn a client away.
+
+    The client sees it as ``connect_error``: Socket.IO protocol v5, packet type 4 with the payload
+    ``{"message": message, "data": data}``; ``data`` is left out when it is None. Typed clients raise
+    it when a server refused them.
+    """
+
+    code = "connect_refused"
+
+    def __init__(self, message: str, data: Any = None) -> None:
+        super().__init__(message, data)
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class EventRefused(BellwireError):  # noqa: N818
+    """An event was not accepted: its payload is wrong, it came too often, or a handler said no.
+
+    A handler may raise it with a code of the application's own. ``path`` points at the fault inside
+    the payload (``$.text``), ``retry_after`` is in seconds.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, path: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, message, path, retry_after)
+        self.code = code
+        self.message = message
+        self.path = path
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        where = f" - at `{self.path}`" if self.path is not None else ""
+        return f"{self.code}: {self.message}{where}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _event_refused, (self.code, self.message, self.path, self.retry_after)
+
+    def as_reply(self) -> dict[str, Any]:
+        """Return the acknowledgement's one argument: ``{"error": {...}}``, keys without a value left out."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.path is not None:
+            error["path"] = self.path
+        if self.retry_after is not None:
+            error["retry_after"] = self.retry_after
+        return {"error": error}
+
+
+def _event_refused(code: str, message: str, path: str | None, retry_after: float | None) -> EventRefused:
+    return EventRefused(code, message, path=path, retry_after=retry_after)
+
+
+class CallTimeout(BellwireError, TimeoutError):  # noqa: N818
+    """No acknowledgement arrived within the time of a ``call``; the event may still have been handled."""
+
+    code = "timeout"
+
+
+class Disconnected(BellwireError):  # noqa: N818
+    """The connection ended before the operation could finish; ``reason`` is Socket.IO's word for why."""
+
+    code = "disconnected"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the connection ended: {self.reason}"
+
+
+class TooManyAttachments(BellwireError):  # noqa: N818
+    """An event to be sent holds more binary attachments than receivers accept.
+
+    socket.io-parser 4.2.6 refuses more than ten in one packet, and a client that meets one closes
+    its connection. Send several events, or join the parts to one ``bytes`` value.
+    """
+
+    code = "too_many_attachments"
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(count, limit)
+        self.count = count
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} binary attachments in one event, {self.limit} are allowed: "
+            "send several events, or join the parts to one bytes value"
+        )
+
+
+class MessageTooLarge(BellwireError):  # noqa: N818
+    """A message is longer than ``Config.max_message_bytes``; sizes in bytes, ``size`` None if not known."""
+
+    code = "message_too_large"
+
+    def __init__(self, size: int | None, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        length = f"{self.size} bytes" if self.size is not None else "a message"
+        return (
+            f"{length} where {self.limit} bytes are allowed: send less at a time or raise max_message_bytes"
+        )
+
+
+class RoomLimit(BellwireError):  # noqa: N818
+    """A socket wants into too many rooms, or a room's name is too long; the message says which."""
+
+    code = "room_limit"
+
+
+class ProtocolError(BellwireError):
+    """A peer broke the wire protocol; it costs that peer its connection and nobody else anything."""
+
+    code = "protocol_error"
+
+
+class WebSocketError(ProtocolError):
+    """The peer broke RFC 6455 or RFC 7692: fail the connection (section 7.1.7) with ``close_code``.
+
+    ``close_code`` is one of section 7.4.1, ``reason`` at most 123 bytes of UTF-8 (section 5.5.1).
+    """
+
+    code = "websocket_error"
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        super().__init__(close_code, reason)
+        self.close_code = close_code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (close code {self.close_code})"
+
+
+class PacketError(ProtocolError):
+    """Bytes that are no packet of Engine.IO v4 or Socket.IO v5, or a packet that is not allowed here."""
+
+    code = "packet_error"
