@@ -1,0 +1,141 @@
+"""A message on its way out: every wire variant is made once, on first use, and shared by all recipients.
+
+A broadcast to a thousand clients encodes and frames its message once; each connection writes the same
+``bytes`` object. A run of messages (:func:`join`) stands in for a single one everywhere, so a connection
+that has several to send writes one object too.
+"""
+
+from collections.abc import Sequence
+
+from bellwire.protocol.engineio import SEPARATOR, encode_base64, encode_payload
+from bellwire.protocol.frames import build_binary, build_text
+
+
+class Message:
+    """What a connection sends: one message (:class:`Outgoing`) or several (:class:`Run`).
+
+    ``parts`` are the Engine.IO packets: ``str`` with the type digit (``42["a"]``), ``bytes`` for binary
+    ones. ``size`` is the number of bytes that ``frames`` has or will have; long-polling sends about as
+    many, a third more for what is binary.
+    """
+
+    __slots__ = ("_frames", "_frames_base64", "_payload", "parts", "size")
+
+    parts: tuple[str | bytes, ...]
+    size: int
+    _frames: bytes | None
+    _frames_base64: bytes | None
+    _payload: str | None
+
+    @property
+    def frames(self) -> bytes:
+        """The parts as unmasked WebSocket frames, one after the other (RFC 6455 section 5)."""
+        frames = self._frames
+        if frames is None:
+            frames = self._frames = self._make_frames()
+        return frames
+
+    @property
+    def frames_base64(self) -> bytes:
+        """The frames for a client that asked for ``b64=1``: binary parts are text, ``b`` and base64."""
+        frames = self._frames_base64
+        if frames is None:
+            frames = self._frames_base64 = self._make_frames_base64()
+        return frames
+
+    @property
+    def payload(self) -> str:
+        r"""The parts as a long-polling payload, joined by ``\x1e`` (Engine.IO protocol v4)."""
+        payload = self._payload
+        if payload is None:
+            payload = self._payload = self._make_payload()
+        return payload
+
+    def _make_frames(self) -> bytes:
+        raise NotImplementedError
+
+    def _make_frames_base64(self) -> bytes:
+        raise NotImplementedError
+
+    def _make_payload(self) -> str:
+        raise NotImplementedError
+
+
+class Outgoing(Message):
+    """One message: its packet, and the binary packets that belong to it."""
+
+    __slots__ = ()
+
+    def __init__(self, *parts: str | bytes) -> None:
+        self.parts = parts
+        self.size = sum(map(_frame_size, parts))
+        self._frames = self._frames_base64 = self._payload = None
+
+    def __repr__(self) -> str:
+        return f"Outgoing({', '.join(map(repr, self.parts))})"
+
+    def _make_frames(self) -> bytes:
+        parts = self.parts
+        if len(parts) == 1:
+            return _build(parts[0])
+        return b"".join(map(_build, parts))
+
+    def _make_frames_base64(self) -> bytes:
+        if all(isinstance(part, str) for part in self.parts):
+            return self.frames
+        return b"".join(
+            [build_text(part if isinstance(part, str) else encode_base64(part)) for part in self.parts]
+        )
+
+    def _make_payload(self) -> str:
+        return encode_payload(self.parts)
+
+
+class Run(Message):
+    """Several messages that leave together, made of what each of them has made already."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Sequence[Message]) -> None:
+        self._members = members
+        self.parts = tuple([part for member in members for part in member.parts])
+        self.size = sum([member.size for member in members])
+        self._frames = self._frames_base64 = self._payload = None
+
+    def __repr__(self) -> str:
+        return f"Run({list(self._members)!r})"
+
+    def _make_frames(self) -> bytes:
+        return b"".join([member.frames for member in self._members])
+
+    def _make_frames_base64(self) -> bytes:
+        return b"".join([member.frames_base64 for member in self._members])
+
+    def _make_payload(self) -> str:
+        return SEPARATOR.join([member.payload for member in self._members])
+
+
+def join(messages: Sequence[Message]) -> Message:
+    """Make one message of several, in their order; a single one is given back as it is.
+
+    The sequence is kept: hand over one that is not changed afterwards. Raises ValueError if it is empty.
+    """
+    if len(messages) == 1:
+        return messages[0]
+    if not messages:
+        raise ValueError("there is no message to join")
+    return Run(messages)
+
+
+def _build(part: str | bytes) -> bytes:
+    return build_text(part) if isinstance(part, str) else build_binary(part)
+
+
+def _frame_size(part: str | bytes) -> int:
+    """Bytes of a part as an unmasked frame: UTF-8 and a head of 2, 4 or 10 bytes (RFC 6455 section 5.2)."""
+    length = len(part)
+    if isinstance(part, str) and not part.isascii():
+        length = len(part.encode())
+    if length < 126:
+        return length + 2
+    return length + (4 if length < 65_536 else 10)
