@@ -1,0 +1,283 @@
+"""One WebSocket connection, server side, after the opening handshake: bytes in, messages out (RFC 6455).
+
+The life of a connection (section 7; a row is ``(state, event): (next state, is a close frame sent?)``)
+is the table below. CLOSED means that the protocol is done: write what is outgoing, then close the TCP
+connection, which is the server's part to do first (section 7.1.1).
+"""
+
+import codecs
+from typing import Final
+
+from bellwire.core.errors import WebSocketError
+from bellwire.protocol.deflate import Deflate
+from bellwire.protocol.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    CONTROL,
+    FIN,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    build_binary,
+    build_close,
+    build_frame,
+    build_text,
+    parse_close,
+    parse_header,
+    unmask,
+)
+
+OPEN: Final = 0
+CLOSING: Final = 1
+CLOSED: Final = 2
+
+_WE_CLOSE: Final = "we close"
+_PEER_CLOSES: Final = "peer closes"
+_FAILED: Final = "failed"
+
+TRANSITIONS: Final = {
+    (OPEN, _WE_CLOSE): (CLOSING, True),  # section 7.1.2: start the closing handshake
+    (OPEN, _PEER_CLOSES): (CLOSED, True),  # section 5.5.1: answer a close frame with one
+    (OPEN, _FAILED): (CLOSED, True),  # section 7.1.7: send the code of what was wrong
+    (CLOSING, _WE_CLOSE): (CLOSING, False),
+    (CLOSING, _PEER_CLOSES): (CLOSED, False),  # section 7.1.4: the handshake is complete
+    (CLOSING, _FAILED): (CLOSED, False),  # section 5.5.1: nothing follows a close frame
+    (CLOSED, _WE_CLOSE): (CLOSED, False),
+}
+
+_WHOLE_TEXT: Final = FIN | TEXT
+_WHOLE_BINARY: Final = FIN | BINARY
+
+
+class _Incoming:
+    """A message that has begun and is not complete; its bytes are here, unmasked, as they arrive."""
+
+    __slots__ = ("checked", "compressed", "data", "fin", "fragments", "mask", "remaining", "text")
+
+    def __init__(self, text: bool, compressed: bool) -> None:
+        self.text = text
+        self.compressed = compressed
+        self.data = bytearray()
+        self.checked = 0  # bytes of data known to be the beginning of valid UTF-8
+        self.fragments = 0
+        # of the frame being received
+        self.fin = False
+        self.mask = b""
+        self.remaining = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the current frame; raise 1007 at the first that cannot be UTF-8."""
+        self.data += unmask(chunk, self.mask)
+        size = len(chunk)
+        self.remaining -= size
+        if self.remaining:
+            turn = size & 3
+            self.mask = self.mask[turn:] + self.mask[:turn]
+        if self.text and not self.compressed:
+            try:
+                self.checked += codecs.utf_8_decode(self.data[self.checked :], "strict", False)[1]
+            except UnicodeDecodeError:
+                raise WebSocketError(1007, "text is not UTF-8") from None
+
+
+class WebSocket:
+    """The state of one connection; it holds no buffer while no message is under way.
+
+    ``max_message`` bounds a message in bytes, after decompression too, and is applied to the length in
+    a frame's header, before its payload arrives; a compressed payload may be an eighth longer, which is
+    more than DEFLATE ever adds. ``max_fragments`` bounds the frames of one message, empty ones too.
+    What is held for a peer is at most one message of that size, or a control frame.
+
+    - ``outgoing``: bytes to be written before anything else; take them with ``take_outgoing``. They
+      are never more than what was received since, so take them after each ``receive``.
+    - ``state``: OPEN, CLOSING or CLOSED.
+    - ``close_code``: the code of the peer's close frame, 1005 if it had none (section 7.1.5); 1006 if
+      the connection failed before; None until then.
+    - ``error``: why this side failed the connection, None if it did not.
+    """
+
+    __slots__ = (
+        "_deflate",
+        "_fresh",
+        "_incoming",
+        "_max_fragments",
+        "_max_message",
+        "_rest",
+        "close_code",
+        "error",
+        "outgoing",
+        "state",
+    )
+
+    def __init__(
+        self, *, max_message: int, max_fragments: int = 1024, deflate: Deflate | None = None
+    ) -> None:
+        self.state: int = OPEN
+        self.outgoing: bytes | bytearray = b""
+        self.close_code: int | None = None
+        self.error: WebSocketError | None = None
+        self._max_message = max_message
+        self._max_fragments = max_fragments
+        self._deflate = deflate
+        self._fresh = True  # open, and at the boundary of a message
+        self._rest = b""  # an incomplete header or control frame
+        self._incoming: _Incoming | None = None
+
+    def receive(self, data: bytes) -> list[str | bytes]:
+        """Take bytes from the peer, in any portions, and return the messages they complete, in order.
+
+        A text message is a ``str``, a binary one ``bytes``. Never raises: a peer that breaks the
+        protocol finds the connection failed (``state`` CLOSED, ``error`` set, the close frame in
+        ``outgoing``). Pings are answered and a close frame is echoed in ``outgoing``. After ``close``
+        messages are ignored (section 1.4), after the end of the connection everything is.
+        """
+        # The most common case first: exactly one short text frame. Whatever else it may be, or be
+        # wrong with it, is left to the general way.
+        size = len(data)
+        if self._fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 8 <= self._max_message:
+            length = data[1] - 0x80
+            try:
+                if length == size - 6 and length < 126:
+                    return [unmask(data[6:], data[2:6]).decode()]
+                if length == 126 and (data[2] << 8 | data[3]) == size - 8:
+                    return [unmask(data[8:], data[4:8]).decode()]
+            except UnicodeDecodeError:
+                pass
+        return self._receive(data)
+
+    def take_outgoing(self) -> bytes:
+        """Return the bytes to be written now and forget them."""
+        outgoing = bytes(self.outgoing)
+        self.outgoing = b""
+        return outgoing
+
+    def encode(self, message: str | bytes) -> bytes:
+        """Return the frame of one message, compressed if that was negotiated.
+
+        Frames must be written in the order in which they were encoded: a compressed one refers to
+        those before it. A lone surrogate in a text is a UnicodeEncodeError.
+        """
+        if self._deflate is None:
+            return build_text(message) if isinstance(message, str) else build_binary(message)
+        if isinstance(message, str):
+            return build_frame(TEXT, self._deflate.compress(message.encode()), rsv1=True)
+        return build_frame(BINARY, self._deflate.compress(message), rsv1=True)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Start the closing handshake (section 7.1.2); without effect if it has been started.
+
+        Raises ValueError for a code or a reason that may not be sent.
+        """
+        self._step(_WE_CLOSE, code, reason)
+
+    def _step(self, event: str, code: int, reason: str = "") -> None:
+        state, sends_close = TRANSITIONS[self.state, event]
+        if sends_close:
+            self._send(build_close(code, reason))
+        self.state = state
+        self._fresh = False
+
+    def _send(self, frame: bytes) -> None:
+        if self.outgoing:
+            self.outgoing += frame  # a bytearray from here on: many pings at once stay linear
+        else:
+            self.outgoing = bytearray(frame)
+
+    def _receive(self, data: bytes) -> list[str | bytes]:
+        if self.state == CLOSED:
+            return []
+        messages: list[str | bytes] = []
+        heard = self.state == OPEN
+        try:
+            self._read_frames(data, messages)
+        except WebSocketError as error:
+            self.error = error.with_traceback(None)
+            self.close_code = 1006
+            self._step(_FAILED, error.close_code, error.reason)
+        if self.state == CLOSED:
+            self._rest, self._incoming = b"", None
+        self._fresh = self.state == OPEN and not self._rest and self._incoming is None
+        return messages if heard else []
+
+    def _read_frames(self, data: bytes, messages: list[str | bytes]) -> None:
+        start = self._continue_payload(data, messages)
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        end = len(data)
+        while start < end and self.state != CLOSED:
+            first = data[start]
+            header, size = parse_header(data, start, end)
+            body = start + header
+            start = body + size
+            if end < body or (first & CONTROL and end < start):
+                self._rest = data[body - header :]
+            elif first & CONTROL:
+                self._take_control(first & 0x0F, unmask(data[body:start], data[body - 4 : body]))
+            elif start <= end and self._incoming is None and first in (_WHOLE_TEXT, _WHOLE_BINARY):
+                self._limit(size, self._max_message)
+                payload = unmask(data[body:start], data[body - 4 : body])
+                messages.append(_decode(payload) if first == _WHOLE_TEXT else payload)
+            else:
+                self._begin_frame(first, size, data[body - 4 : body])
+                self._feed(data[body:start], messages)
+
+    def _continue_payload(self, data: bytes, messages: list[str | bytes]) -> int:
+        """Give the current frame what belongs to it; return how much that was."""
+        if self._incoming is None or not self._incoming.remaining:
+            return 0
+        taken = min(self._incoming.remaining, len(data))
+        self._feed(data[:taken], messages)
+        return taken
+
+    def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
+        """Apply the rules of fragmentation (section 5.4) and of RSV1 (RFC 7692, section 6) to a header."""
+        incoming = self._incoming
+        if first & 0x0F == CONTINUATION:
+            if incoming is None or first & RSV1:
+                raise WebSocketError(1002, "nothing to continue")
+        elif incoming is not None:
+            raise WebSocketError(1002, "message within a message")
+        elif first & RSV1 and self._deflate is None:
+            raise WebSocketError(1002, "compression was not negotiated")
+        else:
+            incoming = self._incoming = _Incoming(first & 0x0F == TEXT, first & RSV1 != 0)
+        limit = self._max_message
+        self._limit(len(incoming.data) + size, limit + (limit >> 3) + 64 if incoming.compressed else limit)
+        incoming.fragments += 1
+        if incoming.fragments > self._max_fragments:
+            raise WebSocketError(1009, "too many fragments")
+        incoming.fin = first & FIN != 0
+        incoming.mask = mask
+        incoming.remaining = size
+
+    def _feed(self, chunk: bytes, messages: list[str | bytes]) -> None:
+        incoming = self._incoming
+        assert incoming is not None
+        incoming.feed(chunk)
+        if incoming.fin and not incoming.remaining:
+            self._incoming = None
+            payload = bytes(incoming.data)
+            if incoming.compressed and self._deflate is not None:
+                payload = self._deflate.decompress(payload, self._max_message)
+            messages.append(_decode(payload) if incoming.text else payload)
+
+    def _take_control(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self._send(build_frame(PONG, payload))  # section 5.5.2, as long as no close has come
+        elif opcode == CLOSE:
+            self.close_code = parse_close(payload)
+            self._step(_PEER_CLOSES, self.close_code)
+
+    @staticmethod
+    def _limit(size: int, limit: int) -> None:
+        if size > limit:
+            raise WebSocketError(1009, "message is too long")
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise WebSocketError(1007, "text is not UTF-8") from None
