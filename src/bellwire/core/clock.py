@@ -27,11 +27,11 @@ class TimerLoop(Protocol):
 
     def time(self) -> float:
         """Return the clock in seconds."""
-        ...  # noqa: PIE790 - pyright asks for it
+        ...
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Handle:
         """Run ``callback`` at ``when`` on that clock."""
-        ...  # noqa: PIE790
+        ...
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Report what a callback raised."""
