@@ -57,9 +57,7 @@ def check_upgrade(method: bytes | str, http_version: str, headers: Mapping[bytes
     """
     if method not in (b"GET", "GET"):
         raise HandshakeError(405, "a WebSocket is opened with GET", [(b"allow", b"GET")])
-    if not _has_token(headers, b"upgrade", b"websocket") or not _has_token(
-        headers, b"connection", b"upgrade"
-    ):
+    if not all(_has_token(headers, name, token) for name, token in _UPGRADE):
         raise HandshakeError(426, "the request does not ask for an upgrade to a WebSocket", _UPGRADE)
     if http_version != "1.1":
         raise HandshakeError(400, "a WebSocket is opened with HTTP/1.1")

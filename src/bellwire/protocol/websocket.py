@@ -90,8 +90,8 @@ class WebSocket:
     more than DEFLATE ever adds. ``max_fragments`` bounds the frames of one message, empty ones too.
     What is held for a peer is at most one message of that size, or a control frame.
 
-    - ``outgoing``: bytes to be written before anything else; take them with ``take_outgoing``. They
-      are never more than what was received since, so take them after each ``receive``.
+    - ``outgoing``: bytes to be written before anything else; take them with ``take_outgoing`` after
+      each ``receive`` and ``close``. They are never more than what was received since, and a close frame.
     - ``state``: OPEN, CLOSING or CLOSED.
     - ``close_code``: the code of the peer's close frame, 1005 if it had none (section 7.1.5); 1006 if
       the connection failed before; None until then.
@@ -193,7 +193,7 @@ class WebSocket:
         try:
             self._read_frames(data, messages)
         except WebSocketError as error:
-            self.error = error.with_traceback(None)
+            self.error = WebSocketError(error.close_code, error.reason)  # without what led to it
             self.close_code = 1006
             self._step(_FAILED, error.close_code, error.reason)
         if self.state == CLOSED:
@@ -220,18 +220,19 @@ class WebSocket:
                 payload = unmask(data[body:start], data[body - 4 : body])
                 messages.append(_decode(payload) if first == _WHOLE_TEXT else payload)
             else:
-                self._begin_frame(first, size, data[body - 4 : body])
-                self._feed(data[body:start], messages)
+                incoming = self._begin_frame(first, size, data[body - 4 : body])
+                self._feed(incoming, data[body:start], messages)
 
     def _continue_payload(self, data: bytes, messages: list[str | bytes]) -> int:
         """Give the current frame what belongs to it; return how much that was."""
-        if self._incoming is None or not self._incoming.remaining:
+        incoming = self._incoming
+        if incoming is None or not incoming.remaining:
             return 0
-        taken = min(self._incoming.remaining, len(data))
-        self._feed(data[:taken], messages)
+        taken = min(incoming.remaining, len(data))
+        self._feed(incoming, data[:taken], messages)
         return taken
 
-    def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
+    def _begin_frame(self, first: int, size: int, mask: bytes) -> _Incoming:
         """Apply the rules of fragmentation (section 5.4) and of RSV1 (RFC 7692, section 6) to a header."""
         incoming = self._incoming
         if first & 0x0F == CONTINUATION:
@@ -251,10 +252,9 @@ class WebSocket:
         incoming.fin = first & FIN != 0
         incoming.mask = mask
         incoming.remaining = size
+        return incoming
 
-    def _feed(self, chunk: bytes, messages: list[str | bytes]) -> None:
-        incoming = self._incoming
-        assert incoming is not None
+    def _feed(self, incoming: _Incoming, chunk: bytes, messages: list[str | bytes]) -> None:
         incoming.feed(chunk)
         if incoming.fin and not incoming.remaining:
             self._incoming = None
