@@ -63,6 +63,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 # --- reading a packet
 
+_EVENT_WITH_ID: Final = re.compile(r"2([0-9]{1,15})(\[.*)", re.DOTALL)
 _HEADER: Final = re.compile(
     r"(?P<type>[0-6])"
     r"(?:(?P<attachments>[0-9]{1,15})-)?"
@@ -74,8 +75,8 @@ _HEADER: Final = re.compile(
 _MAX_ID_DIGITS: Final = 15  # below 2**53: JavaScript holds it exactly
 
 # What the payload of each type begins with; JSON.stringify puts no white space before it.
-_PAYLOAD_STARTS: Final = ("{", "", "[", "[", '{"', "[", "[")
-_PAYLOAD_OPTIONAL: Final = (True, True, False, False, True, False, False)
+_PAYLOAD_STARTS: Final = ("{", "", "[", "[", "{", "[", "[")
+_PAYLOAD_OPTIONAL: Final = (True, True, False, False, False, False, False)
 
 
 def parse_packet(text: str, *, max_attachments: int = MAX_ATTACHMENTS) -> Packet:
@@ -86,6 +87,14 @@ def parse_packet(text: str, *, max_attachments: int = MAX_ATTACHMENTS) -> Packet
     """
     if text[:2] == "2[":  # the most common packet by far: an event of the root namespace without an id
         return Packet(EVENT, ROOT, None, text[1:], 0)
+    match = _EVENT_WITH_ID.fullmatch(text)  # the next most common: the same with an id
+    if match is not None:
+        id_digits, payload = match.groups()
+        return Packet(EVENT, ROOT, int(id_digits), payload, 0)
+    return _parse_header(text, max_attachments)
+
+
+def _parse_header(text: str, max_attachments: int) -> Packet:
     match = _HEADER.fullmatch(text)
     if match is None:
         raise PacketError("unknown packet type")
@@ -120,11 +129,34 @@ def _check_attachments(kind: int, count: str | None, limit: int) -> int:
 
 _decode: Final = msgspec.json.Decoder().decode
 
+# RFC 8259 section 7: in a string neither a quotation mark nor a control character stands unescaped.
+_PLAIN_NAME: Final = re.compile(r'\["([^"\\\x00-\x1f]*)"[,\]]')
+
+# An escape sequence: a surrogate pair, a surrogate alone (the group), or any other.
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+
+
+def mend_surrogates(payload: str) -> str:
+    """Replace every surrogate escape that has no partner by U+FFFD, as a WebSocket does with raw ones.
+
+    JavaScript's strings may be cut within a character beyond U+FFFF, and JSON.stringify writes the half
+    that is left as an escape, which no other language can decode (RFC 8259 section 8.2).
+    """
+    return _ESCAPE.sub(lambda match: r"\ufffd" if match[1] else match[0], payload)
+
 
 def decode_json(payload: str) -> Any:
     """Decode JSON text. Raises :class:`PacketError` if it is malformed, too deep, or a number too large."""
     try:
-        return _decode(payload)
+        try:
+            return _decode(payload)
+        except msgspec.DecodeError:
+            mended = mend_surrogates(payload)
+            if mended == payload:
+                raise
+            return _decode(mended)
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: text that is no Unicode
         raise PacketError(f"the payload is not valid JSON: {error}") from None
     except (RecursionError, MemoryError):
@@ -138,17 +170,16 @@ def event_name(payload: str) -> str:
     who reads the payload, or :func:`decode_json`, does that. Raises :class:`PacketError` if the payload is
     no array that begins with a name, or the name is one of ``RESERVED_EVENTS``.
     """
-    if payload[:2] == '["':
-        end = payload.find('"', 2)
-        name = payload[2:end]
-        if end > 0 and payload[end + 1 : end + 2] in (",", "]") and "\\" not in name and name.isprintable():
-            if name in RESERVED_EVENTS:
-                raise PacketError(f"the event name {name!r} is reserved")
-            return name
-    return _event_name_of(decode_json(payload))
+    match = _PLAIN_NAME.match(payload)
+    name = match[1] if match is not None else _decode_event_name(payload)
+    if name in RESERVED_EVENTS:
+        raise PacketError(f"the event name {name!r} is reserved")
+    return name
 
 
-def _event_name_of(args: Any) -> str:
+def _decode_event_name(payload: str) -> str:
+    """Find the name the long way: it has escapes, white space around it, or is no string at all."""
+    args = decode_json(payload)
     if not isinstance(args, list) or not args:
         raise PacketError("an event's payload is not an array that begins with a name")
     name = args[0]
@@ -158,8 +189,6 @@ def _event_name_of(args: Any) -> str:
         return str(name)
     if not isinstance(name, str):
         raise PacketError("an event's name is neither a string nor a number")
-    if name in RESERVED_EVENTS:
-        raise PacketError(f"the event name {name!r} is reserved")
     return name
 
 

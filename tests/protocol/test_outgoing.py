@@ -1,0 +1,100 @@
+"""What leaves is made once, in every variant, and a run is as good as a message."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bellwire.protocol.frames import build_binary, build_text
+from bellwire.protocol.outgoing import Message, Outgoing, Run, join
+
+TEXT = '42["hello"]'
+BINARY = ('451-["hello",{"_placeholder":true,"num":0}]', b"\x01\x02\x03\x04")
+
+
+def test_text_message_in_every_variant() -> None:
+    message = Outgoing(TEXT)
+
+    assert message.parts == (TEXT,)
+    assert message.frames == b'\x81\x0b42["hello"]'
+    assert message.frames_base64 == b'\x81\x0b42["hello"]'
+    assert message.payload == TEXT
+
+
+def test_binary_message_in_every_variant() -> None:
+    message = Outgoing(*BINARY)
+
+    assert message.parts == BINARY
+    assert message.frames == build_text(BINARY[0]) + b"\x82\x04\x01\x02\x03\x04"
+    assert message.frames_base64 == build_text(BINARY[0]) + build_text("bAQIDBA==")
+    assert message.payload == BINARY[0] + "\x1ebAQIDBA=="
+
+
+@pytest.mark.parametrize(
+    "message", [Outgoing(TEXT), Outgoing(*BINARY), join([Outgoing(TEXT), Outgoing(*BINARY)])]
+)
+def test_every_variant_is_made_once(message: Message) -> None:
+    assert message.frames is message.frames
+    assert message.frames_base64 is message.frames_base64
+    assert message.payload is message.payload
+
+
+def test_text_message_has_the_same_frames_for_a_client_that_asked_for_base64() -> None:
+    message = Outgoing(TEXT)
+
+    assert message.frames_base64 is message.frames
+
+
+def test_run_is_its_messages_in_their_order() -> None:
+    first, second = Outgoing(TEXT), Outgoing(*BINARY)
+    run = join([first, second])
+
+    assert run.parts == (TEXT, *BINARY)
+    assert run.frames == first.frames + second.frames
+    assert run.frames_base64 == first.frames_base64 + second.frames_base64
+    assert run.payload == f"{first.payload}\x1e{second.payload}"
+    assert run.size == first.size + second.size
+
+
+def test_run_of_one_message_is_that_message() -> None:
+    message = Outgoing(TEXT)
+
+    assert join([message]) is message
+
+
+def test_run_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no message"):
+        join([])
+
+
+def test_runs_can_be_joined() -> None:
+    run = join([join([Outgoing("4a"), Outgoing("4b")]), Outgoing("4c")])
+
+    assert run.payload == "4a\x1e4b\x1e4c"
+
+
+def test_messages_are_shown_for_debugging() -> None:
+    assert repr(Outgoing("4a", b"b")) == "Outgoing('4a', b'b')"
+    assert repr(Run([Outgoing("4a")])) == "Run([Outgoing('4a')])"
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536])
+def test_size_is_that_of_the_frames_at_every_length_of_head(length: int) -> None:
+    for message in (Outgoing("x" * length), Outgoing(b"x" * length), Outgoing("x" * length, b"x" * length)):
+        assert message.size == len(message.frames)
+
+
+parts = st.text(st.characters(codec="utf-8")) | st.binary()
+messages = st.lists(parts, min_size=1, max_size=4).map(lambda found: Outgoing(*found))
+
+
+@given(st.lists(messages, min_size=1, max_size=4))
+def test_size_and_frames_of_any_messages(sent: list[Outgoing]) -> None:
+    run = join(sent)
+    frames = [
+        build_text(part) if isinstance(part, str) else build_binary(part)
+        for message in sent
+        for part in message.parts
+    ]
+
+    assert run.frames == b"".join(frames)
+    assert run.size == len(run.frames)

@@ -1,0 +1,765 @@
+"""Socket.IO protocol v5: one test for each rule of the protocol that needs no I/O."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bellwire.core.errors import PacketError, TooManyAttachments
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.protocol.socketio import (
+    ACK,
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    MAX_ATTACHMENTS,
+    RESERVED_EVENTS,
+    Assembly,
+    Packet,
+    check_ack_payload,
+    check_connect_payload,
+    decode_json,
+    encode_ack,
+    encode_connect,
+    encode_connect_error,
+    encode_disconnect,
+    encode_event,
+    event_name,
+    mend_surrogates,
+    parse_packet,
+)
+
+
+def placeholder(number: object) -> dict[str, object]:
+    return {"_placeholder": True, "num": number}
+
+
+def assemble(payload: object, *attachments: bytes) -> list[Any]:
+    """Resolve a binary event whose payload is given decoded, or as JSON text."""
+    text = payload if isinstance(payload, str) else json.dumps(payload)
+    assembly = Assembly(Packet(BINARY_EVENT, "/", None, text, len(attachments)), max_bytes=1000)
+    for attachment in attachments:
+        assembly.add(attachment)
+    return assembly.resolve()
+
+
+# --- the examples of the specification
+
+
+def test_packet_types() -> None:
+    types = (CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK)
+
+    assert types == tuple(range(7))
+
+
+@pytest.mark.parametrize(
+    ("text", "packet"),
+    [
+        ("0", Packet(CONNECT, "/", None, "", 0)),
+        ("0/", Packet(CONNECT, "/", None, "", 0)),
+        ("0/,", Packet(CONNECT, "/", None, "", 0)),
+        ('0{"token":"123"}', Packet(CONNECT, "/", None, '{"token":"123"}', 0)),
+        ('0/admin,{"token":"123"}', Packet(CONNECT, "/admin", None, '{"token":"123"}', 0)),
+        ('4/random,{"message":"no"}', Packet(CONNECT_ERROR, "/random", None, '{"message":"no"}', 0)),
+        ('2["foo"]', Packet(EVENT, "/", None, '["foo"]', 0)),
+        ('2/admin,["bar"]', Packet(EVENT, "/admin", None, '["bar"]', 0)),
+        ('212["foo"]', Packet(EVENT, "/", 12, '["foo"]', 0)),
+        ('2/admin,12["foo"]', Packet(EVENT, "/admin", 12, '["foo"]', 0)),
+        ('312["bar"]', Packet(ACK, "/", 12, '["bar"]', 0)),
+        ("312[]", Packet(ACK, "/", 12, "[]", 0)),
+        ('3/admin,0["bar"]', Packet(ACK, "/admin", 0, '["bar"]', 0)),
+        ('52-/admin,["baz"]', Packet(BINARY_EVENT, "/admin", None, '["baz"]', 2)),
+        ('51-/admin,7["baz"]', Packet(BINARY_EVENT, "/admin", 7, '["baz"]', 1)),
+        ('51-["baz"]', Packet(BINARY_EVENT, "/", None, '["baz"]', 1)),
+        ('61-15["bar"]', Packet(BINARY_ACK, "/", 15, '["bar"]', 1)),
+        ("1", Packet(DISCONNECT, "/", None, "", 0)),
+        ("1/admin,", Packet(DISCONNECT, "/admin", None, "", 0)),
+    ],
+)
+def test_parse_examples(text: str, packet: Packet) -> None:
+    assert parse_packet(text) == packet
+
+
+@pytest.mark.parametrize("text", ["0/random", "1/random"])
+def test_parse_comma_after_the_namespace_is_optional(text: str) -> None:
+    assert parse_packet(text) == parse_packet(text + ",")
+    assert parse_packet(text).namespace == "/random"
+
+
+def test_parse_namespace_ends_at_the_first_comma_whatever_it_holds() -> None:
+    assert parse_packet('2/a/b?c=[1]"é\n,["x"]') == Packet(EVENT, '/a/b?c=[1]"é\n', None, '["x"]', 0)
+
+
+def test_parse_payload_may_hold_anything() -> None:
+    assert parse_packet('2["a","/b,1-[\u2028\n"]').payload == '["a","/b,1-[\u2028\n"]'
+    assert parse_packet('21["a","/b,1-[\u2028\n"]').payload == '["a","/b,1-[\u2028\n"]'
+
+
+# --- decode errors: each closes the connection
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", '9["a"]', "abc", 'a["x"]', " 2[]", "-1", "٢[]", "/", "[", '"', "\ud800"]
+)
+def test_parse_unknown_type(text: str) -> None:
+    with pytest.raises(PacketError, match="unknown packet type"):
+        parse_packet(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['2abc["x"]', "2{}", '2/admin,abc["x"]', "2", "2/admin", '2/admin["x"]', "212"]
+)
+def test_parse_event_not_an_array(text: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['2 ["x"]', '2\n["x"]', '2٣["x"]', '2-1["x"]', '2+1["x"]', '21.5["x"]', '2²["x"]']
+)
+def test_parse_id_is_ascii_digits(text: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(text)
+
+
+def test_parse_id_has_at_most_15_digits() -> None:
+    assert parse_packet('2999999999999999["x"]').id == 999_999_999_999_999
+    assert parse_packet('2/a,999999999999999["x"]').id == 999_999_999_999_999
+    for text in ('21000000000000000["x"]', '2/a,1000000000000000["x"]', f'2{"1" * 10_000}["x"]'):
+        with pytest.raises(PacketError, match="15 digits"):
+            parse_packet(text)
+
+
+@pytest.mark.parametrize("kind", "56")
+@pytest.mark.parametrize(
+    "count", ["", "-", "0-", "00-", "a-", "1", "1.0-", "+1-", " 1-", "٣-", "1e0-", "-1-"]
+)
+def test_parse_bad_attachment_count(kind: str, count: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(f'{kind}{count}["x"]')
+
+
+@pytest.mark.parametrize(
+    "count", ["11", "9999999999", "9" * 15, "9" * 16, pytest.param("9" * 100_000, id="many digits")]
+)
+def test_parse_more_than_10_attachments(count: str) -> None:
+    assert parse_packet('510-["x"]').attachments == MAX_ATTACHMENTS == 10
+    with pytest.raises(PacketError):
+        parse_packet(f'5{count}-["x"]')
+
+
+def test_parse_fewer_attachments_can_be_allowed() -> None:
+    assert parse_packet('52-["x"]', max_attachments=2).attachments == 2
+    with pytest.raises(PacketError, match="3 attachments in one packet, 2 are allowed"):
+        parse_packet('53-["x"]', max_attachments=2)
+
+
+@pytest.mark.parametrize("kind", "01234")
+def test_parse_attachments_of_a_packet_that_is_not_binary(kind: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(f'{kind}1-["x"]')
+
+
+@pytest.mark.parametrize("text", ["1{}", "1[]", '1"x"', "1/admin,{}", "1/admin,null"])
+def test_parse_disconnect_with_payload(text: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['0"x"', "0[]", "0null", "0/admin,true", "0abc", '4"x"', "4abc", "4", "4/admin,"]
+)
+def test_parse_connect_or_its_error_without_an_object(text: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(text)
+
+
+@pytest.mark.parametrize("text", ["3{}", "312", '312"x"', "61-12", '61-12{"a":1}'])
+def test_parse_ack_not_an_array(text: str) -> None:
+    with pytest.raises(PacketError):
+        parse_packet(text)
+
+
+def test_parse_ack_without_an_id_answers_nothing_and_is_no_error() -> None:
+    assert parse_packet("3[]") == Packet(ACK, "/", None, "[]", 0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "[",
+        "[1,]",
+        '["a"',
+        "{}}",
+        "[NaN]",
+        "[Infinity]",
+        "[01]",
+        "[1e999]",
+        "['a']",
+        "",
+        "[1]x",
+        "\ud800",
+        '["\x00"]',
+        pytest.param("[" + "1" * 1_000_000 + "]", id="a million digits"),
+    ],
+)
+def test_json_invalid(payload: str) -> None:
+    with pytest.raises(PacketError, match="not valid JSON"):
+        decode_json(payload)
+
+
+@pytest.mark.parametrize(("start", "end"), [("[", ""), ("[", "]"), ('{"a":', "")])
+def test_json_nested_too_deeply(start: str, end: str) -> None:
+    payload = start * 200_000 + end * 200_000
+    readers: list[Callable[[str], object]] = [decode_json, check_ack_payload, check_connect_payload]
+    for read in readers:
+        with pytest.raises(PacketError):
+            read(payload)
+    with pytest.raises(PacketError):
+        event_name(payload)
+    with pytest.raises(PacketError):
+        assemble(payload)
+
+
+def test_json_large_numbers_stay_exact() -> None:
+    assert decode_json("[9007199254740993,1e300]") == [9007199254740993, 1e300]
+
+
+def test_json_prototype_keys_are_keys_like_others() -> None:
+    assert decode_json('{"__proto__":1,"__class__":2,"a":3,"a":4}') == {
+        "__proto__": 1,
+        "__class__": 2,
+        "a": 4,
+    }
+
+
+# --- surrogates
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (r'"\ud83d"', "\ufffd"),
+        (r'"cut \uD83D!"', "cut \ufffd!"),
+        (r'"\ude00"', "\ufffd"),
+        (r'"\ud83d\ud83d\ude00"', "\ufffd😀"),
+        (r'"\ud83d\ude00\ude00"', "😀\ufffd"),
+        (r'"\\ud83d\ud83d"', "\\ud83d\ufffd"),
+        (r'"\n\ud83dx\"\u00e9"', '\n\ufffdx"é'),
+    ],
+)
+def test_json_half_a_surrogate_pair_becomes_the_replacement_character(payload: str, text: str) -> None:
+    assert decode_json(payload) == text
+    text.encode()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(categories=["Cs"])))
+def test_json_of_any_javascript_string_can_be_read(sound: str, broken: str) -> None:
+    found = decode_json(mend_surrogates(json.dumps(sound + broken)))
+
+    assert found.startswith(sound)
+    assert len(found.encode()) >= len(sound.encode())
+    assert mend_surrogates(json.dumps(sound)) == json.dumps(sound)
+
+
+# --- the event's name
+
+
+def test_event_name() -> None:
+    assert event_name('["foo"]') == "foo"
+    assert event_name('["message:send",{"a":["b"]}]') == "message:send"
+    assert event_name('["été 😀",1]') == "été 😀"
+    assert event_name('[""]') == ""
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (r'["\u0066oo",1]', "foo"),
+        (r'["a\"b"]', 'a"b'),
+        (r'["a\\",1]', "a\\"),
+        ('[ "foo" ]', "foo"),
+        ('["foo" ,1]', "foo"),
+        ('["a\x7f"]', "a\x7f"),
+        (r'["\ud800"]', "\ufffd"),
+        ('[\n"foo"\t]\r\n', "foo"),
+    ],
+)
+def test_event_name_with_escapes_or_white_space(payload: str, name: str) -> None:
+    assert event_name(payload) == name
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"), [("[5]", "5"), ("[-1,2]", "-1"), ("[1.0]", "1"), ("[1.5]", "1.5")]
+)
+def test_event_name_may_be_a_number(payload: str, name: str) -> None:
+    assert event_name(payload) == name
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "[]",
+        "{}",
+        '{"0":"a"}',
+        "[null]",
+        "[true]",
+        "[false,1]",
+        '[["a"]]',
+        '[{"a":1}]',
+        "null",
+        '"a"',
+        "1",
+        "",
+    ],
+)
+def test_event_without_a_name(payload: str) -> None:
+    with pytest.raises(PacketError):
+        event_name(payload)
+
+
+@pytest.mark.parametrize(
+    "payload", ['["foo', '["foo"', '["a\x00b"]', '["foo"}', r'["a\x"]', '["', '["foo":1]']
+)
+def test_event_name_in_malformed_json(payload: str) -> None:
+    with pytest.raises(PacketError):
+        event_name(payload)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_EVENTS))
+def test_event_name_reserved(name: str) -> None:
+    escaped = rf'["\u{ord(name[0]):04x}{name[1:]}"]'
+
+    for payload in (f'["{name}"]', f'["{name}",1]', f'[ "{name}"]', escaped):
+        with pytest.raises(PacketError, match="reserved"):
+            event_name(payload)
+
+
+def test_reserved_names_are_those_of_the_reference_parser() -> None:
+    reserved = "connect connect_error disconnect disconnecting newListener removeListener"
+
+    assert set(reserved.split()) == RESERVED_EVENTS
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(
+    st.text(st.characters(codec="utf-8")).filter(lambda name: name not in RESERVED_EVENTS),
+    st.lists(json_values),
+)
+def test_event_name_is_found_however_it_is_written(name: str, args: list[Any]) -> None:
+    for text in (json.dumps([name, *args]), json.dumps([name, *args], ensure_ascii=False, indent=1)):
+        assert event_name(text) == name
+    assert event_name(json.dumps([name, *args], ensure_ascii=False, separators=(",", ":"))) == name
+
+
+# --- payloads
+
+
+def test_connect_payload_is_an_object_or_nothing() -> None:
+    assert check_connect_payload("") is None
+    assert check_connect_payload('{"token":"123"}') == {"token": "123"}
+    assert check_connect_payload("{}") == {}
+
+
+@pytest.mark.parametrize("payload", ["[]", '"x"', "null", "1", "{", '{"a":1}x'])
+def test_connect_payload_not_an_object(payload: str) -> None:
+    with pytest.raises(PacketError):
+        check_connect_payload(payload)
+
+
+def test_ack_payload_is_an_array() -> None:
+    assert check_ack_payload("[]") == []
+    assert check_ack_payload('["a",{"b":1}]') == ["a", {"b": 1}]
+
+
+@pytest.mark.parametrize("payload", ["{}", '"x"', "null", "1", "", "["])
+def test_ack_payload_not_an_array(payload: str) -> None:
+    with pytest.raises(PacketError):
+        check_ack_payload(payload)
+
+
+# --- binary packets
+
+
+def test_attachments_take_the_places_of_their_placeholders() -> None:
+    assert assemble(["baz", placeholder(0), placeholder(1)], b"\x01", b"\x02") == ["baz", b"\x01", b"\x02"]
+
+
+def test_attachments_may_be_placed_at_any_depth_and_in_any_order() -> None:
+    payload = ["e", {"a": [placeholder(2), {"b": placeholder(0)}]}, [[placeholder(1)]]]
+
+    assert assemble(payload, b"0", b"1", b"2") == ["e", {"a": [b"2", {"b": b"0"}]}, [[b"1"]]]
+
+
+def test_attachment_may_be_empty() -> None:
+    assert assemble(["e", placeholder(0)], b"") == ["e", b""]
+
+
+def test_attachments_of_an_ack() -> None:
+    assembly = Assembly(parse_packet('61-15["bar",{"_placeholder":true,"num":0}]'), max_bytes=4)
+
+    assert assembly.add(b"\x01\x02\x03\x04")
+    assert assembly.packet.id == 15
+    assert assembly.resolve() == ["bar", b"\x01\x02\x03\x04"]
+
+
+def test_assembly_is_complete_with_its_last_attachment() -> None:
+    assembly = Assembly(parse_packet('52-["x"]'), max_bytes=10)
+
+    assert [assembly.add(b"1"), assembly.complete, assembly.add(b"2"), assembly.complete] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_binary_frame_when_none_is_due() -> None:
+    assembly = Assembly(parse_packet('51-["x"]'), max_bytes=10)
+    assembly.add(b"1")
+
+    with pytest.raises(PacketError, match="none is due"):
+        assembly.add(b"2")
+
+
+def test_attachments_that_are_missing() -> None:
+    assembly = Assembly(parse_packet('52-["x"]'), max_bytes=10)
+    assembly.add(b"1")
+
+    with pytest.raises(PacketError, match="missing"):
+        assembly.resolve()
+
+
+def test_attachments_are_bounded_together() -> None:
+    assembly = Assembly(parse_packet('53-["x"]'), max_bytes=10)
+    assembly.add(b"12345")
+    assembly.add(b"12345")
+
+    with pytest.raises(PacketError, match="too large"):
+        assembly.add(b"1")
+
+
+@pytest.mark.parametrize("number", [-1, 1, 99, 2**70, "0", "x", None, True, False, 0.0, [0], {}])
+def test_parse_placeholder_num_out_of_range(number: object) -> None:
+    with pytest.raises(PacketError, match="num"):
+        assemble(["e", placeholder(number)], b"1")
+
+
+def test_parse_placeholder_without_num() -> None:
+    with pytest.raises(PacketError, match="num"):
+        assemble(["e", {"_placeholder": True}], b"1")
+
+
+def test_parse_placeholder_used_twice() -> None:
+    with pytest.raises(PacketError, match="two placeholders"):
+        assemble(["e", placeholder(0), placeholder(0)], b"1")
+
+
+def test_parse_attachment_without_a_placeholder() -> None:
+    with pytest.raises(PacketError, match="without a placeholder"):
+        assemble(["e", placeholder(0)], b"1", b"2")
+    with pytest.raises(PacketError, match="without a placeholder"):
+        assemble(["e"], b"")
+
+
+@pytest.mark.parametrize("value", [1, "true", False, None, [True]])
+def test_parse_object_that_only_looks_like_a_placeholder(value: object) -> None:
+    lookalike = {"_placeholder": value, "num": 0}
+
+    assert assemble(["e", lookalike, placeholder(0)], b"1") == ["e", lookalike, b"1"]
+
+
+@pytest.mark.parametrize("payload", ["{}", '"x"', "[", '{"_placeholder":true,"num":0}'])
+def test_parse_binary_payload_not_an_array(payload: str) -> None:
+    with pytest.raises(PacketError):
+        assemble(payload, b"1")
+
+
+def test_attachments_are_found_in_deep_nesting_without_recursion() -> None:
+    depth = 400
+    payload = '["e",' + "[" * depth + '{"_placeholder":true,"num":0}' + "]" * depth + "]"
+
+    found = assemble(payload, b"1")[1]
+    for _ in range(depth):
+        found = found[0]
+    assert found == b"1"
+
+
+# --- writing
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        (encode_connect("/", {"sid": "wZX3oN0bSVIhsaknAAAI"}), ('40{"sid":"wZX3oN0bSVIhsaknAAAI"}',)),
+        (encode_connect("/admin", {"sid": "x"}), ('40/admin,{"sid":"x"}',)),
+        (encode_connect("/", None), ("40",)),
+        (encode_connect("/admin"), ("40/admin,",)),
+        (
+            encode_connect_error("/random", "Invalid namespace"),
+            ('44/random,{"message":"Invalid namespace"}',),
+        ),
+        (
+            encode_connect_error("/", "not authorized", {"code": "E1"}),
+            ('44{"message":"not authorized","data":{"code":"E1"}}',),
+        ),
+        (encode_disconnect("/"), ("41",)),
+        (encode_disconnect("/admin"), ("41/admin,",)),
+        (encode_event("/", ["foo"]), ('42["foo"]',)),
+        (encode_event("/admin", ("bar",)), ('42/admin,["bar"]',)),
+        (encode_event("/", ["foo"], id=12), ('4212["foo"]',)),
+        (encode_event("/admin", ["foo", 1, None], id=0), ('42/admin,0["foo",1,null]',)),
+        (encode_ack("/", 12, ["bar"]), ('4312["bar"]',)),
+        (encode_ack("/", 12, []), ("4312[]",)),
+        (encode_ack("/admin", 0, ()), ("43/admin,0[]",)),
+        (
+            encode_event("/admin", ["baz", b"\x01", b"\x02"]),
+            (
+                '452-/admin,["baz",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
+                b"\x01",
+                b"\x02",
+            ),
+        ),
+        (encode_event("/", ["baz", b"1"], id=7), ('451-7["baz",{"_placeholder":true,"num":0}]', b"1")),
+        (encode_ack("/", 15, ["bar", b"1"]), ('461-15["bar",{"_placeholder":true,"num":0}]', b"1")),
+        (encode_ack("/admin", 15, [b"1"]), ('461-/admin,15[{"_placeholder":true,"num":0}]', b"1")),
+    ],
+)
+def test_encode_examples(message: Outgoing, parts: tuple[str | bytes, ...]) -> None:
+    assert message.parts == parts
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_encode_without_binary_data_is_the_same_with_and_without_the_search(binary: bool) -> None:
+    args = ["e", {"a": (1, {"b": "é\u2028"}), "c": None}, Point(1, 2), 1.5, 10**30, {3: 4}]
+
+    event = encode_event("/", args, binary=binary)
+    ack = encode_ack("/a", 3, args, binary=binary)
+
+    text = (
+        '["e",{"a":[1,{"b":"é\u2028"}],"c":null},{"x":1,"y":2},1.5,1000000000000000000000000000000,{"3":4}]'
+    )
+    assert event.parts == ("42" + text,)
+    assert ack.parts == ("43/a,3" + text,)
+
+
+def test_encode_numbers_that_are_none_as_json_stringify_does() -> None:
+    assert encode_event("/", ["e", math.nan, math.inf], binary=False).parts == ('42["e",null,null]',)
+    assert encode_event("/", ["e", math.nan, math.inf]).parts == ('42["e",null,null]',)
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int
+
+
+class Image(msgspec.Struct, frozen=True):
+    title: str
+    pixels: bytes
+
+
+@dataclasses.dataclass
+class Album:
+    images: list[Image]
+
+
+def test_encode_binary_data_of_every_kind_and_inside_structures() -> None:
+    album = Album([Image("a", b"0"), Image("b", b"1")])
+    event = encode_event("/", ["e", album, bytearray(b"2"), (memoryview(b"_3_")[1:2], {"k": {"x": b"4"}})])
+
+    text, *attachments = event.parts
+    assert attachments == [b"0", b"1", b"2", b"3", b"4"]
+    assert all(type(attachment) is bytes for attachment in attachments)
+    assert isinstance(text, str)
+    assert text.startswith("455-[")
+    assert json.loads(text[4:]) == [
+        "e",
+        {"images": [{"title": "a", "pixels": placeholder(0)}, {"title": "b", "pixels": placeholder(1)}]},
+        placeholder(2),
+        [placeholder(3), {"k": {"x": placeholder(4)}}],
+    ]
+
+
+def test_encode_leaves_the_arguments_as_they_were() -> None:
+    args: list[Any] = ["e", {"a": [b"1"]}, (b"2",)]
+
+    encode_event("/", args)
+
+    assert args == ["e", {"a": [b"1"]}, (b"2",)]
+
+
+def test_encode_the_same_bytes_twice_are_two_attachments() -> None:
+    data = b"1"
+
+    assert encode_event("/", ["e", data, data]).parts[1:] == (b"1", b"1")
+
+
+def test_encode_more_than_10_attachments() -> None:
+    assert len(encode_event("/", ["e", *[b"x"] * 10]).parts) == 11
+    with pytest.raises(TooManyAttachments, match="11 binary attachments"):
+        encode_event("/", ["e", [b"x"] * 11])
+    with pytest.raises(TooManyAttachments):
+        encode_ack("/", 1, [b"x"] * 11)
+
+
+def test_encode_an_object_that_would_pass_for_a_placeholder() -> None:
+    forged = {"deep": [{"_placeholder": True, "num": 99}]}
+
+    assert len(encode_event("/", ["e", forged]).parts) == 1  # in a text packet nobody looks for placeholders
+    with pytest.raises(ValueError, match="_placeholder"):
+        encode_event("/", ["e", forged, b"1"])
+
+
+def test_encode_what_has_no_json_form() -> None:
+    for binary in (True, False):
+        with pytest.raises(TypeError):
+            encode_event("/", ["e", object()], binary=binary)
+
+
+def test_encode_deep_nesting_without_recursion() -> None:
+    deep: Any = b"1"
+    for _ in range(400):
+        deep = (deep,)
+
+    assert encode_event("/", ["e", deep]).parts[1:] == (b"1",)
+
+
+# --- properties
+
+texts = st.text(st.characters(codec="utf-8"))
+namespaces = st.just("/") | st.text(st.characters(codec="utf-8", exclude_characters=",")).map("/".__add__)
+ids = st.none() | st.integers(0, 10**15 - 1)
+headers = st.from_regex(r"\A[0-9][0-9]{0,3}-?(/[a-z]{0,3},?)?[0-9]{0,17}[\[{\"]?\Z")
+hostile = st.builds(str.__add__, headers, st.text() | json_values.map(json.dumps))
+
+
+@given(st.text() | hostile)
+def test_any_text_is_a_packet_or_a_packet_error(text: str) -> None:
+    try:
+        packet = parse_packet(text)
+    except PacketError:
+        return
+    assert text.startswith(str(packet.type))
+    assert text.endswith(packet.payload)
+    assert packet.namespace.startswith("/")
+    assert packet.id is None or 0 <= packet.id < 10**15
+    assert (1 <= packet.attachments <= 10) == (packet.type >= BINARY_EVENT)
+    assert packet.type >= BINARY_EVENT or packet.attachments == 0
+
+
+@given(st.text() | hostile | json_values.map(json.dumps))
+def test_any_payload_is_read_or_a_packet_error(payload: str) -> None:
+    readers: list[Callable[[str], object]] = [
+        event_name,
+        decode_json,
+        check_connect_payload,
+        check_ack_payload,
+    ]
+    for read in readers:
+        try:
+            read(payload)
+        except PacketError:
+            continue
+
+
+placeholders = st.builds(placeholder, st.integers(-1, 4) | json_values)
+trees = st.recursive(
+    placeholders | json_values,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.lists(trees, max_size=4), st.lists(st.binary(max_size=20), max_size=4))
+def test_any_assembly_resolves_or_is_a_packet_error(payload: list[Any], attachments: list[bytes]) -> None:
+    assembly = Assembly(Packet(BINARY_EVENT, "/", None, json.dumps(payload), len(attachments)), max_bytes=50)
+    try:
+        for attachment in attachments:
+            assembly.add(attachment)
+        found = assembly.resolve()
+    except PacketError:
+        return
+    assert sum(map(len, attachments)) <= 50
+    assert len(found) == len(payload)
+
+
+binary_values = st.recursive(
+    st.none() | st.integers(-(2**53), 2**53) | texts | st.binary(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    namespaces,
+    ids,
+    texts.filter(lambda name: name not in RESERVED_EVENTS),
+    st.lists(binary_values, max_size=3),
+)
+def test_event_round_trip(namespace: str, ack: int | None, name: str, args: list[Any]) -> None:
+    sent = [name, *args]
+    text, *attachments = encode_event(namespace, sent, id=ack).parts
+
+    assert isinstance(text, str)
+    packet = parse_packet(text[1:])
+    assert (packet.namespace, packet.id, event_name(packet.payload)) == (namespace, ack, name)
+    if packet.type == EVENT:
+        assert decode_json(packet.payload) == sent
+        assert encode_event(namespace, sent, id=ack, binary=False).parts == (text,)
+    else:
+        assert receive_attachments(packet, attachments) == sent
+
+
+@given(namespaces, st.integers(0, 10**15 - 1), st.lists(binary_values, max_size=3))
+def test_ack_round_trip(namespace: str, ack: int, args: list[Any]) -> None:
+    text, *attachments = encode_ack(namespace, ack, args).parts
+
+    assert isinstance(text, str)
+    packet = parse_packet(text[1:])
+    assert (packet.namespace, packet.id) == (namespace, ack)
+    if packet.type == ACK:
+        assert check_ack_payload(packet.payload) == args
+    else:
+        assert receive_attachments(packet, attachments) == args
+
+
+def receive_attachments(packet: Packet, attachments: list[str | bytes]) -> list[Any]:
+    assembly = Assembly(packet, max_bytes=1000)
+    complete = []
+    for attachment in attachments:
+        assert isinstance(attachment, bytes)
+        complete.append(assembly.add(attachment))
+    assert complete == [False] * (packet.attachments - 1) + [True]
+    return assembly.resolve()
+
+
+@given(namespaces, st.none() | st.dictionaries(texts, json_values, max_size=3))
+def test_connect_round_trip(namespace: str, payload: dict[str, Any] | None) -> None:
+    (text,) = encode_connect(namespace, payload).parts
+
+    assert isinstance(text, str)
+    packet = parse_packet(text[1:])
+    assert (packet.type, packet.namespace) == (CONNECT, namespace)
+    assert check_connect_payload(packet.payload) == payload
