@@ -1,0 +1,1 @@
+"""The demo: a chat in a browser page, served by Bellwire itself (``bellwire demo``)."""
