@@ -63,7 +63,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 # --- reading a packet
 
-_EVENT_WITH_ID: Final = re.compile(r"2([0-9]{1,15})(\[.*)", re.DOTALL)
+_EVENT_OR_ACK: Final = re.compile(r"([23])(?:(/[^,]*),)?([0-9]{1,15})?(\[.*)", re.DOTALL)
 _HEADER: Final = re.compile(
     r"(?P<type>[0-6])"
     r"(?:(?P<attachments>[0-9]{1,15})-)?"
@@ -87,10 +87,16 @@ def parse_packet(text: str, *, max_attachments: int = MAX_ATTACHMENTS) -> Packet
     """
     if text[:2] == "2[":  # the most common packet by far: an event of the root namespace without an id
         return Packet(EVENT, ROOT, None, text[1:], 0)
-    match = _EVENT_WITH_ID.fullmatch(text)  # the next most common: the same with an id
+    match = _EVENT_OR_ACK.fullmatch(text)
     if match is not None:
-        id_digits, payload = match.groups()
-        return Packet(EVENT, ROOT, int(id_digits), payload, 0)
+        digit, namespace, id_digits, payload = match.groups()
+        return Packet(
+            EVENT if digit == "2" else ACK,
+            namespace or ROOT,
+            int(id_digits) if id_digits else None,
+            payload,
+            0,
+        )
     return _parse_header(text, max_attachments)
 
 
