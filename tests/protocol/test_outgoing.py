@@ -15,6 +15,7 @@ def test_text_message_in_every_variant() -> None:
     message = Outgoing(TEXT)
 
     assert message.parts == (TEXT,)
+    assert message.base64_parts is message.parts
     assert message.frames == b'\x81\x0b42["hello"]'
     assert message.frames_base64 == b'\x81\x0b42["hello"]'
     assert message.payload == TEXT
@@ -24,6 +25,7 @@ def test_binary_message_in_every_variant() -> None:
     message = Outgoing(*BINARY)
 
     assert message.parts == BINARY
+    assert message.base64_parts == (BINARY[0], "bAQIDBA==")
     assert message.frames == build_text(BINARY[0]) + b"\x82\x04\x01\x02\x03\x04"
     assert message.frames_base64 == build_text(BINARY[0]) + build_text("bAQIDBA==")
     assert message.payload == BINARY[0] + "\x1ebAQIDBA=="
@@ -33,6 +35,7 @@ def test_binary_message_in_every_variant() -> None:
     "message", [Outgoing(TEXT), Outgoing(*BINARY), join([Outgoing(TEXT), Outgoing(*BINARY)])]
 )
 def test_every_variant_is_made_once(message: Message) -> None:
+    assert message.base64_parts is message.base64_parts
     assert message.frames is message.frames
     assert message.frames_base64 is message.frames_base64
     assert message.payload is message.payload
@@ -49,6 +52,7 @@ def test_run_is_its_messages_in_their_order() -> None:
     run = join([first, second])
 
     assert run.parts == (TEXT, *BINARY)
+    assert run.base64_parts == (TEXT, BINARY[0], "bAQIDBA==")
     assert run.frames == first.frames + second.frames
     assert run.frames_base64 == first.frames_base64 + second.frames_base64
     assert run.payload == f"{first.payload}\x1e{second.payload}"

@@ -19,13 +19,22 @@ class Message:
     many, a third more for what is binary.
     """
 
-    __slots__ = ("_frames", "_frames_base64", "_payload", "parts", "size")
+    __slots__ = ("_base64_parts", "_frames", "_frames_base64", "_payload", "parts", "size")
 
     parts: tuple[str | bytes, ...]
     size: int
+    _base64_parts: tuple[str | bytes, ...] | None
     _frames: bytes | None
     _frames_base64: bytes | None
     _payload: str | None
+
+    @property
+    def base64_parts(self) -> tuple[str | bytes, ...]:
+        """The parts for a client that asked for ``b64=1``: all are text, binary ones ``b`` and base64."""
+        parts = self._base64_parts
+        if parts is None:
+            parts = self._base64_parts = self._make_base64_parts()
+        return parts
 
     @property
     def frames(self) -> bytes:
@@ -37,7 +46,7 @@ class Message:
 
     @property
     def frames_base64(self) -> bytes:
-        """The frames for a client that asked for ``b64=1``: binary parts are text, ``b`` and base64."""
+        """The frames of ``base64_parts``."""
         frames = self._frames_base64
         if frames is None:
             frames = self._frames_base64 = self._make_frames_base64()
@@ -50,6 +59,9 @@ class Message:
         if payload is None:
             payload = self._payload = self._make_payload()
         return payload
+
+    def _make_base64_parts(self) -> tuple[str | bytes, ...]:
+        raise NotImplementedError
 
     def _make_frames(self) -> bytes:
         raise NotImplementedError
@@ -69,10 +81,15 @@ class Outgoing(Message):
     def __init__(self, *parts: str | bytes) -> None:
         self.parts = parts
         self.size = sum(map(_frame_size, parts))
-        self._frames = self._frames_base64 = self._payload = None
+        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
 
     def __repr__(self) -> str:
         return f"Outgoing({', '.join(map(repr, self.parts))})"
+
+    def _make_base64_parts(self) -> tuple[str | bytes, ...]:
+        if all(isinstance(part, str) for part in self.parts):
+            return self.parts
+        return tuple([part if isinstance(part, str) else encode_base64(part) for part in self.parts])
 
     def _make_frames(self) -> bytes:
         parts = self.parts
@@ -81,11 +98,8 @@ class Outgoing(Message):
         return b"".join(map(_build, parts))
 
     def _make_frames_base64(self) -> bytes:
-        if all(isinstance(part, str) for part in self.parts):
-            return self.frames
-        return b"".join(
-            [build_text(part if isinstance(part, str) else encode_base64(part)) for part in self.parts]
-        )
+        parts = self.base64_parts
+        return self.frames if parts is self.parts else b"".join(map(_build, parts))
 
     def _make_payload(self) -> str:
         return encode_payload(self.parts)
@@ -100,10 +114,13 @@ class Run(Message):
         self._members = members
         self.parts = tuple([part for member in members for part in member.parts])
         self.size = sum([member.size for member in members])
-        self._frames = self._frames_base64 = self._payload = None
+        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
 
     def __repr__(self) -> str:
         return f"Run({list(self._members)!r})"
+
+    def _make_base64_parts(self) -> tuple[str | bytes, ...]:
+        return tuple([part for member in self._members for part in member.base64_parts])
 
     def _make_frames(self) -> bytes:
         return b"".join([member.frames for member in self._members])
