@@ -72,9 +72,7 @@ def encode_handshake(
     sid: str, *, upgrades: Sequence[str], ping_interval: float, ping_timeout: float, max_payload: int
 ) -> str:
     """Build the open packet. Times are seconds here and milliseconds on the wire, ``max_payload`` bytes."""
-    handshake = Handshake(
-        sid, tuple(upgrades), round(ping_interval * 1000), round(ping_timeout * 1000), max_payload
-    )
+    handshake = Handshake(sid, tuple(upgrades), round(ping_interval * 1000), round(ping_timeout * 1000), max_payload)
     return OPEN + msgspec.json.encode(handshake).decode()
 
 
@@ -151,9 +149,7 @@ def decode_payload(body: bytes, *, max_packets: int = 1024) -> list[str | bytes]
 
 def encode_payload(packets: Iterable[str | bytes]) -> str:
     """Join packets to a long-polling payload; ``bytes`` become ``b`` and base64."""
-    return SEPARATOR.join(
-        [packet if isinstance(packet, str) else encode_base64(packet) for packet in packets]
-    )
+    return SEPARATOR.join([packet if isinstance(packet, str) else encode_base64(packet) for packet in packets])
 
 
 def encode_base64(data: bytes) -> str:
@@ -305,7 +301,7 @@ def check_request(
         raise refuse_request(BAD_HANDSHAKE_METHOD, "BAD_HANDSHAKE_METHOD")
     if (transport == "websocket") is not is_upgrade:
         raise refuse_request(BAD_REQUEST, "TRANSPORT_HANDSHAKE_ERROR")
-    if not sid and query.get("EIO") != PROTOCOL:
+    if query.get("EIO") != PROTOCOL:  # of a new session; one with a sid was asked above
         raise refuse_request(UNSUPPORTED_PROTOCOL_VERSION, "UNSUPPORTED_PROTOCOL_VERSION")
 
 

@@ -362,7 +362,7 @@ def _header(start: str, namespace: str) -> str:
 
 
 def _encode_binary(kind: int, namespace: str, args: Sequence[Any], ack: int | None) -> Outgoing:
-    tree = msgspec.to_builtins(list(args), builtin_types=_BINARY_TYPES, str_keys=True)
+    tree = msgspec.to_builtins(list(args), builtin_types=_BINARY_TYPES)
     attachments = _detach(tree)
     count = len(attachments)
     if count > MAX_ATTACHMENTS:
