@@ -11,6 +11,7 @@
      ├── TooManyAttachments        "too_many_attachments"
      ├── MessageTooLarge           "message_too_large"
      ├── RoomLimit                 "room_limit"
+     ├── CallLimit                 "call_limit"
      └── ProtocolError             "protocol_error"        a peer broke the wire
           ├── WebSocketError       "websocket_error"       carries the close code of RFC 6455
           ├── PacketError          "packet_error"          Engine.IO v4, Socket.IO v5
@@ -62,9 +63,7 @@ class EventRefused(BellwireError):  # noqa: N818
     the payload (``$.text``), ``retry_after`` is in seconds.
     """
 
-    def __init__(
-        self, code: str, message: str, *, path: str | None = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, *, path: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(code, message, path, retry_after)
         self.code = code
         self.message = message
@@ -144,15 +143,19 @@ class MessageTooLarge(BellwireError):  # noqa: N818
 
     def __str__(self) -> str:
         length = f"{self.size} bytes" if self.size is not None else "a message"
-        return (
-            f"{length} where {self.limit} bytes are allowed: send less at a time or raise max_message_bytes"
-        )
+        return f"{length} where {self.limit} bytes are allowed: send less at a time or raise max_message_bytes"
 
 
 class RoomLimit(BellwireError):  # noqa: N818
     """A socket wants into too many rooms, or a room's name is too long; the message says which."""
 
     code = "room_limit"
+
+
+class CallLimit(BellwireError):  # noqa: N818
+    """Too many acknowledgements of one client are outstanding; wait for some, or call it less often."""
+
+    code = "call_limit"
 
 
 class ProtocolError(BellwireError):

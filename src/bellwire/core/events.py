@@ -254,9 +254,7 @@ class Event(Generic[R, *Ts]):
                 "put the fields into one msgspec.Struct"
             )
         if rate is not None and _RATE.fullmatch(str(rate)) is None:
-            raise ValueError(
-                f"rate of Event({name!r}) is {rate!r}: write it as '10/s', '30/min', '100/h' or 'off'"
-            )
+            raise ValueError(f"rate of Event({name!r}) is {rate!r}: write it as '10/s', '30/min', '100/h' or 'off'")
         payload = [info for type_ in payload_types for info in _check_type(name, "payload", type_)]
         answer = _check_type(name, "reply", reply) if reply is not None else []
         for attribute, value in (
@@ -342,9 +340,7 @@ def _check_name(name: object) -> None:
     if not isinstance(name, str):
         raise TypeError(f"an event's name is a str, not {type(name).__name__}: Event('message', ...)")
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
-        raise ValueError(
-            f"an event's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}: choose another name"
-        )
+        raise ValueError(f"an event's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}: choose another name")
     if name in RESERVED_NAMES:
         raise ValueError(f"{name!r} is reserved by Socket.IO: choose another name, such as {f'app:{name}'!r}")
     if not name.isprintable():  # control characters and lone surrogates, which are no UTF-8
@@ -382,11 +378,7 @@ def _may_hold_bytes(info: inspect.Type) -> bool:
     # A CustomType that passed the check is object.
     return isinstance(
         info,
-        inspect.AnyType
-        | inspect.CustomType
-        | inspect.BytesType
-        | inspect.ByteArrayType
-        | inspect.MemoryViewType,
+        inspect.AnyType | inspect.CustomType | inspect.BytesType | inspect.ByteArrayType | inspect.MemoryViewType,
     )
 
 

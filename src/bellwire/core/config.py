@@ -1,0 +1,249 @@
+"""One frozen, validated structure for everything that can be set, and where its values come from."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from bellwire.core.errors import ConfigError
+
+__all__ = ["Config", "Option", "Transport", "config_options"]
+
+ENVIRONMENT_PREFIX: Final = "BELLWIRE_"
+
+Transport: TypeAlias = Literal["polling", "websocket"]
+
+_A_DAY: Final = 86_400.0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a server behaves; every field has a default that is safe to run with.
+
+    Durations are in seconds, sizes in bytes. Values are checked when a Config is made, by hand or by
+    `Config.load`; a wrong one is a `ConfigError` that names the field, the value and what would be right.
+    """
+
+    path: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            pattern=r"\A/([A-Za-z0-9._~-]+/)*\Z",
+            description="URL path of Engine.IO, between two slashes; Socket.IO clients look for /socket.io/",
+        ),
+    ] = "/socket.io/"
+    transports: Annotated[
+        tuple[Transport, ...],
+        Meta(min_length=1, description="what clients may connect with: polling, websocket, or both, by commas"),
+    ] = ("polling", "websocket")
+    cookie: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]*\Z",  # token, RFC 6265 section 4.1.1
+            description="name of a cookie that holds the session's id, for a load balancer; empty for none",
+        ),
+    ] = ""
+    ping_interval: Annotated[
+        float, Meta(gt=0, le=_A_DAY, description="seconds between two pings (Engine.IO v4: 25)")
+    ] = 25.0
+    pong_timeout: Annotated[
+        float, Meta(gt=0, le=_A_DAY, description="seconds a client has to answer a ping; then it is missed")
+    ] = 5.0
+    max_missed_pongs: Annotated[
+        int, Meta(ge=1, le=100, description="consecutive missed pings that end a connection")
+    ] = 2
+    client_ping_interval: Annotated[
+        float, Meta(gt=0, le=_A_DAY, description="seconds; pingInterval as clients are told (Engine.IO v4)")
+    ] = 25.0
+    client_ping_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=_A_DAY,
+            description="seconds; pingTimeout as clients are told: one hangs up when no ping came for "
+            "client_ping_interval + client_ping_timeout",
+        ),
+    ] = 30.0
+    connect_timeout: Annotated[
+        float,
+        Meta(gt=0, le=_A_DAY, description="seconds until a new connection must have joined a namespace"),
+    ] = 15.0
+    upgrade_timeout: Annotated[
+        float,
+        Meta(gt=0, le=_A_DAY, description="seconds an upgrade to WebSocket may take (Engine.IO v4: 10)"),
+    ] = 10.0
+    head_timeout: Annotated[
+        float, Meta(gt=0, le=_A_DAY, description="seconds until the head of a request must be complete")
+    ] = 10.0
+    shutdown_grace: Annotated[
+        float,
+        Meta(ge=0, le=_A_DAY, description="seconds that handlers and buffers get to finish at shutdown"),
+    ] = 10.0
+    max_message_bytes: Annotated[
+        int,
+        Meta(ge=1, description="bytes of one message or POST (maxPayload of Engine.IO v4: 1,000,000)"),
+    ] = 1_000_000
+    max_attachments: Annotated[
+        int,
+        Meta(ge=1, le=10, description="binary attachments of one packet; Socket.IO parsers refuse over 10"),
+    ] = 10
+    max_packets_per_post: Annotated[
+        int, Meta(ge=1024, description="packets in one POST of long-polling; stock clients send hundreds")
+    ] = 1024
+    send_buffer_bytes: Annotated[
+        int, Meta(ge=1, description="bytes that may wait for one slow client before it is disconnected")
+    ] = 1_048_576
+    volatile_buffer_bytes: Annotated[
+        int,
+        Meta(ge=0, description="bytes waiting for a client from which volatile events are dropped for it"),
+    ] = 65_536
+    rooms_per_socket: Annotated[int, Meta(ge=1, description="rooms one socket may be in")] = 128
+    max_room_name: Annotated[int, Meta(ge=1, description="characters of a room's name")] = 255
+    pending_calls_per_socket: Annotated[
+        int, Meta(ge=1, description="calls to one client that may wait for their acknowledgement")
+    ] = 1024
+    inbound_queue_events: Annotated[
+        int,
+        Meta(ge=1, description="events of one client that may wait for their handlers before reading stops"),
+    ] = 1024
+    cookie: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]*$",
+            max_length=64,
+            description="name of a cookie that holds the session's id, for balancers that need one; none if empty",
+        ),
+    ] = ""
+    per_message_deflate: Annotated[
+        bool, Meta(description="compress WebSocket messages where the client offers it (RFC 7692)")
+    ] = False
+
+    def __post_init__(self) -> None:
+        for option in _OPTIONS.values():
+            value = _checked(option, getattr(self, option.field), lax=False)
+            msgspec.structs.force_setattr(self, option.field, value)
+        self._check_heartbeat()
+        if self.volatile_buffer_bytes > self.send_buffer_bytes:
+            raise ConfigError(
+                f"volatile_buffer_bytes = {self.volatile_buffer_bytes} is more than send_buffer_bytes = "
+                f"{self.send_buffer_bytes}, so that a client would be disconnected before anything volatile is "
+                f"dropped for it: set it to {self.send_buffer_bytes} or less"
+            )
+
+    def _check_heartbeat(self) -> None:
+        # A stock client measures the gap between two pings, and nothing else. Pings leave every
+        # ping_interval; one that is as late as a pong may be must still find the client there.
+        told = self.client_ping_interval + self.client_ping_timeout
+        needed = self.ping_interval + self.pong_timeout
+        if told < needed - 1e-9:
+            raise ConfigError(
+                f"client_ping_interval + client_ping_timeout = {told:g} s is less than ping_interval + "
+                f"pong_timeout = {needed:g} s, and clients would hang up on a healthy connection: set "
+                f"client_ping_timeout to {needed - self.client_ping_interval:g} or more"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        base: "Config | None" = None,
+        *,
+        toml: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> "Config":
+        """Merge, from the weakest to the strongest: ``base``, a TOML file, the environment, flags.
+
+        Args:
+            base: what the code says, the defaults if None.
+            toml: a file whose top level has fields by their names.
+            environ: variables such as ``BELLWIRE_PING_INTERVAL``; others are left alone, among them those
+                that Kubernetes makes for a service called bellwire. None reads the process's environment.
+            flags: values by field name; those that are None were not given.
+
+        Strings from the environment and from flags are converted to the field's type, lists are split
+        at commas.
+
+        Raises:
+            ConfigError: a value is wrong, the file cannot be read, or it or the flags have an unknown field;
+                the message says where the value came from.
+
+        """
+        values = msgspec.structs.asdict(base) if base is not None else {}
+        for field, value in _read_toml(toml).items() if toml is not None else ():
+            values[field] = _checked(_option(field, str(toml)), value, lax=False, origin=str(toml))
+        environ = os.environ if environ is None else environ
+        for field, option in _OPTIONS.items():
+            variable = ENVIRONMENT_PREFIX + field.upper()
+            if variable in environ:
+                values[field] = _checked(option, environ[variable], lax=True, origin=variable)
+        for field, value in (flags or {}).items():
+            if value is not None:
+                flag = f"--{field.replace('_', '-')}"
+                values[field] = _checked(_option(field, "flags"), value, lax=True, origin=flag)
+        return cls(**values)
+
+
+class Option(NamedTuple):
+    """One field of `Config`, as a command line needs it."""
+
+    field: str
+    """Its name, with underscores."""
+    type: Any
+    """``str``, ``int``, ``float``, ``bool`` or ``tuple[Literal[...], ...]``, without constraints."""
+    default: Any
+    """The value if nothing is set."""
+    help: str
+    """One line: what it means, with its unit."""
+    annotation: Any
+    """The type with its constraints, as msgspec reads it."""
+
+
+def config_options() -> list[Option]:
+    """Return every field of `Config` in order; flags and documentation are made from it."""
+    return list(_OPTIONS.values())
+
+
+def _describe(field: msgspec.structs.FieldInfo) -> Option:
+    type_, meta = get_args(field.type)
+    return Option(field.encode_name, type_, field.default, meta.description, field.type)
+
+
+_OPTIONS: Final = {option.field: option for option in map(_describe, msgspec.structs.fields(Config))}
+
+
+def _option(field: str, origin: str) -> Option:
+    option = _OPTIONS.get(field)
+    if option is None:
+        near = difflib.get_close_matches(field, _OPTIONS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
+        raise ConfigError(f"{field} (from {origin}) is not a setting: {meant}")
+    return option
+
+
+def _checked(option: Option, value: Any, *, lax: bool, origin: str | None = None) -> Any:
+    source = value
+    if get_origin(option.type) is tuple and isinstance(value, str):
+        source = [part.strip() for part in value.split(",") if part.strip()]
+    elif option.field == "path" and isinstance(value, str):
+        source = f"/{value.strip('/')}/".replace("//", "/")
+    try:
+        return msgspec.convert(source, option.annotation, strict=not lax)
+    except msgspec.ValidationError as error:
+        where = f" (from {origin})" if origin is not None else ""
+        raise ConfigError(f"{option.field} = {value!r}{where}: {error} ({option.help})") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
