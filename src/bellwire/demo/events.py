@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from bellwire.core.events import Event, PlainText
+from bellwire import Event, PlainText
 
 MAX_NAME: Final = 32
 """Characters in a person's name."""

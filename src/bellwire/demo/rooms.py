@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from bellwire.core.errors import EventRefused
+from bellwire import EventRefused
 from bellwire.demo.events import ChatMessage, Person, Presence
 
 MAX_HISTORY: Final = 50
@@ -84,9 +84,7 @@ class Rooms:
             )
         if name not in self._rooms:
             if len(self._rooms) >= MAX_ROOMS:
-                raise EventRefused(
-                    "rooms_full", f"{MAX_ROOMS} rooms are open: join one of them.", path="$.room"
-                )
+                raise EventRefused("rooms_full", f"{MAX_ROOMS} rooms are open: join one of them.", path="$.room")
             self._rooms[name] = Room()
         self._entered.setdefault(visit, set()).add(name)
         return self._rooms[name]._enter(person, visit)

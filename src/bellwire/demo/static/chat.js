@@ -33,8 +33,8 @@ function newRoom(name) {
 
 /** Characters instead of the entities into which the server turns what people write. Only for use as text! */
 function asWritten(value) {
-  const characters = { lt: "<", gt: ">", quot: '"', amp: "&", nbsp: "\u00a0" };
-  if (typeof value === "string") return value.replace(/&(lt|gt|quot|amp|nbsp);/g, (_, name) => characters[name]);
+  const characters = { lt: "<", gt: ">", amp: "&" };
+  if (typeof value === "string") return value.replace(/&(lt|gt|amp);/g, (_, name) => characters[name]);
   if (Array.isArray(value)) return value.map(asWritten);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, asWritten(inner)]));
