@@ -1,1 +1,54 @@
-"""Bellwire: a real-time server for Python."""
+"""Bellwire: a real-time server for Python.
+
+One process and one port serve unmodified Socket.IO clients; events, their payloads and replies are typed. Everything
+that an application needs is here; :mod:`bellwire.testing` has what its tests need.
+"""
+
+from bellwire.core.config import Config
+from bellwire.core.errors import (
+    BellwireError,
+    CallLimit,
+    CallTimeout,
+    ConfigError,
+    ConnectRefused,
+    Disconnected,
+    EventRefused,
+    MessageTooLarge,
+    RoomLimit,
+    TooManyAttachments,
+)
+from bellwire.core.events import Event, PlainText
+from bellwire.guard.auth import Identity
+from bellwire.server.acks import Replies
+from bellwire.server.namespace import Namespace
+from bellwire.server.server import Server
+from bellwire.server.socket import Socket
+from bellwire.server.target import RemoteSocket, Target
+from bellwire.transports.base import Request
+
+__all__ = [
+    # declared
+    "Event",
+    "PlainText",
+    "Config",
+    # served
+    "Server",
+    "Namespace",
+    "Socket",
+    "Target",
+    "RemoteSocket",
+    "Replies",
+    "Request",
+    "Identity",
+    # raised
+    "BellwireError",
+    "CallLimit",
+    "CallTimeout",
+    "ConfigError",
+    "ConnectRefused",
+    "Disconnected",
+    "EventRefused",
+    "MessageTooLarge",
+    "RoomLimit",
+    "TooManyAttachments",
+]

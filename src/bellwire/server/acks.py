@@ -1,0 +1,111 @@
+"""Calls that wait for clients' acknowledgements: to one socket, and to many.
+
+A call ends when every asked socket has answered, has gone, or has run out of time; whichever comes first for each.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+from typing_extensions import override
+
+from bellwire.core.clock import Wheel
+from bellwire.core.errors import BellwireError, CallTimeout, Disconnected, EventRefused, PacketError
+from bellwire.guard.schema import ReplyReader
+
+if TYPE_CHECKING:
+    from bellwire.server.socket import Socket
+
+R = TypeVar("R")
+
+
+class Replies(msgspec.Struct, Generic[R], frozen=True):
+    """What a call to many sockets brought back; every socket that was asked is in one of the first three."""
+
+    values: dict[str, R]
+    """The replies by the socket's id."""
+    errors: dict[str, BellwireError]
+    """What was not a reply: the client refused, answered with something of another type, or went away."""
+    missing: frozenset[str]
+    """The ids of the sockets that did not answer in time."""
+    unreachable_nodes: tuple[str, ...] = ()
+    """The nodes of a cluster that could not be asked."""
+
+
+class Acknowledgement(ABC):
+    """Somebody waits for sockets to acknowledge an event; each socket keeps it under the packet's id."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def replied(self, socket: "Socket", payload: str | list[object]) -> None:
+        """``socket`` answered: with the text of a JSON array, or its items if there was binary data in it."""
+
+    @abstractmethod
+    def lost(self, socket: "Socket", reason: str) -> None:
+        """``socket`` was disconnected before it answered."""
+
+
+class Call(Acknowledgement, Generic[R]):
+    """Waits for all of ``asked`` at most ``timeout`` seconds."""
+
+    __slots__ = ("_done", "_errors", "_open", "_reader", "_values")
+
+    def __init__(self, reader: ReplyReader[R], asked: "Collection[Socket]") -> None:
+        self._reader = reader
+        self._open = {socket.id for socket in asked}
+        self._values: dict[str, R] = {}
+        self._errors: dict[str, BellwireError] = {}
+        self._done: asyncio.Future[None] | None = None
+
+    @override
+    def replied(self, socket: "Socket", payload: str | list[object]) -> None:
+        """Raises :class:`PacketError` if the payload cannot be read at all."""
+        try:
+            reader = self._reader
+            self._values[socket.id] = reader.read(payload) if isinstance(payload, str) else reader.read_objects(payload)
+        except PacketError:
+            raise
+        except EventRefused as error:
+            self._errors[socket.id] = error
+        self._close(socket)
+
+    @override
+    def lost(self, socket: "Socket", reason: str) -> None:
+        self.failed(socket, Disconnected(reason))
+
+    def failed(self, socket: "Socket", error: BellwireError) -> None:
+        """``socket`` will not answer; ``error`` says why."""
+        self._errors[socket.id] = error
+        self._close(socket)
+
+    def _close(self, socket: "Socket") -> None:
+        self._open.discard(socket.id)
+        if not self._open:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    async def wait(self, wheel: Wheel, timeout: float) -> Replies[R]:  # noqa: ASYNC109 - the wheel keeps the time
+        """All replies that came in time."""
+        if self._open:
+            self._done = asyncio.get_running_loop().create_future()
+            timer = wheel.after(timeout, self._wake)
+            try:
+                await self._done
+            finally:
+                timer.cancel()
+        return Replies(self._values, self._errors, frozenset(self._open))
+
+    async def wait_for_one(self, wheel: Wheel, timeout: float) -> R:  # noqa: ASYNC109
+        """The only socket's reply. Raises what stands in its place: refused, disconnected, out of time."""
+        replies = await self.wait(wheel, timeout)
+        for error in replies.errors.values():
+            raise error
+        for value in replies.values.values():
+            return value
+        raise CallTimeout(f"no acknowledgement within {timeout:g} s")

@@ -1,0 +1,280 @@
+"""Namespaces: what an application registers, and the sockets that are in it."""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
+
+from bellwire.core.errors import BellwireError, EventRefused
+from bellwire.core.events import Event, require_event
+from bellwire.guard.schema import PayloadReader
+from bellwire.protocol.socketio import Packet, decode_json, event_name
+from bellwire.server.admission import Middleware
+from bellwire.server.dispatch import Job
+from bellwire.server.hub import Hub, User
+from bellwire.server.socket import Socket
+from bellwire.server.target import Target
+
+if TYPE_CHECKING:
+    from bellwire.server.runtime import Runtime
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+H = TypeVar("H", bound=Callable[..., Any])
+
+Handler: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+ConnectHandler: TypeAlias = Callable[[Socket], Awaitable[None]]
+DisconnectHandler: TypeAlias = Callable[[Socket, str], Awaitable[None]]
+Authorizer: TypeAlias = Callable[[Socket, str], Awaitable[bool]]
+
+_PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
+
+
+class Registration(NamedTuple):
+    """An event's handler, and what reads its payload."""
+
+    event: Event[Any, *tuple[Any, ...]]
+    handler: Handler
+    reader: PayloadReader
+
+
+class Namespace(Target):
+    """One namespace, or all that a pattern describes: ``"/org/{org}"``.
+
+    As a :class:`~bellwire.server.target.Target` it stands for everyone who is in it. A pattern stands for nobody: name
+    one of its namespaces with :meth:`at`.
+    """
+
+    __slots__ = (
+        "_handlers",
+        "_hubs",
+        "_pattern",
+        "_runtime",
+        "any_handlers",
+        "authorizer",
+        "connect_handlers",
+        "disconnect_handlers",
+        "emits",
+        "middleware",
+        "name",
+    )
+
+    def __init__(self, name: str, *, emits: tuple[Event[Any, *tuple[Any, ...]], ...] = ()) -> None:
+        if not name.startswith("/") or "," in name or "?" in name:
+            raise ValueError(f"{name!r} is no namespace: it begins with '/' and has no ',' or '?', like '/chat'")
+        for event in emits:
+            require_event(event, "namespace(emits=...)")
+        self.name = name
+        self.emits = emits
+        """The events that the server sends in it: what documents and typed clients are made of."""
+        self.middleware: list[Middleware] = []
+        self.connect_handlers: list[ConnectHandler] = []
+        self.disconnect_handlers: list[DisconnectHandler] = []
+        self.any_handlers: list[Handler] = []
+        self.authorizer: Authorizer | None = None
+        self._handlers: dict[str, Registration] = {}
+        self._hubs: dict[str, Hub] = {}
+        self._pattern = _compile(name)
+        self._runtime: Runtime | None = None
+        super().__init__(self, name)
+
+    def __repr__(self) -> str:
+        return f"Namespace({self.name!r})"
+
+    # --- registration
+
+    def on(
+        self, event: Event[R, *Ts], /
+    ) -> "Callable[[Callable[[Socket, *Ts], Awaitable[R]]], Callable[[Socket, *Ts], Awaitable[R]]]":
+        """Handle ``event``: ``async (socket, *payload) -> reply``. The types come from the event alone.
+
+        The handler runs when its payload has passed the event's types. What it returns is the acknowledgement; an
+        :class:`EventRefused` that it raises is one too. Handlers of one socket run one after the other.
+
+        Raises:
+            TypeError: ``event`` is a name and no :class:`Event`, or the handler cannot be called with its payload.
+            ValueError: the event has a handler in this namespace.
+
+        """
+        require_event(event, "on")
+
+        def register(handler: Callable[[Socket, *Ts], Awaitable[R]]) -> Callable[[Socket, *Ts], Awaitable[R]]:
+            if event.name in self._handlers:
+                raise ValueError(f"{event.name!r} has a handler in {self.name!r} already: one event, one handler")
+            _check_handler(handler, 1 + len(event.payload_types), f"on({event.name!r})")
+            self._handlers[event.name] = Registration(event, handler, PayloadReader(event))  # type: ignore[arg-type]
+            return handler
+
+        return register
+
+    def on_connect(self, handler: ConnectHandler) -> ConnectHandler:
+        """Call ``async (socket)`` for each client before it is told that it is connected.
+
+        What it emits leaves right after that reply. It may raise :class:`ConnectRefused`.
+        """
+        _check_handler(handler, 1, "on_connect")
+        self.connect_handlers.append(handler)
+        return handler
+
+    def on_disconnect(self, handler: DisconnectHandler) -> DisconnectHandler:
+        """Call ``async (socket, reason)`` for each client that was connected and is gone, behind its last event.
+
+        ``reason`` is Socket.IO's: ``transport close``, ``transport error``, ``ping timeout``, ``parse error``,
+        ``forced server close``, ``server shutting down``, ``client namespace disconnect`` or ``server namespace
+        disconnect``; and ``slow consumer`` for one that did not read.
+        """
+        _check_handler(handler, 2, "on_disconnect")
+        self.disconnect_handlers.append(handler)
+        return handler
+
+    def on_any(self, handler: H) -> H:
+        """Call ``async (socket, name, *payload)`` for every event, before its handler.
+
+        An event that no handler declares comes with its payload as plain JSON values: nothing has checked it.
+        """
+        _check_coroutine(handler, "on_any")
+        self.any_handlers.append(handler)
+        return handler
+
+    def use(self, middleware: Middleware) -> Middleware:
+        """Add ``async (socket, next)`` around connecting; a client whose ``next`` is not awaited is refused."""
+        _check_handler(middleware, 2, "use")
+        self.middleware.append(middleware)
+        return middleware
+
+    def authorize(self, authorizer: Authorizer) -> Authorizer:
+        """Ask ``async (socket, room) -> bool`` at every join."""
+        _check_handler(authorizer, 2, "authorize")
+        self.authorizer = authorizer
+        return authorizer
+
+    @property
+    def events(self) -> tuple[Event[Any, *tuple[Any, ...]], ...]:
+        """The events that have a handler."""
+        return tuple(registration.event for registration in self._handlers.values())
+
+    def extend(self, other: "Namespace") -> None:
+        """Take over what ``other``, of the same name, has registered: handlers may stand in several files."""
+        for name, registration in other._handlers.items():
+            if name in self._handlers:
+                raise ValueError(f"{name!r} has a handler in {self.name!r} already: one event, one handler")
+            self._handlers[name] = registration
+        self.emits = (*self.emits, *other.emits)
+        self.middleware += other.middleware
+        self.connect_handlers += other.connect_handlers
+        self.disconnect_handlers += other.disconnect_handlers
+        self.any_handlers += other.any_handlers
+        self.authorizer = other.authorizer or self.authorizer
+
+    # --- whom it means
+
+    def at(self, **params: str) -> Target:
+        """One of a pattern's namespaces: ``ns.at(org="7")`` for ``/org/7``."""
+        wanted = set(_PARAMETER.findall(self.name))
+        if wanted != set(params):
+            raise TypeError(f"{self.name!r} takes {sorted(wanted)}, not {sorted(params)}")
+        name = _PARAMETER.sub(lambda match: params[match[1]], self.name)
+        if self.match(name) is None:
+            raise ValueError(f"{name!r} is no namespace of {self.name!r}: a part has no '/' and no ','")
+        return Target(self, name)
+
+    def match(self, name: str) -> Mapping[str, str] | None:
+        """The parameters with which ``name`` is in this namespace; None if it is not."""
+        found = self._pattern.fullmatch(name)
+        return None if found is None else found.groupdict()
+
+    # --- at run time
+
+    @property
+    def runtime(self) -> "Runtime":
+        """What it runs on. Raises :class:`BellwireError` before its server has started."""
+        if self._runtime is None:
+            raise BellwireError(
+                f"the server of {self.name!r} is not running: it starts with its lifespan, or at its first request"
+            )
+        return self._runtime
+
+    def bind(self, runtime: "Runtime | None") -> None:
+        """The server started, or ended."""
+        self._runtime = runtime
+        self._hubs.clear()
+
+    def hub(self, name: str) -> Hub:
+        """The live namespace of this name, made if nobody is in it yet."""
+        hub = self._hubs.get(name)
+        if hub is None:
+            hub = self._hubs[name] = Hub(name, self.runtime.fanout)
+        return hub
+
+    def live(self, name: str) -> Hub | None:
+        """The live namespace of this name; None if nobody is in it. Raises as :attr:`runtime` does."""
+        self.runtime  # noqa: B018 - it raises
+        return self._hubs.get(name)
+
+    async def disconnect_user(self, user: str) -> None:
+        """End the connections of a user, in each of this pattern's namespaces."""
+        for name in list(self._hubs):
+            await Target(self, name, frozenset({User(user)})).disconnect(close=True)
+
+    def release(self, hub: Hub) -> None:
+        """Forget a live namespace that everybody left: a pattern's could otherwise grow without end."""
+        if not hub.sockets and self._hubs.get(hub.name) is hub:
+            del self._hubs[hub.name]
+
+    def read(self, socket: Socket, packet: Packet, objects: list[Any] | None) -> tuple[Registration | None, Job]:
+        """What an event's packet asks for: the registration and the coroutine to run.
+
+        Raises:
+            PacketError: the payload is no event.
+            EventRefused: nobody handles it, or the payload is not what the event declares.
+
+        """
+        name = event_name(packet.payload)
+        registration = self._handlers.get(name)
+        if registration is not None:
+            reader = registration.reader
+            args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
+            if self.any_handlers:
+                return registration, self._with_any(socket, name, args, registration.handler)
+            return registration, registration.handler(socket, *args)
+        if not self.any_handlers:
+            raise EventRefused("unknown_event", "no handler takes this event in this namespace")
+        values = decode_json(packet.payload) if objects is None else objects
+        return None, self._with_any(socket, name, values[1:], None)
+
+    async def _with_any(self, socket: Socket, name: str, args: Any, handler: Handler | None) -> Any:
+        for any_handler in self.any_handlers:
+            await any_handler(socket, name, *args)
+        return None if handler is None else await handler(socket, *args)
+
+    def farewell(self, socket: Socket, reason: str) -> Job | None:
+        """The coroutine of the ``on_disconnect`` handlers, None if there are none."""
+        return self._farewell(socket, reason) if self.disconnect_handlers else None
+
+    async def _farewell(self, socket: Socket, reason: str) -> None:
+        for handler in self.disconnect_handlers:
+            await handler(socket, reason)
+
+
+def _compile(name: str) -> re.Pattern[str]:
+    """A pattern as a regular expression; a parameter is one part of the name, between slashes."""
+    parts = _PARAMETER.split(name)
+    literals, parameters = parts[::2], parts[1::2]
+    pattern = re.escape(literals[0])
+    for parameter, literal in zip(parameters, literals[1:], strict=True):
+        pattern += f"(?P<{parameter}>[^/,]+){re.escape(literal)}"
+    return re.compile(pattern)
+
+
+def _check_coroutine(handler: Callable[..., Any], where: str) -> None:
+    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
+        raise TypeError(f"{where} takes an async function: write 'async def {getattr(handler, '__name__', 'handler')}'")
+
+
+def _check_handler(handler: Callable[..., Any], count: int, where: str) -> None:
+    """Whether ``handler`` can be called with ``count`` arguments is found out here, not at the first event."""
+    _check_coroutine(handler, where)
+    try:
+        inspect.signature(handler).bind(*range(count))
+    except TypeError as error:
+        raise TypeError(f"{where} calls its handler with {count} argument(s): {error}") from None

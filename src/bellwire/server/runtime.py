@@ -1,0 +1,51 @@
+"""What a server is made of while it runs: everything that belongs to one event loop."""
+
+import asyncio
+
+from bellwire.core.clock import Wheel
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.server.dispatch import Dispatcher
+from bellwire.server.fanout import Fanout
+from bellwire.server.heartbeat import Heartbeat
+from bellwire.server.held import Nowhere
+from bellwire.transports.base import Application
+from bellwire.transports.engine import Engine
+
+RESOLUTION = 0.25
+"""Seconds by which a deadline may be late; deadlines are whole seconds, and the wheel turns less often so."""
+
+
+class Runtime:
+    """One start of a server: its settings as merged, and the machinery that every namespace shares."""
+
+    __slots__ = (
+        "config",
+        "counters",
+        "dispatcher",
+        "engine",
+        "fanout",
+        "heartbeat",
+        "loop",
+        "nowhere",
+        "wheel",
+    )
+
+    def __init__(self, application: Application, config: Config, counters: Counters) -> None:
+        loop = asyncio.get_running_loop()
+        self.loop = loop
+        self.config = config
+        self.counters = counters
+        self.wheel = Wheel(loop, min(RESOLUTION, config.pong_timeout / 4))
+        self.engine = Engine(application, config, counters, loop, self.wheel)
+        self.fanout = Fanout(self.engine.tick, counters)
+        self.heartbeat = Heartbeat(config, loop)
+        self.dispatcher = Dispatcher(loop)
+        self.nowhere = Nowhere(counters)
+        """The carrier of sockets that are gone."""
+
+    async def close(self) -> None:
+        """End all sessions, then the handlers that still wait."""
+        self.engine.close()
+        await self.dispatcher.close()
+        self.heartbeat.close()

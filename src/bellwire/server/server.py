@@ -1,0 +1,261 @@
+"""The server: namespaces, authentication, and an ASGI application that can be run, mounted or joined to another."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVarTuple
+
+from typing_extensions import override
+
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BellwireError
+from bellwire.core.events import Event
+from bellwire.server.admission import Authenticator
+from bellwire.server.connection import Connection
+from bellwire.server.lifespan import serve_lifespan
+from bellwire.server.namespace import Namespace
+from bellwire.server.runtime import Runtime
+from bellwire.server.socket import Socket
+from bellwire.transports.asgi import handle_http, handle_websocket
+from bellwire.transports.base import Application, Receive, Scope, Send
+from bellwire.transports.engine import Engine
+from bellwire.transports.session import Session
+
+Ts = TypeVarTuple("Ts")
+
+ASGIApplication: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+Lifespan: TypeAlias = Callable[["Server"], AbstractAsyncContextManager[Any]]
+
+logger = logging.getLogger("bellwire.server")
+
+
+class Server(Application):
+    """A Socket.IO server for stock clients of every language.
+
+    It is an ASGI application: ``bellwire run`` serves it on sockets of its own, ``uvicorn module:server`` and every
+    other ASGI server as it is, ``app.mount("/", server)`` inside another application.
+
+    Args:
+        config: the settings; environment variables ``BELLWIRE_*`` and the flags of ``bellwire run`` go before them.
+        auth: ``async (request, payload) -> Identity | None``, called at every CONNECT. Without it all are guests.
+        http: an ASGI application (FastAPI, Starlette, Django) that gets the lifespan and every other path.
+        lifespan: ``async`` context manager of the server, entered before the first client and left after the last.
+
+    Constructing it touches no event loop, no network and no environment.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config | None = None,
+        auth: Authenticator | None = None,
+        http: ASGIApplication | None = None,
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        self.config = config or Config()
+        """The settings as given in code; while the server runs, as merged with all others."""
+        self.authenticator = auth
+        self.http = http
+        self.counters = Counters()
+        """What was refused, dropped and closed."""
+        self.namespaces: dict[str, Namespace] = {}
+        """The registered namespaces by name or pattern."""
+        self._given = self.config
+        self._toml: Path | None = None
+        self._flags: Mapping[str, Any] = {}
+        self._lifespan = lifespan
+        self._runtime: Runtime | None = None
+        self._exit: AsyncExitStack | None = None
+        self._starting = asyncio.Lock()
+
+    # --- what applications call
+
+    def namespace(self, name: str, *, emits: tuple[Event[Any, *tuple[Any, ...]], ...] = ()) -> Namespace:
+        """Register a namespace: ``"/"``, ``"/chat"``, or a pattern such as ``"/org/{org}"``.
+
+        Raises:
+            ValueError: the name is none, or is registered already.
+
+        """
+        if name in self.namespaces:
+            raise ValueError(f"{name!r} is registered already: keep the object that namespace() returned")
+        return self._add(Namespace(name, emits=emits))
+
+    def include(self, namespace: Namespace) -> None:
+        """Register a namespace that was made elsewhere; one of a name that is known adds its handlers to it."""
+        known = self.namespaces.get(namespace.name)
+        if known is None:
+            self._add(namespace)
+        else:
+            known.extend(namespace)
+
+    def _add(self, namespace: Namespace) -> Namespace:
+        self.namespaces[namespace.name] = namespace
+        namespace.bind(self._runtime)
+        return namespace
+
+    def user(self, id: str) -> "UserTarget":  # noqa: A002 - the contract's word
+        """All sockets of a user, in every namespace."""
+        return UserTarget(self, id)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Run the server inside another application's lifespan: ``FastAPI(lifespan=server.lifespan)``."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End all sessions and handlers. Clients come back by themselves, if there is somebody to come back to."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is None:
+            return
+        await runtime.close()
+        for namespace in self.namespaces.values():
+            namespace.bind(None)
+        exit_stack, self._exit = self._exit, None
+        if exit_stack is not None:
+            await exit_stack.aclose()
+
+    # --- starting
+
+    def configure(self, *, toml: Path | None = None, flags: Mapping[str, Any] | None = None) -> None:
+        """Settings from a file and from flags, to be merged when the server starts."""
+        self._toml = toml
+        self._flags = flags or {}
+
+    async def start(self) -> None:
+        """Merge the settings and get ready for clients; nothing happens if that is done.
+
+        Raises:
+            ConfigError: a setting is wrong; it names the field, the value and what would be right.
+
+        """
+        async with self._starting:
+            if self._runtime is None:
+                await self._start()
+
+    async def _start(self) -> None:
+        self.config = Config.load(self._given, toml=self._toml, environ=os.environ, flags=self._flags)
+        self._runtime = Runtime(self, self.config, self.counters)
+        for namespace in self.namespaces.values():
+            namespace.bind(self._runtime)
+        if self._lifespan is not None:
+            self._exit = AsyncExitStack()
+            try:
+                await self._exit.enter_async_context(self._lifespan(self))
+            except BaseException:
+                await self.close()
+                raise
+
+    @property
+    def running(self) -> bool:
+        """Whether it has started, and not been closed."""
+        return self._runtime is not None
+
+    @property
+    def engine(self) -> Engine:
+        """The sessions, for the transports. Raises :class:`BellwireError` if the server is not running."""
+        if self._runtime is None:
+            raise BellwireError("the server is not running: it starts with its lifespan, or at its first request")
+        return self._runtime.engine
+
+    # --- ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await serve_lifespan(self, scope, receive, send)
+            return
+        await self.start()
+        if relative_path(scope).startswith(self.config.path):
+            handle = handle_http if kind == "http" else handle_websocket
+            await handle(self.engine, scope, receive, send)
+        elif self.http is not None:
+            await self.http(scope, receive, send)
+        elif kind == "http":
+            await _not_found(send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    # --- as the transports' application
+
+    @override
+    def opened(self, session: Session) -> Connection:
+        runtime = self._runtime
+        if runtime is None:
+            raise BellwireError("a session was opened on a server that is not running")
+        runtime.heartbeat.watch(session)
+        return Connection(self, runtime, session)
+
+    def departed(self, connection: Connection) -> None:
+        """A session ended."""
+        connection.runtime.heartbeat.forget(connection.session)
+
+    def find(self, name: str) -> tuple[Namespace, Mapping[str, str]] | None:
+        """The namespace that a client means, and the parameters in its name. Exact names go before patterns."""
+        exact = self.namespaces.get(name)
+        for namespace in (exact,) if exact is not None else self.namespaces.values():
+            params = namespace.match(name)
+            if params is not None:
+                return namespace, params
+        return None
+
+    def log_failure(self, doing: str, socket: Socket, error: BaseException) -> None:
+        """Log what an application's code raised while ``doing`` something for ``socket``."""
+        self.counters.add("handler_errors_total")
+        logger.error("%s %r failed", doing, socket, exc_info=error)
+
+
+class UserTarget:
+    """All sockets of one user."""
+
+    __slots__ = ("_id", "_server")
+
+    def __init__(self, server: Server, id: str) -> None:  # noqa: A002
+        self._server = server
+        self._id = id
+
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+        """Send ``event`` to the user's sockets in ``/``.
+
+        Raises:
+            BellwireError: there is no such namespace.
+
+        """
+        root = self._server.namespaces.get("/")
+        if root is None:
+            raise BellwireError("server.user(id).emit speaks in '/': register it with server.namespace('/')")
+        await root.user(self._id).emit(event, *payload)
+
+    async def disconnect(self) -> None:
+        """End every connection of the user, in all namespaces."""
+        for namespace in self._server.namespaces.values():
+            await namespace.disconnect_user(self._id)
+
+
+def relative_path(scope: Scope) -> str:
+    """The path inside this application: a mount's prefix, ``root_path``, is not part of it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+async def _not_found(send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 404,
+            "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"Not Found\n"})

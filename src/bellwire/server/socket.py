@@ -1,0 +1,413 @@
+"""One client in one namespace."""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+from bellwire.core.errors import CallLimit, EventRefused, PacketError, RoomLimit
+from bellwire.core.events import Event
+from bellwire.guard.schema import ReplyReader
+from bellwire.protocol.engineio import new_sid
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.protocol.socketio import Packet, encode_ack, encode_disconnect
+from bellwire.server.acks import Acknowledgement, Call
+from bellwire.server.dispatch import Outcome
+from bellwire.server.packets import pack
+from bellwire.transports.base import Carrier, Request
+
+if TYPE_CHECKING:
+    from bellwire.guard.auth import Identity
+    from bellwire.server.connection import Connection
+    from bellwire.server.hub import Hub
+    from bellwire.server.namespace import Namespace, Registration
+    from bellwire.server.runtime import Runtime
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+logger = logging.getLogger("bellwire.server")
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Phase(Enum):
+    """Where a socket is on its way."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+
+
+class Socket:
+    """One client in one namespace, as handlers see it.
+
+    Its events are handled one after the other, in the order in which they came; acknowledgements and disconnects do
+    not wait for that. It is not to be made by applications: handlers are given it.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_busy",
+        "_connection",
+        "_current",
+        "_farewell",
+        "_hub",
+        "_namespace",
+        "_queue",
+        "_rooms",
+        "_runtime",
+        "_state",
+        "auth",
+        "carrier",
+        "claims",
+        "expires",
+        "id",
+        "params",
+        "phase",
+        "user",
+    )
+
+    def __init__(
+        self,
+        connection: "Connection",
+        namespace: "Namespace",
+        hub: "Hub",
+        *,
+        carrier: Carrier,
+        auth: Mapping[str, Any] | None,
+        params: Mapping[str, str],
+    ) -> None:
+        self.id = new_sid()
+        """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
+        self.auth: Mapping[str, Any] = _EMPTY if auth is None else auth
+        """What the client sent with CONNECT. It is the client's word, checked by nobody but ``auth``."""
+        self.params = params
+        """The parts of the namespace's name that its pattern names: ``{"org": "7"}``."""
+        self.user: str | None = None
+        """The user's id; None for a guest."""
+        self.claims: Mapping[str, Any] = _EMPTY
+        """What the authentication knows of the user."""
+        self.expires: float | None = None
+        """When the identity ceases to hold, in seconds since the epoch."""
+        self.carrier = carrier
+        self.phase = Phase.CONNECTING
+        self._connection = connection
+        self._namespace = namespace
+        self._hub = hub
+        self._runtime: Runtime = connection.runtime
+        self._rooms: set[str] | None = None
+        self._state: dict[str, Any] | None = None
+        self._acks: dict[int, Acknowledgement] | None = None
+        self._queue: deque[tuple[Packet, list[Any] | None]] | None = None
+        self._current: tuple[int | None, Registration | None] = (None, None)
+        self._farewell: str | None = None
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"Socket({self._hub.name!r}, {self.id!r}, user={self.user!r})"
+
+    # --- what handlers read
+
+    @property
+    def namespace(self) -> str:
+        """The namespace's name; where it is a pattern, the name that the client connected to."""
+        return self._hub.name
+
+    @property
+    def request(self) -> Request:
+        """The HTTP request with which the client's session began."""
+        return self._connection.session.request
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that this socket joined; in ``on_disconnect`` those that it was in at the end."""
+        return frozenset(self._rooms or ())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Whatever handlers want to keep for this socket, in this process."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is emitted now can reach the client."""
+        return self.phase is not Phase.DISCONNECTED
+
+    @property
+    def answering(self) -> bool:
+        """Whether the client can acknowledge an event: it has been told that it is connected."""
+        return self.phase is Phase.CONNECTED
+
+    @property
+    def transport(self) -> str:
+        """How the client is connected at the moment: ``polling`` or ``websocket``."""
+        return self._connection.session.carrier.name
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up; while it does not, volatile events to it are dropped."""
+        return self.carrier.writable
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were sent to the client's connection and that it has not read yet."""
+        return self.carrier.buffered
+
+    # --- rooms
+
+    async def join(self, room: str) -> None:
+        """Become a member of ``room``; being one already changes nothing.
+
+        Raises:
+            RoomLimit: the name is empty or too long, or the socket is in too many rooms.
+            EventRefused: with the code ``forbidden``, if the namespace's ``authorize`` says no.
+
+        """
+        rooms = self._rooms
+        if rooms is not None and room in rooms:
+            return
+        self._check_room(room)
+        authorize = self._namespace.authorizer
+        if authorize is not None and not await authorize(self, room):
+            raise EventRefused("forbidden", "this room is not open to you")
+        if self.phase is Phase.DISCONNECTED:
+            return
+        if self._rooms is None:
+            self._rooms = set()
+        self._rooms.add(room)
+        self._hub.join(self, room)
+
+    def _check_room(self, room: str) -> None:
+        config = self._runtime.config
+        if not isinstance(room, str):
+            raise TypeError(f"a room's name is a string, not {type(room).__name__}")
+        if not room or len(room) > config.max_room_name:
+            raise RoomLimit(f"a room's name has 1 to {config.max_room_name} characters, this one has {len(room)}")
+        if self._rooms is not None and len(self._rooms) >= config.rooms_per_socket:
+            raise RoomLimit(f"a socket can be in {config.rooms_per_socket} rooms (Config.rooms_per_socket)")
+
+    async def leave(self, room: str) -> None:
+        """Be a member of ``room`` no longer."""
+        if self._rooms is not None and room in self._rooms and self.phase is not Phase.DISCONNECTED:
+            self._rooms.discard(room)
+            self._hub.leave(self, room)
+
+    # --- to the client
+
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+        """Send ``event`` to this client, at most once.
+
+        A volatile event is dropped if the client does not keep up. To a client that is gone nothing is sent, and
+        nothing is raised: it is counted.
+
+        Raises:
+            TypeError: the payload is not what the event declares.
+
+        """
+        message = pack(self._hub.name, event, payload)
+        if event.volatile and not self.carrier.writable:
+            self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
+            return
+        self.send(message)
+
+    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> R:  # noqa: ASYNC109
+        """Send ``event`` and wait for the client's acknowledgement, at most ``timeout`` seconds.
+
+        Raises:
+            CallTimeout: none came in time.
+            Disconnected: the client went away first.
+            EventRefused: the client answered with an error, or with something that is no reply of this event.
+            CallLimit: too many acknowledgements of this client are outstanding.
+            RuntimeError: in ``on_connect``, where no acknowledgement can come before it has returned.
+
+        """
+        if self.phase is Phase.CONNECTING:
+            raise RuntimeError("call() in on_connect waits for ever: the client is connected once on_connect returns")
+        call: Call[R] = Call(ReplyReader(event), (self,))
+        number = self._hub.next_ack()
+        message = pack(self._hub.name, event, payload, number)
+        self.expect(number, call)
+        try:
+            self.send(message)
+            return await call.wait_for_one(self._runtime.wheel, timeout)
+        finally:
+            self.forget(number)
+
+    async def disconnect(self, *, close: bool = False) -> None:
+        """Take the client out of this namespace; with ``close``, end its connection and so all of its namespaces.
+
+        A stock client that is disconnected this way does not come back by itself.
+        """
+        if self.phase is Phase.DISCONNECTED:
+            return
+        if self.phase is Phase.CONNECTED:
+            self.send(encode_disconnect(self._hub.name))
+        self._connection.remove(self, "server namespace disconnect")
+        if close:
+            self._connection.session.close("forced server close")
+
+    def send(self, message: Outgoing) -> None:
+        """Send a packet, behind all that was broadcast before it."""
+        self._runtime.fanout.settle()
+        self.carrier.send(message)
+
+    # --- acknowledgements
+
+    def expect(self, number: int, acknowledgement: Acknowledgement) -> None:
+        """Keep ``acknowledgement`` until the client answers the packet with this number, or goes away."""
+        if self.phase is Phase.DISCONNECTED:
+            acknowledgement.lost(self, "disconnected")
+            return
+        if self._acks is None:
+            self._acks = {}
+        limit = self._runtime.config.pending_calls_per_socket
+        if len(self._acks) >= limit:
+            raise CallLimit(f"{limit} acknowledgements are outstanding (Config.pending_calls_per_socket)")
+        self._acks[number] = acknowledgement
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this acknowledgement any longer."""
+        if self._acks is not None:
+            self._acks.pop(number, None)
+            if not self._acks:
+                self._acks = None
+
+    def acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
+        """An acknowledgement arrived. One that nobody waits for is ignored, as Node's server does."""
+        acknowledgement = self._acks.pop(packet.id, None) if self._acks and packet.id is not None else None
+        if acknowledgement is not None:
+            acknowledgement.replied(self, packet.payload if objects is None else objects)
+
+    # --- events
+
+    def receive(self, packet: Packet, objects: list[Any] | None = None) -> None:
+        """An event arrived: it is handled now, or when those before it are done.
+
+        ``objects`` is the decoded payload of a binary packet. Raises :class:`PacketError` if the payload is no event.
+        """
+        if not self._busy:
+            self._handle(packet, objects)
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((packet, objects))
+        if len(self._queue) >= self._runtime.config.inbound_queue_events:
+            self._connection.pause(True)
+
+    def _handle(self, packet: Packet, objects: list[Any] | None) -> None:
+        try:
+            registration, job = self._namespace.read(self, packet, objects)
+        except EventRefused as refusal:
+            self._refuse(packet.id, refusal)
+            return
+        self._current = (packet.id, registration)
+        outcome = self._runtime.dispatcher.start(job, self._finished)
+        if outcome is None:
+            self._busy = True
+        else:
+            self._settle(outcome)
+
+    def _finished(self, outcome: Outcome) -> None:
+        """A handler that had to wait is done: on with those behind it."""
+        self._settle(outcome)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Handle what waits, until a handler has to wait itself."""
+        self._busy = False
+        while self._queue and not self._busy:
+            packet, objects = self._queue.popleft()
+            try:
+                self._handle(packet, objects)
+            except PacketError:
+                self._connection.fail()
+        if self._busy:
+            return
+        self._queue = None
+        self._connection.pause(False)
+        if self._farewell is not None:
+            self._say_farewell(self._farewell)
+
+    def hold(self) -> None:
+        """Handle nothing before :meth:`go_on`: the socket is being connected."""
+        self._busy = True
+
+    def bid_farewell(self, reason: str) -> None:
+        """Run the ``on_disconnect`` handlers, behind the events that came before."""
+        if self._busy:
+            self._farewell = reason
+        else:
+            self._say_farewell(reason)
+
+    def _say_farewell(self, reason: str) -> None:
+        self._farewell = None
+        self._current = (None, None)
+        job = self._namespace.farewell(self, reason)
+        if job is not None:
+            outcome = self._runtime.dispatcher.start(job, self._settle)
+            if outcome is not None:
+                self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        number, registration = self._current
+        error = outcome.error
+        if error is None:
+            if number is not None:
+                self._acknowledge(number, registration, outcome.result)
+        elif isinstance(error, EventRefused):
+            self._refuse(number, error)
+        else:
+            self._failed(number, error)
+
+    def _acknowledge(self, number: int, registration: "Registration | None", result: Any) -> None:
+        event = None if registration is None else registration.event
+        reply = () if event is None or event.reply is None else (result,)
+        try:
+            message = encode_ack(self._hub.name, number, reply, binary=event is not None and event.reply_binary)
+        except Exception as error:
+            self._failed(number, error)
+        else:
+            self.send(message)
+
+    def _failed(self, number: int | None, error: BaseException) -> None:
+        self._runtime.counters.add("handler_errors_total")
+        logger.error("a handler of %r failed", self, exc_info=error)
+        if number is not None:
+            self._answer(number, EventRefused("internal", "the server failed to handle this event"))
+
+    def _refuse(self, number: int | None, refusal: EventRefused) -> None:
+        self._runtime.counters.add("events_refused_total")
+        if number is not None:
+            self._answer(number, refusal)
+
+    def _answer(self, number: int, refusal: EventRefused) -> None:
+        self.send(encode_ack(self._hub.name, number, (refusal.as_reply(),), binary=False))
+
+    # --- the connection's side
+
+    def identify(self, identity: "Identity | None") -> None:
+        """Take over what the authentication found."""
+        if identity is not None:
+            self.user = identity.user
+            self.claims = identity.claims
+            self.expires = identity.expires
+
+    def enter(self) -> None:
+        """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
+        self._hub = self._namespace.hub(self._hub.name)
+        self._hub.add(self)
+
+    def depart(self, carrier: Carrier, reason: str) -> None:
+        """The client left: out of all rooms, and whoever waits for its acknowledgements is told."""
+        self._hub.remove(self, self._rooms or ())
+        self._namespace.release(self._hub)
+        self.phase = Phase.DISCONNECTED
+        self.carrier = carrier
+        acks, self._acks = self._acks, None
+        for acknowledgement in (acks or {}).values():
+            acknowledgement.lost(self, reason)

@@ -1,0 +1,172 @@
+"""To whom: everyone in a namespace, the members of rooms, one user's sockets, without some of them."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+import msgspec
+
+from bellwire.core.errors import CallLimit
+from bellwire.core.events import Event
+from bellwire.guard.schema import ReplyReader
+from bellwire.server.acks import Call, Replies
+from bellwire.server.hub import Key, User
+from bellwire.server.packets import pack
+
+if TYPE_CHECKING:
+    from bellwire.server.hub import Hub
+    from bellwire.server.namespace import Namespace
+    from bellwire.server.socket import Socket
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+_NOBODY: frozenset[Key] = frozenset()
+
+
+class Target:
+    """Some of a namespace's sockets, wherever they are; who they are is decided at each use.
+
+    Rooms add up (a socket in two of them is meant once), what ``except_`` names is taken away. A socket's id is a room
+    that holds just that socket.
+    """
+
+    __slots__ = ("_excluded", "_keys", "_name", "_namespace")
+
+    def __init__(
+        self,
+        namespace: "Namespace",
+        name: str,
+        keys: frozenset[Key] = _NOBODY,
+        excluded: frozenset[Key] = _NOBODY,
+    ) -> None:
+        self._namespace = namespace
+        self._name = name
+        self._keys = keys
+        self._excluded = excluded
+
+    def to(self, *rooms: str) -> "Target":
+        """The members of these rooms, beside those already meant."""
+        return Target(self._namespace, self._name, self._keys | _names(rooms), self._excluded)
+
+    def except_(self, *rooms: str) -> "Target":
+        """Without the members of these rooms."""
+        return Target(self._namespace, self._name, self._keys, self._excluded | _names(rooms))
+
+    def user(self, id: str) -> "Target":  # noqa: A002 - the contract's word
+        """The sockets of this user, beside those already meant."""
+        return Target(self._namespace, self._name, self._keys | {User(id)}, self._excluded)
+
+    # --- events
+
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+        """Send ``event`` to all of them, at most once and in order: encoded and framed once, whoever they are.
+
+        A volatile event is dropped for those who do not keep up.
+
+        Raises:
+            TypeError: the payload is not what the event declares.
+
+        """
+        message = pack(self._name, event, payload)
+        hub = self._hub()
+        if hub is not None:
+            audience = hub.select(self._keys, self._excluded)
+            self._namespace.runtime.fanout.cast(audience, message, volatile=event.volatile)
+
+    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
+        """Send ``event`` to all of them and wait for their acknowledgements, at most ``timeout`` seconds.
+
+        Raises:
+            TypeError: the payload is not what the event declares.
+
+        """
+        hub = self._hub()
+        number = 0 if hub is None else hub.next_ack()
+        message = pack(self._name, event, payload, number)
+        asked = [] if hub is None else [s for s in hub.select(self._keys, self._excluded) if s.answering]
+        runtime = self._namespace.runtime
+        call: Call[R] = Call(ReplyReader(event), asked)
+        try:
+            for socket in asked:
+                try:
+                    socket.expect(number, call)
+                except CallLimit as error:
+                    call.failed(socket, error)
+            runtime.fanout.cast(asked, message)
+            return await call.wait(runtime.wheel, timeout)
+        finally:
+            for socket in asked:
+                socket.forget(number)
+
+    # --- the sockets themselves
+
+    async def sockets(self) -> "list[RemoteSocket]":
+        """Who they are at this moment."""
+        return [
+            RemoteSocket(self._namespace, self._name, socket.id, socket.user, socket.rooms) for socket in self._found()
+        ]
+
+    async def join(self, room: str) -> None:
+        """Make all of them members of ``room``. Errors as for ``Socket.join``, at the first that has one."""
+        for socket in self._found():
+            await socket.join(room)
+
+    async def leave(self, room: str) -> None:
+        """Take all of them out of ``room``."""
+        for socket in self._found():
+            await socket.leave(room)
+
+    async def disconnect(self, *, close: bool = False) -> None:
+        """Disconnect all of them; see ``Socket.disconnect``."""
+        for socket in self._found():
+            await socket.disconnect(close=close)
+
+    def _hub(self) -> "Hub | None":
+        return self._namespace.live(self._name)
+
+    def _found(self) -> "Collection[Socket]":
+        hub = self._hub()
+        return () if hub is None else list(hub.select(self._keys, self._excluded))
+
+
+class RemoteSocket(msgspec.Struct, frozen=True):
+    """A socket somewhere, as it was when it was asked for."""
+
+    _namespace: "Namespace"
+    _name: str
+    id: str
+    """Its Socket.IO id."""
+    user: str | None
+    """Its user, None for a guest."""
+    rooms: frozenset[str]
+    """The rooms that it is a member of."""
+
+    def _itself(self) -> Target:
+        return Target(self._namespace, self._name, frozenset({self.id}))
+
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+        """Send ``event`` to it; see ``Socket.emit``."""
+        await self._itself().emit(event, *payload)
+
+    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
+        """Send ``event`` to it and wait for its acknowledgement."""
+        return await self._itself().call(event, *payload, timeout=timeout)
+
+    async def join(self, room: str) -> None:
+        """Make it a member of ``room``."""
+        await self._itself().join(room)
+
+    async def leave(self, room: str) -> None:
+        """Take it out of ``room``."""
+        await self._itself().leave(room)
+
+    async def disconnect(self, *, close: bool = False) -> None:
+        """Disconnect it."""
+        await self._itself().disconnect(close=close)
+
+
+def _names(rooms: tuple[str, ...]) -> frozenset[Key]:
+    for room in rooms:
+        if not isinstance(room, str):
+            raise TypeError(f"rooms are named by strings, not {type(room).__name__}: to('a', 'b')")
+    return frozenset(rooms)

@@ -1,0 +1,341 @@
+"""A client in the same process: it speaks Socket.IO packets to the server with no network between.
+
+Everything that a client's bytes go through is the real thing, from the Engine.IO session up; only the socket is not.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
+
+from typing_extensions import override
+
+from bellwire.core.errors import CallTimeout, ConnectRefused, Disconnected
+from bellwire.core.events import Event
+from bellwire.guard.auth import Identity
+from bellwire.guard.schema import PayloadReader, ReplyReader
+from bellwire.protocol.outgoing import Message, Outgoing
+from bellwire.protocol.socketio import (
+    ACK,
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    Assembly,
+    Packet,
+    decode_json,
+    encode_ack,
+    encode_connect,
+    encode_disconnect,
+    event_name,
+    parse_packet,
+)
+from bellwire.server.connection import Connection
+from bellwire.server.packets import pack
+from bellwire.server.server import Server
+from bellwire.transports.base import Carrier, Request
+from bellwire.transports.engine import Engine
+from bellwire.transports.session import Session
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+MAX_BYTES = 64 * 1024 * 1024
+
+
+class MemoryCarrier(Carrier):
+    """A WebSocket without a socket: what the server writes, the client reads in the same turn of the loop."""
+
+    __slots__ = ("_client", "_engine", "_queue", "open", "session", "stalled")
+
+    name: ClassVar[str] = "websocket"
+
+    session: Session
+
+    def __init__(self, engine: Engine, client: "TestClient") -> None:
+        self._engine = engine
+        self._client = client
+        self._queue: list[Message] = []
+        self.open = True
+        self.stalled = False
+        """Set it to play a client that does not read: what is sent then stays in the server's buffer."""
+
+    @override
+    def send(self, message: Message) -> None:
+        if not self.open:
+            return
+        self._queue.append(message)
+        if len(self._queue) == 1:
+            self._engine.tick.touch(self)
+        if self.stalled and self.buffered > self._engine.config.send_buffer_bytes:
+            self._engine.overflow(self.session)
+
+    @override
+    def flush(self) -> None:
+        if self.stalled:
+            return
+        queue, self._queue = self._queue, []
+        for message in queue:
+            for part in message.parts:
+                self._client.take(part)
+
+    def resume(self) -> None:
+        """Read what had piled up while the client was stalled."""
+        self.stalled = False
+        self.flush()
+
+    @override
+    def close(self, code: int = 1000) -> None:
+        if self.open:
+            self.flush()
+            self.abort()
+
+    @override
+    def abort(self) -> None:
+        self.open = False
+        self._queue.clear()
+        self._client.cut("transport close")
+
+    @override
+    def set_reading(self, reading: bool) -> None:
+        """What is sent in memory needs no reading."""
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return sum(message.size for message in self._queue)
+
+    @property
+    @override
+    def writable(self) -> bool:
+        return self.buffered <= self._engine.config.volatile_buffer_bytes
+
+
+class TestClient:
+    """A connected client. Every wait has a timeout, in seconds; with the virtual clock it costs no time."""
+
+    __test__ = False  # not a test, whatever its name says
+
+    def __init__(self, server: Server, namespace: str) -> None:
+        self.namespace = namespace
+        self.id = ""
+        """The socket's id, once it is connected."""
+        self.reason: str | None = None
+        """Why the connection ended; None while it lasts."""
+        self.refused: ConnectRefused | None = None
+        self.carrier = MemoryCarrier(server.engine, self)
+        self._events: deque[tuple[Packet, list[Any] | None]] = deque()
+        self._replies: dict[int, asyncio.Future[str | list[Any]]] = {}
+        self._arrived = asyncio.Event()
+        self._assembly: Assembly | None = None
+        self._next = 0
+
+    # --- what tests call
+
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+        """Send ``event`` to the server, without asking for an acknowledgement."""
+        self.send(pack(self.namespace, event, payload))
+
+    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float = 1) -> R:  # noqa: ASYNC109
+        """Send ``event`` and return the handler's reply.
+
+        Raises:
+            EventRefused: the server refused the event.
+            CallTimeout: no acknowledgement came in time.
+            Disconnected: the connection ended first.
+
+        """
+        number, self._next = self._next, self._next + 1
+        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        self.send(pack(self.namespace, event, payload, number))
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await reply
+        except TimeoutError:
+            raise CallTimeout(f"no acknowledgement of {event.name!r} within {timeout:g} s") from None
+        finally:
+            del self._replies[number]
+        reader: ReplyReader[R] = ReplyReader(event)
+        return reader.read(answer) if isinstance(answer, str) else reader.read_objects(answer)
+
+    async def receive(self, event: Event[R, *Ts], /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+        """The payload of the next event, which has to be this one: a value, a tuple of several, None without any.
+
+        Raises:
+            AssertionError: another event came, or none in time.
+            Disconnected: the connection ended first.
+
+        """
+        packet, objects = await self._next_event(event.name, timeout)
+        name = event_name(packet.payload)
+        if name != event.name:
+            raise AssertionError(f"{event.name!r} was expected, {name!r} came: {packet.payload[:200]}")
+        reader = PayloadReader(event)
+        args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
+        return args[0] if len(args) == 1 else args or None
+
+    async def answer(self, event: Event[R, *Ts], reply: R, /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+        """Receive ``event`` and acknowledge it with ``reply``; return its payload."""
+        packet, _ = self._events[0] if self._events else await self._peek(event.name, timeout)
+        payload = await self.receive(event, timeout=timeout)
+        if packet.id is None:
+            raise AssertionError(f"{event.name!r} asked for no acknowledgement")
+        self.send(encode_ack(self.namespace, packet.id, () if event.reply is None else (reply,)))
+        return payload
+
+    async def receive_nothing(self, *, within: float = 1) -> None:
+        """Make sure that no event comes for so many seconds."""
+        try:
+            packet, _ = await self._next_event("", within)
+        except (AssertionError, Disconnected):
+            return
+        raise AssertionError(f"nothing was expected, this came: {packet.payload[:200]}")
+
+    async def disconnect(self) -> None:
+        """Leave the namespace, as a client that calls ``disconnect()``."""
+        self.send(encode_disconnect(self.namespace))
+
+    def drop(self) -> None:
+        """Lose the connection without a word."""
+        self.carrier.open = False
+        self.cut("transport close")
+        self.carrier.session.lost(self.carrier, "transport close")
+
+    async def closed(self, *, timeout: float = 1) -> str:  # noqa: ASYNC109
+        """Wait for the end of the connection and return its reason."""
+        async with asyncio.timeout(timeout):
+            while self.reason is None:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self.reason
+
+    # --- the wire
+
+    def send(self, message: Outgoing) -> None:
+        """Hand the server a packet, whatever it is."""
+        if self.reason is not None:
+            raise Disconnected(self.reason)
+        for part in message.parts:
+            self.carrier.session.received(self.carrier, part)
+
+    def take(self, part: str | bytes) -> None:
+        """A packet from the server."""
+        if isinstance(part, str):
+            self._control(part)
+        elif self._assembly is not None and self._assembly.add(part):
+            packet, objects = self._assembly.packet, self._assembly.resolve()
+            self._assembly = None
+            self._packet(packet, objects)
+
+    def _control(self, text: str) -> None:
+        if text.startswith("4"):
+            packet = parse_packet(text[1:])
+            if packet.attachments:
+                self._assembly = Assembly(packet, max_bytes=MAX_BYTES)
+            elif packet.namespace == self.namespace:
+                self._packet(packet, None)
+        elif text.startswith("2"):
+            self.carrier.session.received(self.carrier, "3")
+
+    def _packet(self, packet: Packet, objects: list[Any] | None) -> None:
+        if packet.type in (EVENT, BINARY_EVENT):
+            self._events.append((packet, objects))
+        elif packet.type in (ACK, BINARY_ACK):
+            reply = self._replies.get(-1 if packet.id is None else packet.id)
+            if reply is not None and not reply.done():
+                reply.set_result(packet.payload if objects is None else objects)
+        elif packet.type == CONNECT:
+            self.id = decode_json(packet.payload)["sid"]
+        elif packet.type == CONNECT_ERROR:
+            error = decode_json(packet.payload)
+            self.refused = ConnectRefused(error["message"], error.get("data"))
+        elif packet.type == DISCONNECT:
+            self.cut("io server disconnect")
+        self._arrived.set()
+
+    def cut(self, reason: str) -> None:
+        """The connection ended."""
+        if self.reason is None:
+            self.reason = reason
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(Disconnected(self.reason))
+        self._arrived.set()
+
+    async def _peek(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._events:
+                    if self.reason is not None:
+                        raise Disconnected(self.reason)
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            raise AssertionError(f"{name!r} was expected, nothing came within {timeout:g} s") from None
+        return self._events[0]
+
+    async def _next_event(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
+        await self._peek(name, timeout)
+        return self._events.popleft()
+
+
+@asynccontextmanager
+async def connect(
+    server: Server,
+    namespace: str = "/",
+    *,
+    user: str | None = None,
+    auth: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 1,  # noqa: ASYNC109
+) -> AsyncIterator[TestClient]:
+    """Connect to ``namespace``, and disconnect at the end of the block.
+
+    ``user`` stands in for the authentication: the socket is that user's, and the server's ``auth`` is not asked.
+    ``auth`` is what the client sends with CONNECT. The server is started if it is not running, and closed again then.
+
+    Raises:
+        ConnectRefused: the server refused the client.
+
+    """
+    started = not server.running
+    await server.start()
+    try:
+        client = TestClient(server, namespace)
+        await _open(server, client, user, auth, headers or {}, timeout)
+        try:
+            yield client
+        finally:
+            if client.reason is None:
+                client.drop()
+    finally:
+        if started:
+            await server.close()
+
+
+async def _open(
+    server: Server,
+    client: TestClient,
+    user: str | None,
+    auth: Mapping[str, Any] | None,
+    headers: Mapping[str, str],
+    timeout: float,  # noqa: ASYNC109
+) -> None:
+    head = "\r\n".join(f"{name}: {value}" for name, value in headers.items()).encode("latin-1")
+    request = Request(path=server.config.path, query_string=b"EIO=4&transport=websocket", head=head)
+    client.carrier.session = session = server.engine.open(client.carrier, request)
+    if user is not None:
+        cast("Connection", session.receiver).vouched = Identity(user)
+    client.send(encode_connect(client.namespace, auth))
+    async with asyncio.timeout(timeout):
+        while not client.id and client.refused is None:
+            if client.reason is not None:
+                raise Disconnected(client.reason)
+            client._arrived.clear()
+            await client._arrived.wait()
+    if client.refused is not None:
+        client.drop()
+        raise client.refused

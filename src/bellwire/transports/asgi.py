@@ -1,0 +1,266 @@
+"""Engine.IO as an ASGI 3 application: long-polling under every server, WebSockets under those that are not ours.
+
+Here each message costs what the ASGI server makes of it: a task, a queue and a frame of its own per client. The native
+transport has none of these, and is used wherever Bellwire runs the server itself.
+"""
+
+import asyncio
+import logging
+from typing import ClassVar
+
+from typing_extensions import override
+
+from bellwire.protocol.engineio import RequestError
+from bellwire.protocol.outgoing import Message
+from bellwire.transports.base import ASGIMessage, Carrier, Receive, Request, Scope, Send
+from bellwire.transports.engine import Engine
+from bellwire.transports.polling import PollingCarrier, Response, compress
+from bellwire.transports.session import Session
+
+logger = logging.getLogger("bellwire.transports")
+
+
+async def handle_http(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one long-polling request."""
+    request = Request.from_scope(scope)
+    response = await _respond(engine, request, scope["method"], receive)
+    await _send_response(compress(response, request), send)
+
+
+async def _respond(engine: Engine, request: Request, method: str, receive: Receive) -> Response:
+    lingering = engine.lingering.pop(request.query.get("sid", ""), None) if method == "GET" else None
+    if lingering is not None:
+        return await lingering.get(_never)
+    try:
+        session = engine.check(request, method=method, upgrade=False)
+    except RequestError as error:
+        return Response(error.status, error.body, "application/json")
+    if session is None:
+        return await _handshake(engine, request)
+    carrier = session.carrier
+    assert isinstance(carrier, PollingCarrier)  # noqa: S101 - check() refuses every other pair
+    if method == "GET":
+        return await carrier.get(lambda: _disconnected(receive))
+    limit = engine.config.max_message_bytes
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return await carrier.post(lambda: _read_body(session, request, receive, limit), content_type)
+
+
+async def _handshake(engine: Engine, request: Request) -> Response:
+    carrier = PollingCarrier(engine)
+    carrier.session = session = engine.open(carrier, request)
+    response = await carrier.get(_never)
+    cookie = engine.config.cookie
+    if cookie:
+        value = f"{cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax"
+        response = response._replace(headers=(*response.headers, ("set-cookie", value)))
+    return response
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_body(session: Session, request: Request, receive: Receive, limit: int) -> bytes | None:
+    """The body of a POST; None as soon as it is known to be larger than ``limit``, however it is sent."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            session.close("transport error")
+            return b""
+        session.alive = True  # a slow upload is a sign of life as well
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _send_response(response: Response, send: Send) -> None:
+    headers = [
+        (b"content-type", response.content_type.encode()),
+        (b"content-length", str(len(response.body)).encode()),
+        *((name.encode(), value.encode()) for name, value in response.headers),
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+# --- WebSocket
+
+
+async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one WebSocket until it ends."""
+    await receive()  # websocket.connect
+    request = Request.from_scope(scope)
+    try:
+        session = engine.check(request, method="GET", upgrade=True)
+    except RequestError as error:
+        await _deny(error, scope, send)
+        return
+    await send({"type": "websocket.accept"})
+    carrier = ASGIWebSocket(engine, receive, send, base64=request.query.get("b64") == "1")
+    if session is None:
+        carrier.session = engine.open(carrier, request)
+    else:
+        carrier.session = session
+        session.offer(carrier)
+    await carrier.run()
+
+
+async def _deny(error: RequestError, scope: Scope, send: Send) -> None:
+    """Refuse an upgrade as Node's server does: 400 with the bare message, whatever the code."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = error.message.encode()
+    headers = [
+        (b"content-type", b"text/html"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "websocket.http.response.start", "status": 400, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+class ASGIWebSocket(Carrier):
+    """A WebSocket of somebody else's server."""
+
+    __slots__ = (
+        "_base64",
+        "_buffered",
+        "_closing",
+        "_engine",
+        "_gate",
+        "_queue",
+        "_receive",
+        "_send",
+        "_wake",
+        "session",
+    )
+
+    name: ClassVar[str] = "websocket"
+
+    session: Session
+
+    def __init__(self, engine: Engine, receive: Receive, send: Send, *, base64: bool) -> None:
+        self._engine = engine
+        self._receive = receive
+        self._send = send
+        self._base64 = base64
+        self._queue: list[Message] = []
+        self._buffered = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._gate: asyncio.Future[None] | None = None
+        self._closing: int | None = None
+
+    # --- as a carrier
+
+    @override
+    def send(self, message: Message) -> None:
+        if self._closing is not None:
+            return
+        self._queue.append(message)
+        self._buffered += message.size
+        if len(self._queue) == 1:
+            self._engine.tick.touch(self)
+        elif self._buffered > self._engine.config.send_buffer_bytes:
+            self._engine.overflow(self.session)
+
+    @override
+    def flush(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    @override
+    def close(self, code: int = 1000) -> None:
+        if self._closing is None:
+            self._closing = code
+            self.set_reading(True)
+            self.flush()
+
+    @override
+    def abort(self) -> None:
+        self._queue.clear()
+        self.close(1011)
+
+    @override
+    def set_reading(self, reading: bool) -> None:
+        if not reading and self._gate is None:
+            self._gate = self._engine.loop.create_future()
+        elif reading and self._gate is not None:
+            self._gate.set_result(None)
+            self._gate = None
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return self._buffered
+
+    @property
+    @override
+    def writable(self) -> bool:
+        return self._buffered <= self._engine.config.volatile_buffer_bytes
+
+    # --- the two halves
+
+    async def run(self) -> None:
+        """Read and write until either side ends it."""
+        reader = asyncio.ensure_future(self._read())
+        writer = asyncio.ensure_future(self._write())
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            self.session.lost(self, "transport close")
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self._take(message)
+            if self._gate is not None:
+                await self._gate
+
+    def _take(self, message: ASGIMessage) -> None:
+        packet = message.get("text")
+        if packet is None:
+            packet = message.get("bytes") or b""
+        if len(packet) > self._engine.config.max_message_bytes:
+            self.close(1009)
+            self.session.lost(self, "transport error")
+        else:
+            self.session.received(self, packet)
+
+    async def _write(self) -> None:
+        while True:
+            queue, self._queue = self._queue, []
+            for message in queue:
+                await self._write_message(message)
+            if self._queue:
+                continue
+            if self._closing is not None:
+                await self._send({"type": "websocket.close", "code": self._closing})
+                return
+            self._wake = self._engine.loop.create_future()
+            await self._wake
+            self._wake = None
+
+    async def _write_message(self, message: Message) -> None:
+        for part in message.base64_parts if self._base64 else message.parts:
+            await self._send(
+                {"type": "websocket.send", **({"text": part} if isinstance(part, str) else {"bytes": part})}
+            )
+        self._buffered -= message.size

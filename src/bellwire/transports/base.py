@@ -1,0 +1,159 @@
+"""What a transport is to the rest of the house, and what the house is to a transport.
+
+A *carrier* is one way to a client: a WebSocket, or the pair of requests of long-polling. A *receiver* is what
+takes a session's messages. Transports know these two and nothing of the server above them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from urllib.parse import parse_qsl
+
+from bellwire.protocol.outgoing import Message
+
+if TYPE_CHECKING:
+    from bellwire.transports.session import Session
+
+Scope: TypeAlias = MutableMapping[str, Any]
+ASGIMessage: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Coroutine[Any, Any, ASGIMessage]]
+Send: TypeAlias = Callable[[ASGIMessage], Coroutine[Any, Any, None]]
+
+
+class Request:
+    """The HTTP request that opened a session.
+
+    The head is kept as the bytes that came and read on demand: a session lives for hours and is asked about its
+    headers once, if ever.
+    """
+
+    __slots__ = ("client", "head", "path", "query_string", "scheme")
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        query_string: bytes = b"",
+        head: bytes = b"",
+        client: tuple[str, int] | None = None,
+        scheme: str = "http",
+    ) -> None:
+        self.path = path
+        self.query_string = query_string
+        self.head = head
+        self.client = client
+        self.scheme = scheme
+
+    @classmethod
+    def from_scope(cls, scope: Scope) -> "Request":
+        """The request of an ASGI scope of the type ``http`` or ``websocket``."""
+        client = scope.get("client")
+        return cls(
+            path=scope["path"],
+            query_string=scope.get("query_string", b""),
+            head=join_headers(scope["headers"]),
+            client=(client[0], client[1]) if client else None,
+            scheme=scope.get("scheme", "http"),
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers by lower-case name; those that came several times are joined by a comma (RFC 9110 §5.2)."""
+        found: dict[str, str] = {}
+        for line in self.head.decode("latin-1").split("\r\n"):
+            name, separator, value = line.partition(":")
+            if separator:
+                name, value = name.strip().lower(), value.strip()
+                found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters of the query; of those that came several times, the last."""
+        return parse_query(self.query_string)
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies that came with the request; none where the header cannot be read (RFC 6265 §4.2)."""
+        try:
+            jar = SimpleCookie(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    def __repr__(self) -> str:
+        return f"Request({self.path!r}, client={self.client!r})"
+
+
+def join_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header pairs as the lines of a request's head."""
+    return b"\r\n".join(b"%b: %b" % pair for pair in headers)
+
+
+def parse_query(query_string: bytes) -> dict[str, str]:
+    """A query string as a dictionary. More than 64 parameters are no Socket.IO client's: it is then empty."""
+    try:
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        return {}
+    return dict(pairs)
+
+
+class Carrier(ABC):
+    """One way to one client. Everything given to it leaves in the order in which it was given."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    """How Engine.IO calls this transport: ``polling`` or ``websocket``."""
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """Take a message; it is written when the tick of the event loop ends, together with all others."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what was taken. Called by the tick, once however much was sent in it."""
+
+    @abstractmethod
+    def close(self, code: int = 1000) -> None:
+        """Write what was taken, then end. ``code`` is the close code of a WebSocket (RFC 6455 §7.4)."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End at once; what was not written is lost."""
+
+    @abstractmethod
+    def set_reading(self, reading: bool) -> None:
+        """Stop taking bytes from the client, or go on: the client then feels TCP's own backpressure."""
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes that were taken and that the kernel, or the client's next request, has not taken yet."""
+
+    @property
+    @abstractmethod
+    def writable(self) -> bool:
+        """Whether the client keeps up: ``buffered`` is at most ``Config.volatile_buffer_bytes``."""
+
+
+class Receiver(Protocol):
+    """What takes the messages of one session."""
+
+    def received(self, message: str | bytes) -> None:
+        """One Engine.IO message, without its type digit. It must not raise for anything that a client sends."""
+
+    def moved(self, carrier: Carrier) -> None:
+        """The session was upgraded: from now on it is ``carrier`` that reaches the client."""
+
+    def closed(self, reason: str) -> None:
+        """The session ended. Called once; nothing is received after it."""
+
+
+class Application(Protocol):
+    """What makes a receiver for each new session."""
+
+    def opened(self, session: "Session") -> Receiver:
+        """A handshake was accepted; the session is ready to send."""

@@ -1,0 +1,113 @@
+"""The Engine.IO sessions of one server: who may open one, where a request belongs, how they all end."""
+
+import asyncio
+import logging
+from functools import partial
+
+from bellwire.core.clock import Wheel
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.protocol.engineio import check_request, encode_handshake, new_sid
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.transports.base import Application, Carrier, Request
+from bellwire.transports.polling import PollingCarrier
+from bellwire.transports.session import Session
+from bellwire.transports.tick import Tick
+
+logger = logging.getLogger("bellwire.transports")
+
+
+class Engine:
+    """What the transports of one event loop share: sessions, the tick, the timer wheel, the settings."""
+
+    __slots__ = ("application", "config", "counters", "lingering", "loop", "sessions", "tick", "wheel")
+
+    def __init__(
+        self,
+        application: Application,
+        config: Config,
+        counters: Counters,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+    ) -> None:
+        self.application = application
+        self.config = config
+        self.counters = counters
+        self.loop = loop
+        self.wheel = wheel
+        self.tick = Tick(loop)
+        self.sessions: dict[str, Session] = {}
+        self.lingering: dict[str, PollingCarrier] = {}
+        """Ended sessions whose last packets wait for the client's next GET."""
+
+    def check(self, request: Request, *, method: str, upgrade: bool) -> Session | None:
+        """The session that a request belongs to, None if it asks for a new one.
+
+        Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers.
+        """
+        query = request.query
+        check_request(
+            method=method,
+            query=query,
+            transport_of=self._transport_of,
+            is_upgrade=upgrade,
+            origin=request.headers.get("origin"),
+            transports=self.config.transports,
+        )
+        sid = query.get("sid")
+        return self.sessions[sid] if sid else None
+
+    def _transport_of(self, sid: str) -> str | None:
+        session = self.sessions.get(sid)
+        return None if session is None else session.carrier.name
+
+    def open(self, carrier: Carrier, request: Request) -> Session:
+        """Begin a session on ``carrier`` and greet the client."""
+        session = Session(new_sid(), self, carrier, request)
+        self.sessions[session.sid] = session
+        upgradable = carrier.name == "polling" and "websocket" in self.config.transports
+        config = self.config
+        carrier.send(
+            Outgoing(
+                encode_handshake(
+                    session.sid,
+                    upgrades=("websocket",) if upgradable else (),
+                    ping_interval=config.client_ping_interval,
+                    ping_timeout=config.client_ping_timeout,
+                    max_payload=config.max_message_bytes,
+                )
+            )
+        )
+        session.receiver = self.application.opened(session)
+        return session
+
+    def hand_over(self, polling: Carrier, websocket: Carrier) -> None:
+        """The upgrade's last step: what long-polling still holds goes out on the WebSocket, before all else."""
+        assert isinstance(polling, PollingCarrier)  # noqa: S101 - only long-polling can be upgraded
+        for message in polling.release():
+            websocket.send(message)
+
+    def forget(self, session: Session) -> None:
+        """``session`` ended. Packets that its client has not fetched yet wait a little for its next GET."""
+        self.sessions.pop(session.sid, None)
+        carrier = session.carrier
+        if isinstance(carrier, PollingCarrier) and carrier.lingers:
+            self.lingering[session.sid] = carrier
+            self.wheel.after(self.config.upgrade_timeout, partial(self._give_up, session.sid))
+
+    def _give_up(self, sid: str) -> None:
+        self.lingering.pop(sid, None)
+
+    def overflow(self, session: Session) -> None:
+        """The client does not read what it is sent: its session ends, once, after the running broadcast."""
+        if session.overflowed:
+            return
+        session.overflowed = True
+        self.counters.add("sessions_closed_total", reason="slow_consumer")
+        logger.warning("a slow consumer is cut off: its send buffer passed %d bytes", self.config.send_buffer_bytes)
+        self.loop.call_soon(partial(session.close, "slow consumer", abort=True))
+
+    def close(self, code: int = 1001) -> None:
+        """End every session; clients reconnect by themselves, elsewhere or later."""
+        for session in list(self.sessions.values()):
+            session.close("server shutting down", code=code)

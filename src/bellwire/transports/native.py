@@ -1,0 +1,360 @@
+"""WebSockets on uvicorn's own sockets: own framing, pre-framed bytes, no task and no queue per connection.
+
+uvicorn parses a request's head and, at an upgrade, makes an object of its configured WebSocket class, calls
+``connection_made(transport)`` and ``data_received(head)`` on it, and makes it the transport's protocol. The class here
+looks at the path: Socket.IO's goes to :class:`NativeWebSocket`, every other one to uvicorn's implementation and so to
+the user's ASGI application.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, ClassVar, cast
+from urllib.parse import unquote
+
+from typing_extensions import override
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+
+from bellwire.core.clock import Timer
+from bellwire.protocol.deflate import negotiate
+from bellwire.protocol.engineio import RequestError
+from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
+from bellwire.protocol.outgoing import Message
+from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
+from bellwire.transports.base import Carrier, Request
+from bellwire.transports.engine import Engine
+from bellwire.transports.session import Session
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the peer to answer a close frame, after which the connection is cut (RFC 6455 §7.1.1)."""
+
+
+class NativeWebSocket(asyncio.Protocol, Carrier):
+    """One WebSocket connection, from the 101 on."""
+
+    __slots__ = (
+        "_base64",
+        "_deflated",
+        "_engine",
+        "_out",
+        "_paused",
+        "_server_state",
+        "_timer",
+        "_transport",
+        "_ws",
+        "session",
+    )
+
+    name: ClassVar[str] = "websocket"
+
+    session: Session
+
+    def __init__(
+        self,
+        engine: Engine,
+        server_state: ServerState,
+        transport: asyncio.Transport,
+        ws: WebSocket,
+        *,
+        base64: bool,
+        deflated: bool,
+    ) -> None:
+        self._engine = engine
+        self._server_state = server_state
+        self._transport = transport
+        self._ws = ws
+        self._base64 = base64
+        self._deflated = deflated
+        self._out: bytes | list[bytes] | None = None
+        self._paused = False
+        self._timer: Timer | None = None
+        server_state.connections.add(cast("Any", self))
+
+    # --- as asyncio's protocol
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        ws = self._ws
+        session = self.session
+        session.alive = True
+        for message in ws.receive(data):
+            session.received(self, message)
+        if ws.outgoing:
+            self._write_control()
+
+    def eof_received(self) -> None:
+        """The peer will send no more; a WebSocket is of no use half open."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._server_state.connections.discard(cast("Any", self))
+        self._out = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self.session.lost(self, "transport close" if exc is None else "transport error")
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more: from now on what is sent is counted against the send buffer."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._paused = False
+
+    def shutdown(self) -> None:
+        """Uvicorn stops: the client is told to come back elsewhere (close code 1012)."""
+        self.session.close("server shutting down", code=1012)
+
+    # --- as a carrier
+
+    @override
+    def send(self, message: Message) -> None:
+        ws = self._ws
+        if ws.state is not OPEN:
+            return
+        if self._deflated:
+            frames = b"".join([ws.encode(part) for part in (message.base64_parts if self._base64 else message.parts)])
+        else:
+            frames = message.frames_base64 if self._base64 else message.frames
+        out = self._out
+        if out is None:
+            self._out = frames
+            self._engine.tick.touch(self)
+        elif isinstance(out, list):
+            out.append(frames)
+        else:
+            self._out = [out, frames]
+        if self._paused and self.buffered > self._engine.config.send_buffer_bytes:
+            self._engine.overflow(self.session)
+
+    @override
+    def flush(self) -> None:
+        out = self._out
+        if out is not None:
+            self._out = None
+            self._transport.write(b"".join(out) if isinstance(out, list) else out)
+
+    @override
+    def close(self, code: int = 1000) -> None:
+        if self._ws.state is OPEN:
+            self._ws.close(code)
+            self._write_control()
+
+    @override
+    def abort(self) -> None:
+        self._out = None
+        self._transport.abort()
+
+    @override
+    def set_reading(self, reading: bool) -> None:
+        if self._transport.is_closing():
+            return
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    @property
+    @override
+    def writable(self) -> bool:
+        """No system call while the client keeps up."""
+        return not self._paused or self.buffered <= self._engine.config.volatile_buffer_bytes
+
+    @property
+    @override
+    def buffered(self) -> int:
+        out = self._out
+        if out is None:
+            pending = 0
+        else:
+            pending = sum(map(len, out)) if isinstance(out, list) else len(out)
+        return pending + self._transport.get_write_buffer_size()
+
+    # --- the closing handshake
+
+    def _write_control(self) -> None:
+        """Write pongs and close frames, behind what was sent before them; then see whether that was the end."""
+        self.flush()
+        self._transport.write(self._ws.take_outgoing())
+        state = self._ws.state
+        if state is OPEN:
+            return
+        if state is CLOSED or self._ws.error is not None:
+            self._transport.close()
+        elif self._timer is None:
+            self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self._transport.abort)
+
+
+class NativeUpgrade(asyncio.Protocol):
+    """What uvicorn makes for every upgrade request; see :func:`native_websockets`."""
+
+    __slots__ = ("_engine", "_next", "_path", "_transport", "_uvicorn")
+
+    def __init__(
+        self,
+        engine: Engine,
+        path: str,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+    ) -> None:
+        self._engine = engine
+        self._path = path
+        self._uvicorn = (config, server_state, app_state)
+        self._next: asyncio.Protocol | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport until the head comes, in the very next call."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """First the request's head; later, until the transport has its new protocol, that one's bytes."""
+        if self._next is not None:
+            self._next.data_received(data)
+            return
+        request = parse_head(data, self._transport)
+        self._next = self._accept(request) if request.path.startswith(self._path) else self._delegate(data)
+        if self._next is not None:
+            # uvicorn makes *this* object the protocol once we return.
+            self._engine.loop.call_soon(self._transport.set_protocol, self._next)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection was lost before its new protocol took over."""
+        if self._next is not None:
+            self._next.connection_lost(exc)
+
+    def _delegate(self, head: bytes) -> asyncio.Protocol:
+        config, server_state, app_state = self._uvicorn
+        protocol = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
+        protocol.connection_made(self._transport)
+        protocol.data_received(head)
+        return protocol
+
+    def _accept(self, request: Request) -> "NativeWebSocket | None":
+        engine = self._engine
+        headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in request.headers.items()}
+        try:
+            key = check_upgrade("GET", "1.1", headers)
+            session = engine.check(request, method="GET", upgrade=True)
+        except HandshakeError as error:
+            self._refuse(error.status, error.message, error.headers)
+            return None
+        except RequestError as error:
+            self._refuse(400, error.message)
+            return None
+        offer = request.headers.get("sec-websocket-extensions") if engine.config.per_message_deflate else None
+        deflate, extensions = negotiate(offer) or (None, None)
+        ws = WebSocket(max_message=engine.config.max_message_bytes, deflate=deflate)
+        self._transport.write(build_response(key, extensions=extensions))
+        base64 = request.query.get("b64") == "1"
+        carrier = NativeWebSocket(
+            engine, self._uvicorn[1], self._transport, ws, base64=base64, deflated=deflate is not None
+        )
+        if session is None:
+            carrier.session = engine.open(carrier, request)
+        else:
+            carrier.session = session
+            session.offer(carrier)
+        return carrier
+
+    def _refuse(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Refuse an upgrade as Node's server does: the bare message, and the connection ends."""
+        body = message.encode()
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Connection: close",
+            "Content-type: text/html",
+            f"Content-Length: {len(body)}",
+            *(f"{name.decode()}: {value.decode()}" for name, value in headers),
+        ]
+        self._transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        self._transport.close()
+
+
+def parse_head(head: bytes, transport: asyncio.BaseTransport) -> Request:
+    """The request that uvicorn hands over: checked, with lower-case names, and whole."""
+    request_line, _, lines = head.partition(b"\r\n")
+    target = request_line.split(b" ")[1]
+    path, _, query = target.partition(b"?")
+    peer = transport.get_extra_info("peername")
+    return Request(
+        path=unquote(path.decode("latin-1")),
+        query_string=query,
+        head=lines[:-4],
+        client=(peer[0], peer[1]) if isinstance(peer, tuple) else None,
+        scheme="https" if transport.get_extra_info("sslcontext") else "http",
+    )
+
+
+def native_websockets(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
+    """What to give uvicorn as ``ws=``. ``engine`` is called at each upgrade, when the server has started."""
+
+    def make(config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]) -> asyncio.Protocol:
+        found = engine()
+        return NativeUpgrade(found, found.config.path, config, server_state, app_state)
+
+    return make
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with an absolute deadline for a request's head.
+
+    uvicorn's own timeout starts again at every byte, so a client that sends one byte a second holds a connection for
+    as long as it likes ("slowloris").
+    """
+
+    def __init__(self, engine: Engine, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._wheel = engine.wheel
+        self._head_timeout = engine.config.head_timeout
+        self._deadline: Timer | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is due from now on."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """A further request on the same connection began."""
+        super().on_message_begin()
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._head_came()
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
+        super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
+
+    def _head_came(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
+
+def native_http(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
+    """What to give uvicorn as ``http=``."""
+
+    def make(**kwargs: Any) -> asyncio.Protocol:
+        return HttpProtocol(engine(), **kwargs)
+
+    return make

@@ -1,0 +1,231 @@
+"""Long-polling: a GET that waits for packets, POSTs that bring them (Engine.IO protocol v4, "HTTP long-polling").
+
+What Node's server answers in each case is kept to the letter, since clients of many languages were written to it.
+"""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from typing_extensions import override
+
+from bellwire.core.errors import PacketError
+from bellwire.protocol.engineio import NOOP, decode_payload
+from bellwire.protocol.outgoing import Message, Outgoing, join
+from bellwire.transports.base import Carrier, Request
+
+if TYPE_CHECKING:
+    from bellwire.transports.engine import Engine
+    from bellwire.transports.session import Session
+
+COMPRESS_FROM = 1024
+"""Responses of this many bytes and more are compressed if the client takes that (Node's ``httpCompression``)."""
+
+_NOOP = Outgoing(NOOP)
+
+
+class Response(NamedTuple):
+    """An HTTP response whose body is complete."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/html"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+OVERLAP = Response(400)
+GONE = Response(400)
+TOO_LARGE = Response(413)
+OK = Response(200, b"ok")
+
+
+class PollingCarrier(Carrier):
+    """The server's half of long-polling: packets wait here for the client's next GET."""
+
+    __slots__ = (
+        "_buffered",
+        "_closing",
+        "_engine",
+        "_gate",
+        "_posting",
+        "_queue",
+        "_touched",
+        "_waiter",
+        "session",
+    )
+
+    name: ClassVar[str] = "polling"
+
+    session: "Session"
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._queue: list[Message] = []
+        self._buffered = 0
+        self._waiter: asyncio.Future[str | None] | None = None
+        self._gate: asyncio.Future[None] | None = None
+        self._touched = False
+        self._posting = False
+        self._closing = False
+
+    # --- as a carrier
+
+    @override
+    def send(self, message: Message) -> None:
+        self._queue.append(message)
+        self._buffered += message.size
+        if self._waiter is not None:
+            if not self._touched:
+                self._touched = True
+                self._engine.tick.touch(self)
+        elif self._buffered > self._engine.config.send_buffer_bytes and not self._closing:
+            self._engine.overflow(self.session)
+
+    @override
+    def flush(self) -> None:
+        self._touched = False
+        if self._waiter is not None and self._queue and not self._waiter.done():
+            self._waiter.set_result(self._take())
+
+    @override
+    def close(self, code: int = 1000) -> None:
+        self._closing = True
+        self.set_reading(True)
+        self.flush()
+
+    @override
+    def abort(self) -> None:
+        self._closing = True
+        self._queue.clear()
+        self._buffered = 0
+        self.set_reading(True)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @override
+    def set_reading(self, reading: bool) -> None:
+        if not reading and self._gate is None:
+            self._gate = self._engine.loop.create_future()
+        elif reading and self._gate is not None:
+            self._gate.set_result(None)
+            self._gate = None
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return self._buffered
+
+    @property
+    @override
+    def writable(self) -> bool:
+        return self._buffered <= self._engine.config.volatile_buffer_bytes
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the session ended with packets that no GET has fetched yet."""
+        return self._closing and bool(self._queue)
+
+    def release(self) -> list[Message]:
+        """Give up what is queued, and answer a GET that still waits: the session goes on elsewhere."""
+        queue, self._queue = self._queue, []
+        self._buffered = 0
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(_NOOP.payload)
+        return queue
+
+    def _take(self) -> str:
+        queue, self._queue = self._queue, []
+        self._buffered = 0
+        return join(queue).payload
+
+    # --- GET
+
+    async def get(self, disconnected: Callable[[], Awaitable[None]]) -> Response:
+        """Wait for packets. ``disconnected`` returns when the client gives this request up."""
+        if self._waiter is not None:
+            self.session.close("transport error")
+            return OVERLAP
+        if self._queue:
+            return _packets(self._take())
+        if self._closing:
+            return GONE
+        if self.session.upgrading:
+            return _packets(_NOOP.payload)
+        payload = await self._wait(disconnected)
+        return GONE if payload is None else _packets(payload)
+
+    async def _wait(self, disconnected: Callable[[], Awaitable[None]]) -> str | None:
+        self._waiter = waiter = self._engine.loop.create_future()
+        watch = asyncio.ensure_future(disconnected())
+        try:
+            await asyncio.wait((waiter, watch), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiter = None
+            watch.cancel()
+        if watch.done():  # an aborted GET ends the session; what it would have carried is lost with it
+            self.session.lost(self, "transport close")
+            return None
+        payload: str | None = waiter.result()
+        return payload
+
+    # --- POST
+
+    async def post(self, body: Callable[[], Awaitable[bytes | None]], content_type: str) -> Response:
+        """Take the packets of a POST. ``body`` reads it and returns None if it is larger than allowed."""
+        session = self.session
+        if self._posting or content_type == "application/octet-stream":
+            session.close("transport error")
+            return OVERLAP
+        self._posting = True
+        try:
+            content = await body()
+            if content is None:
+                return TOO_LARGE
+            return await self._deliver(content)
+        finally:
+            self._posting = False
+
+    async def _deliver(self, content: bytes) -> Response:
+        session = self.session
+        try:
+            packets = decode_payload(content, max_packets=self._engine.config.max_packets_per_post)
+        except PacketError:
+            session.close("parse error")
+            return GONE
+        for packet in packets:
+            session.received(self, packet)
+        if self._gate is not None:
+            await self._gate
+        return OK
+
+
+def _packets(payload: str) -> Response:
+    return Response(200, payload.encode(), "text/plain; charset=UTF-8", (("cache-control", "no-store"),))
+
+
+def compress(response: Response, request: Request) -> Response:
+    """``response``, compressed if it is worth it and the client's Accept-Encoding has gzip or deflate."""
+    if len(response.body) < COMPRESS_FROM:
+        return response
+    accepted = _accepted_encodings(request.headers)
+    if "gzip" in accepted:
+        return _encoded(response, gzip.compress(response.body, compresslevel=1, mtime=0), "gzip")
+    if "deflate" in accepted:
+        return _encoded(response, zlib.compress(response.body, level=1), "deflate")
+    return response
+
+
+def _encoded(response: Response, body: bytes, encoding: str) -> Response:
+    return response._replace(body=body, headers=(*response.headers, ("content-encoding", encoding)))
+
+
+def _accepted_encodings(headers: Mapping[str, str]) -> set[str]:
+    """The encodings that a client takes (RFC 9110 §12.5.3); those with ``q=0`` are refused ones."""
+    accepted = set()
+    for item in headers.get("accept-encoding", "").split(","):
+        name, _, parameters = item.partition(";")
+        if parameters.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}:
+            accepted.add(name.strip().lower())
+    return accepted
