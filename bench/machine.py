@@ -1,0 +1,62 @@
+"""On what a measurement was made, and which core does what."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("bellwire", "python-socketio", "python-engineio", "uvicorn", "uvloop", "websockets", "msgspec")
+BUSY = 0.5
+"""From this load average on, before the run, the numbers deserve a warning."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine, as far as numbers depend on it."""
+
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    load_before: float
+    packages: dict[str, str]
+
+    @property
+    def busy(self) -> bool:
+        """Others were computing when the run began."""
+        return self.load_before >= BUSY
+
+
+def describe() -> Machine:
+    """Describe this machine now."""
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        system=f"{platform.system()} {platform.release()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        load_before=os.getloadavg()[0],
+        packages={name: _version(name) for name in PACKAGES},
+    )
+
+
+def cores() -> tuple[int | None, int | None]:
+    """The core of the server and the core of the load generator; none of their own on a single core."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,22 @@
+"""The program on Bellwire: ``bellwire run bench.servers.bellwire_server:server``."""
+
+from bellwire import Event, Server, Socket
+
+PUB = Event("pub", str)
+MSG = Event("msg", str)
+ECHO = Event("echo", str, reply=str)
+
+server = Server()
+root = server.namespace("/", emits=(MSG,))
+
+
+@root.on(PUB)
+async def publish(socket: Socket, text: str) -> None:
+    """Send the text on to everyone."""
+    await root.emit(MSG, text)
+
+
+@root.on(ECHO)
+async def echo(socket: Socket, text: str) -> str:
+    """Acknowledge with the text."""
+    return text
