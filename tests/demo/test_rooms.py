@@ -69,7 +69,7 @@ def test_the_number_of_rooms_is_bounded() -> None:
         rooms.enter("one more", ADA, "tab")
     assert (refusal.value.code, refusal.value.path) == ("rooms_full", "$.room")
     assert "one more" not in rooms
-    assert rooms.of("tab") == frozenset()
+    assert rooms.of("tab") == ()
     rooms.enter("room 1", GRACE, "tab")
     rooms.leave("room 0", ADA, "tab-0")
     rooms.enter("one more", ADA, "tab")
@@ -92,6 +92,6 @@ def test_nothing_is_left_of_a_visit_that_has_left_all_its_rooms() -> None:
     rooms.enter("tea", ADA, "tab")
     for name in rooms.of("tab"):
         rooms.leave(name, ADA, "tab")
-    assert rooms.of("tab") == frozenset()
+    assert rooms.of("tab") == ()
     assert rooms.names() == ["lobby"]
     assert rooms["lobby"].presence() == []

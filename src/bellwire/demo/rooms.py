@@ -55,7 +55,7 @@ class Rooms:
     def __init__(self, given: Iterable[str]) -> None:
         self._given = frozenset(given)
         self._rooms = {name: Room() for name in given}
-        self._entered: dict[str, set[str]] = {}
+        self._entered: dict[str, list[str]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._rooms
@@ -68,33 +68,36 @@ class Rooms:
         """All open rooms: first the given ones, then in order of opening."""
         return list(self._rooms)
 
-    def of(self, visit: str) -> frozenset[str]:
-        """The rooms that this visit is in."""
-        return frozenset(self._entered.get(visit, ()))
+    def of(self, visit: str) -> tuple[str, ...]:
+        """The rooms that this visit is in, in the order of entering."""
+        return tuple(self._entered.get(visit, ()))
 
     def enter(self, name: str, person: Person, visit: str) -> int:
         """Let the visit in, opening the room if need be; returns the person's number of visits there.
 
         Raises EventRefused (``rooms_full``, ``too_many_rooms``) at a bound; nothing has changed then.
         """
-        entered = self._entered.get(visit, set())
-        if name not in entered and len(entered) >= MAX_ROOMS_PER_VISIT:
-            raise EventRefused(
-                "too_many_rooms", f"You are in {MAX_ROOMS_PER_VISIT} rooms: leave one first.", path="$.room"
-            )
+        entered = self._entered.get(visit, [])
+        if name not in entered:
+            self._check_bounds(name, entered)
+            self._entered[visit] = [*entered, name]
         if name not in self._rooms:
-            if len(self._rooms) >= MAX_ROOMS:
-                raise EventRefused("rooms_full", f"{MAX_ROOMS} rooms are open: join one of them.", path="$.room")
             self._rooms[name] = Room()
-        self._entered.setdefault(visit, set()).add(name)
         return self._rooms[name]._enter(person, visit)
+
+    def _check_bounds(self, name: str, entered: list[str]) -> None:
+        if len(entered) >= MAX_ROOMS_PER_VISIT:
+            message = f"You are in {MAX_ROOMS_PER_VISIT} rooms: leave one first."
+            raise EventRefused("too_many_rooms", message, path="$.room")
+        if name not in self._rooms and len(self._rooms) >= MAX_ROOMS:
+            raise EventRefused("rooms_full", f"{MAX_ROOMS} rooms are open: join one of them.", path="$.room")
 
     def leave(self, name: str, person: Person, visit: str) -> int | None:
         """Let the visit out; returns the person's remaining visits there, None if it was not in the room."""
-        entered = self._entered.get(visit, set())
+        entered = self._entered.get(visit, [])
         if name not in entered:
             return None
-        entered.discard(name)
+        entered.remove(name)
         if not entered:
             del self._entered[visit]
         room = self._rooms[name]
