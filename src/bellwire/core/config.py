@@ -46,7 +46,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             max_length=64,
             pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]*\Z",  # token, RFC 6265 section 4.1.1
-            description="name of a cookie that holds the session's id, for a load balancer; empty for none",
+            description="name of a cookie that holds the session's id, for balancers that need one; none if empty",
         ),
     ] = ""
     ping_interval: Annotated[
@@ -112,14 +112,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=1, description="events of one client that may wait for their handlers before reading stops"),
     ] = 1024
-    cookie: Annotated[
-        str,
-        Meta(
-            pattern="^[A-Za-z0-9_-]*$",
-            max_length=64,
-            description="name of a cookie that holds the session's id, for balancers that need one; none if empty",
-        ),
-    ] = ""
     per_message_deflate: Annotated[
         bool, Meta(description="compress WebSocket messages where the client offers it (RFC 7692)")
     ] = False
@@ -129,6 +121,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = _checked(option, getattr(self, option.field), lax=False)
             msgspec.structs.force_setattr(self, option.field, value)
         self._check_heartbeat()
+        if len(set(self.transports)) != len(self.transports):
+            raise ConfigError(f"transports = {self.transports!r} holds one twice: name each once")
         if self.volatile_buffer_bytes > self.send_buffer_bytes:
             raise ConfigError(
                 f"volatile_buffer_bytes = {self.volatile_buffer_bytes} is more than send_buffer_bytes = "
