@@ -201,9 +201,7 @@ def test_payload_may_have_1024_packets_and_the_next_is_never_dropped_in_silence(
     assert len(decode_payload(b"\x1e".join([b"4a"] * 5000), max_packets=5000)) == 5000
 
 
-packets = st.one_of(
-    st.binary(), st.text(st.characters(exclude_characters="\x1e", codec="utf-8")).map("4".__add__)
-)
+packets = st.one_of(st.binary(), st.text(st.characters(exclude_characters="\x1e", codec="utf-8")).map("4".__add__))
 
 
 @given(st.lists(packets, min_size=1))
@@ -247,9 +245,7 @@ def test_upgrade_probe_may_be_repeated() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "packet", ["5", "2", "2prob", "2probe ", "4hello", "1", "3probe", "", b"2probe", b""]
-)
+@pytest.mark.parametrize("packet", ["5", "2", "2prob", "2probe ", "4hello", "1", "3probe", "", b"2probe", b""])
 def test_upgrade_any_other_first_packet_closes_the_candidate_only(packet: str | bytes) -> None:
     upgrade = Upgrade()
 
@@ -285,9 +281,7 @@ def check(
 ) -> tuple[int, int, str] | None:
     """None if the request passes, else the status, Engine.IO's code and why."""
     try:
-        check_request(
-            method=method, query=query, transport_of=SESSIONS.get, is_upgrade=upgrade, origin=origin
-        )
+        check_request(method=method, query=query, transport_of=SESSIONS.get, is_upgrade=upgrade, origin=origin)
     except RequestError as error:
         return error.status, error.engine_code, error.context
     return None

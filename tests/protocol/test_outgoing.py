@@ -31,9 +31,7 @@ def test_binary_message_in_every_variant() -> None:
     assert message.payload == BINARY[0] + "\x1ebAQIDBA=="
 
 
-@pytest.mark.parametrize(
-    "message", [Outgoing(TEXT), Outgoing(*BINARY), join([Outgoing(TEXT), Outgoing(*BINARY)])]
-)
+@pytest.mark.parametrize("message", [Outgoing(TEXT), Outgoing(*BINARY), join([Outgoing(TEXT), Outgoing(*BINARY)])])
 def test_every_variant_is_made_once(message: Message) -> None:
     assert message.base64_parts is message.base64_parts
     assert message.frames is message.frames
@@ -95,9 +93,7 @@ messages = st.lists(parts, min_size=1, max_size=4).map(lambda found: Outgoing(*f
 def test_size_and_frames_of_any_messages(sent: list[Outgoing]) -> None:
     run = join(sent)
     frames = [
-        build_text(part) if isinstance(part, str) else build_binary(part)
-        for message in sent
-        for part in message.parts
+        build_text(part) if isinstance(part, str) else build_binary(part) for message in sent for part in message.parts
     ]
 
     assert run.frames == b"".join(frames)
