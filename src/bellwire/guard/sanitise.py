@@ -146,9 +146,7 @@ class _Tables:
             case inspect.FrozenSetType(item_type=item):
                 table[frozenset] = _items(frozenset, self.of(item))
             case _:
-                raise TypeError(
-                    f"PlainText inside of {type(info).__name__} is not supported: use a Struct field"
-                )
+                raise TypeError(f"PlainText inside of {type(info).__name__} is not supported: use a Struct field")
 
 
 def _struct(fields: _Fields) -> Cleaner:
