@@ -121,9 +121,7 @@ def test_close_frames_read_as_they_were_written(code: int, reason: str) -> None:
         ("82ff7fffffffffffffff00000000", (14, 2**63 - 1)),
     ],
 )
-def test_section_5_2_header_tells_its_own_length_and_the_payloads(
-    head: str, expected: tuple[int, int]
-) -> None:
+def test_section_5_2_header_tells_its_own_length_and_the_payloads(head: str, expected: tuple[int, int]) -> None:
     assert header_of(bytes.fromhex(head)) == expected
 
 

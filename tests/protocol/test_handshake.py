@@ -16,9 +16,7 @@ REQUEST = {
 }
 
 
-def refusal(
-    *, method: str = "GET", http_version: str = "1.1", without: bytes = b"", **fields: bytes
-) -> HandshakeError:
+def refusal(*, method: str = "GET", http_version: str = "1.1", without: bytes = b"", **fields: bytes) -> HandshakeError:
     headers = REQUEST | {name.replace("_", "-").encode(): value for name, value in fields.items()}
     headers.pop(without, None)
     with pytest.raises(HandshakeError) as caught:
@@ -86,9 +84,7 @@ def test_section_4_4_other_versions_are_told_the_one_there_is(version: bytes) ->
     assert (b"sec-websocket-version", b"13") in error.headers
 
 
-@pytest.mark.parametrize(
-    "key", [b"", b"short", KEY[:-4], KEY + b"AAAA", b"!" * 24, KEY + b"," + KEY, b"\xff"]
-)
+@pytest.mark.parametrize("key", [b"", b"short", KEY[:-4], KEY + b"AAAA", b"!" * 24, KEY + b"," + KEY, b"\xff"])
 def test_section_4_2_1_key_is_base64_of_16_bytes(key: bytes) -> None:
     error = refusal(sec_websocket_key=key)
     assert (error.status, error.code) == (400, "handshake_error")
@@ -125,9 +121,9 @@ def test_section_4_2_2_response_of_the_example() -> None:
 
 
 def test_section_4_2_2_response_names_extensions_and_further_fields() -> None:
-    lines = build_response(
-        KEY, extensions="permessage-deflate", headers=[(b"Set-Cookie", b"io=1"), (b"X", b"")]
-    ).split(b"\r\n")
+    lines = build_response(KEY, extensions="permessage-deflate", headers=[(b"Set-Cookie", b"io=1"), (b"X", b"")]).split(
+        b"\r\n"
+    )
     assert lines[4:] == [
         b"Sec-WebSocket-Extensions: permessage-deflate",
         b"Set-Cookie: io=1",
@@ -137,9 +133,7 @@ def test_section_4_2_2_response_names_extensions_and_further_fields() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "field", [(b"X", b"a\r\nY: b"), (b"X", b"a\n"), (b"X:", b"a"), (b"", b"a"), (b"X", b"\0")]
-)
+@pytest.mark.parametrize("field", [(b"X", b"a\r\nY: b"), (b"X", b"a\n"), (b"X:", b"a"), (b"", b"a"), (b"X", b"\0")])
 def test_a_field_cannot_break_the_head_apart(field: tuple[bytes, bytes]) -> None:
     with pytest.raises(ValueError, match="is no header field"):
         build_response(KEY, headers=[field])

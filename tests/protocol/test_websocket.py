@@ -30,9 +30,7 @@ MASK = bytes.fromhex("37fa213d")
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # section 5.7: a masked text message
 
 
-def masked(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False, mask: bytes = MASK
-) -> bytes:
+def masked(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False, mask: bytes = MASK) -> bytes:
     """One frame as a client writes it."""
     frame = build_frame(opcode, payload, fin=fin, rsv1=rsv1)
     head = frame[: len(frame) - len(payload)]
@@ -114,9 +112,7 @@ def test_frame_of_133_bytes_with_a_64_bit_length_is_not_taken_for_a_short_one() 
 
 
 def test_several_messages_at_once_come_in_order() -> None:
-    data = (
-        HELLO + masked(BINARY, b"2") + fragmented(TEXT, b"t", b"hr", b"ee") + masked(TEXT, b"4") + HELLO[:7]
-    )
+    data = HELLO + masked(BINARY, b"2") + fragmented(TEXT, b"t", b"hr", b"ee") + masked(TEXT, b"4") + HELLO[:7]
     ws = open_socket()
     assert ws.receive(data) == ["Hello", b"2", "three", "4"]
     assert ws.receive(HELLO[7:] + HELLO) == ["Hello", "Hello"]

@@ -111,9 +111,7 @@ class WebSocket:
         "state",
     )
 
-    def __init__(
-        self, *, max_message: int, max_fragments: int = 1024, deflate: Deflate | None = None
-    ) -> None:
+    def __init__(self, *, max_message: int, max_fragments: int = 1024, deflate: Deflate | None = None) -> None:
         self.state: int = OPEN
         self.outgoing: bytes | bytearray = b""
         self.close_code: int | None = None
