@@ -70,8 +70,6 @@ class Nowhere(Carrier):
     __slots__ = ("_counters",)
 
     name: ClassVar[str] = "none"
-    buffered = 0
-    writable = True
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -95,3 +93,13 @@ class Nowhere(Carrier):
     @override
     def set_reading(self, reading: bool) -> None:
         """There is nothing to read."""
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return 0
+
+    @property
+    @override
+    def writable(self) -> bool:
+        return True
