@@ -85,9 +85,7 @@ def test_a_megabyte_is_cleaned_in_linear_time(piece: str) -> None:
 def test_short_of_the_limit_the_parser_is_quick() -> None:
     started = time.process_time()
     plain_text("<div>" * sanitise.PARSER_MAX_TAGS)
-    plain_text(
-        ("<a " + "".join(f" {number:x}" for number in range(10_000)))[: sanitise.PARSER_MAX_CHARACTERS]
-    )
+    plain_text(("<a " + "".join(f" {number:x}" for number in range(10_000)))[: sanitise.PARSER_MAX_CHARACTERS])
     assert time.process_time() - started < 1
 
 
