@@ -128,11 +128,11 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-@click.command(help=__doc__)
+@click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
 @click.option("--port", type=click.IntRange(0, 65535), required=True, help="port to listen on, 0 for a free one")
 def main(host: str, port: int) -> None:
-    """Serve until interrupted."""
+    """Echo WebSocket messages on any path, until interrupted."""
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(serve(host, port))
 
