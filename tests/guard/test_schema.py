@@ -1,5 +1,6 @@
 """Payloads and replies against their events: values, faults with paths, and no other error for any text."""
 
+import enum
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -36,6 +37,10 @@ class Even(msgspec.Struct):
             raise ValueError("an even number, please")
 
 
+class Colour(enum.Enum):
+    RED = "red"
+
+
 class Tree(msgspec.Struct):
     text: PlainText = ""
     below: list["Tree"] = []
@@ -45,6 +50,7 @@ NOTHING = PayloadReader(Event("x"))
 NUMBER = PayloadReader(Event("x", int))
 DRAFT = PayloadReader(Event("x", Draft))
 SEVERAL = PayloadReader(Event("x", int, Draft, str | None))
+COLOURS = PayloadReader(Event("x", Colour))
 TREE = PayloadReader(Event("x", Tree))
 
 
@@ -192,6 +198,13 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
         DRAFT.read(r'["x",{"room":"\ud83d"}]')
 
 
+def test_objects_with_half_a_surrogate_pair_break_the_protocol() -> None:
+    with pytest.raises(PacketError, match="no Unicode"):
+        COLOURS.read_objects(["\ud800"])
+    with pytest.raises(PacketError, match="no Unicode"):
+        ReplyReader(Event("x", reply=Colour)).read_objects(["\ud800"])
+
+
 # --- replies
 
 EMPTY = ReplyReader(Event("x"))
@@ -301,7 +314,7 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
-READERS = [NOTHING, NUMBER, DRAFT, SEVERAL, TREE, PayloadReader(Event("x", Strict, Any, list[PlainText]))]
+READERS = [COLOURS, NOTHING, NUMBER, DRAFT, SEVERAL, TREE, PayloadReader(Event("x", Strict, Any, list[PlainText]))]
 
 
 @given(st.text() | JSON.map(json.dumps) | st.lists(JSON).map(lambda rest: json.dumps(["x", *rest])))

@@ -73,6 +73,8 @@ class PayloadReader:
             return self._clean(converted) if self._cleaners else converted
         except msgspec.ValidationError as error:
             self._refuse(error, 0, lambda: len(arguments))
+        except UnicodeEncodeError:  # half a surrogate pair, which decode_json would have mended
+            raise PacketError("the event's payload holds text that is no Unicode") from None
         except (RecursionError, MemoryError):
             raise PacketError("the event's payload is nested too deeply") from None
 
@@ -158,6 +160,8 @@ class ReplyReader(Generic[R]):
             return self._cleaned(_convert(arguments or [None], self._type)[0])
         except msgspec.ValidationError as error:
             self._refuse(error, lambda: len(arguments))
+        except UnicodeEncodeError:
+            raise PacketError("the acknowledgement holds text that is no Unicode") from None
         except (RecursionError, MemoryError):
             raise PacketError("the acknowledgement is nested too deeply") from None
 
