@@ -1,0 +1,80 @@
+"""Taking the address to listen on, before anything else is started."""
+
+import errno
+import os
+import socket
+import sys
+from typing import Final
+
+import click
+
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class BindError(click.ClickException):
+    """The address cannot be listened on; the message names the port and the remedy."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind a socket to each address of ``host``; nobody can connect until they listen.
+
+    Port 0 takes a free one, the same for all addresses.
+
+    Raises:
+        BindError: the host is unknown or is not this machine, or the port is taken or reserved.
+
+    """
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise BindError(f"{host!r} is no address of this machine ({error}): choose another one with --host") from None
+    sockets: list[socket.socket] = []
+    refusal: OSError | None = None
+    for family, *_, address in dict.fromkeys(infos):
+        taken = sockets[0].getsockname()[1] if sockets else port
+        try:
+            sockets.append(_bind(family, (address[0], taken, *address[2:])))
+        except OSError as error:
+            refusal = error
+            if error.errno not in _ABSENT:
+                break
+    if refusal is not None and (not sockets or refusal.errno not in _ABSENT):
+        for bound in sockets:
+            bound.close()
+        raise refused(host, port, refusal)
+    return sockets
+
+
+def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix" and sys.platform != "cygwin":  # elsewhere it would let two programs share the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    bound.setblocking(False)
+    return bound
+
+
+def refused(host: str, port: int, error: OSError) -> BindError:
+    """What to tell when the system refuses an address."""
+    if error.errno == errno.EADDRINUSE:
+        return BindError(
+            f"port {port} of {host} is in use: stop the program that has it, or choose another one with --port "
+            "(0 takes a free one)"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return BindError(f"port {port} is reserved for privileged programs: choose one from 1024 on with --port")
+    if error.errno in _ABSENT:
+        return BindError(f"{host} is no address of this machine: choose another one with --host, such as 127.0.0.1")
+    return BindError(f"port {port} of {host} cannot be listened on: {error.strerror}")
+
+
+def url_of(host: str, bound: socket.socket) -> str:
+    """The address for people: the host as they wrote it, and the port that was taken."""
+    port = bound.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

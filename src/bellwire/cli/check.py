@@ -1,0 +1,63 @@
+"""``bellwire check``: whether an application could be run, and with which settings."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from bellwire.cli.loading import load_server
+from bellwire.cli.settings import Setting, misspelt_variables, settings_flags, trace
+from bellwire.server.server import Server
+
+
+@click.command("check")
+@click.argument("target", metavar="MODULE:SERVER")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings_flags
+def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None:
+    """Find out whether MODULE:SERVER can be run.
+
+    Loads it and merges its settings as "bellwire run" does, without serving. Prints the settings that are not the
+    defaults, and what set each. Exits with 1 if it cannot be run.
+    """
+    try:
+        server = load_server(target)
+        settings = [setting for setting in trace(server.config, toml, flags) if setting.source != "default"]
+    except click.ClickException as error:
+        if as_json:
+            click.echo(_encode({"ok": False, "errors": [error.message]}))
+        else:
+            error.show()
+        raise click.exceptions.Exit(1) from None
+    warnings = _warnings(server)
+    if as_json:
+        click.echo(_encode({"ok": True, "errors": [], "warnings": warnings, "settings": _as_data(settings)}))
+    else:
+        _print(target, settings, warnings)
+
+
+def _warnings(server: Server) -> list[str]:
+    """What lets the server run, and is hardly meant."""
+    found = [f"{name} is no setting: {meant} is one" for name, meant in misspelt_variables(os.environ)]
+    if not server.namespaces:
+        found.append('no namespace is registered, so no client can connect: write root = server.namespace("/")')
+    return found
+
+
+def _as_data(settings: list[Setting]) -> dict[str, Any]:
+    return {field: {"value": value, "default": default, "source": source} for field, value, default, source in settings}
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value)).decode()
+
+
+def _print(target: str, settings: list[Setting], warnings: list[str]) -> None:
+    for setting in settings:
+        value, default = (msgspec.json.encode(item).decode() for item in (setting.value, setting.default))
+        click.echo(f"{setting.field} = {value} from {setting.source} (default: {default})")
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{target}: ok")

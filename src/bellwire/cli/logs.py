@@ -1,0 +1,27 @@
+"""Logging of the commands that serve: to standard error, unless the application has set logging up by itself."""
+
+import logging
+import logging.config
+
+
+def set_up_logging() -> None:
+    """Show Bellwire's records from INFO and everybody else's from WARNING on.
+
+    To be called when the application is imported: if it gave the root logger a handler, nothing is touched.
+    """
+    if logging.getLogger().handlers:
+        return
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
+            },
+            "handlers": {
+                "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+            },
+            "root": {"level": "WARNING", "handlers": ["stderr"]},
+            "loggers": {"bellwire": {"level": "INFO"}},
+        }
+    )

@@ -1,0 +1,182 @@
+"""Serving in this process: uvicorn for the sockets and the HTTP of others, the native transports for our own.
+
+What a signal means depends on how far the server is (SIGINT is Ctrl+C, SIGTERM what supervisors send)::
+
+    signal      starting            running             stopping
+    SIGINT      give up, leave      stop                leave at once
+    SIGTERM     give up, leave      stop                go on stopping
+
+Stopping: nobody is let in any more, every session is told to come back later (close code 1012, "service restart", of
+the registry that RFC 6455 §11.7 began), pending requests are answered, the application's lifespan ends.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Final, cast
+
+import click
+import uvicorn
+
+from bellwire.cli.binding import bind, refused, url_of
+from bellwire.cli.logs import set_up_logging
+from bellwire.cli.settings import merge
+from bellwire.cli.tracebacks import format_user_traceback
+from bellwire.core.config import Config
+from bellwire.server.server import Server
+from bellwire.transports.base import ASGIMessage, Receive, Scope, Send
+from bellwire.transports.native import native_http, native_websockets
+
+SERVICE_RESTART: Final = 1012
+FORCED: Final = 130
+"""The exit code of a program that SIGINT ended: 128 and the signal's number, as shells have it."""
+
+
+class StartError(click.ClickException):
+    """The application's lifespan failed; the traceback is the application's own."""
+
+    exit_code = 3
+
+    def __init__(self, details: str) -> None:
+        super().__init__("the application failed to start, see above")
+        self.details = details
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print to ``file``, standard error by default."""
+        click.echo(self.details, file=file, err=file is None)
+        super().show(file)
+
+
+def serve(
+    server: Server,
+    *,
+    host: str,
+    port: int,
+    toml: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until a signal comes; ``ready`` is called with the address once it is listened on.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        BindError: the address cannot be had.
+        StartError: the application's lifespan failed.
+        click.exceptions.Exit: a second SIGINT cut the shutdown short.
+
+    """
+    settings = merge(server.config, toml, flags or {})
+    server.configure(toml=toml, flags=flags)
+    set_up_logging()
+    sockets = bind(host, port)
+    application = _Application(server)
+    runner = _Runner(application, settings, ready=lambda: ready(url_of(host, sockets[0])))
+    try:
+        runner.run(sockets)
+    finally:
+        for bound in sockets:
+            bound.close()
+    if runner.refusal is not None:
+        raise refused(host, port, runner.refusal)
+    if application.details is not None:
+        raise StartError(application.details)
+    if runner.force_exit:
+        raise click.exceptions.Exit(FORCED)
+
+
+class _Application:
+    """The server as uvicorn calls it; what went wrong in its start is kept, to be told once and by us."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.details: str | None = None
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return self._lifespan(scope, receive, send)
+        return self.server(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_on(message: ASGIMessage) -> None:
+            nonlocal started
+            if message["type"] == "lifespan.startup.complete":
+                started = True
+            elif message["type"] == "lifespan.startup.failed":
+                self.details = message.get("message", "")
+            await send(message)
+
+        try:
+            await self.server(scope, receive, send_on)
+        except Exception as error:
+            if not started:
+                self.details = format_user_traceback(error)
+            raise
+
+
+class _Runner(uvicorn.Server):
+    """uvicorn's server, with our signals, our words and our sessions' end."""
+
+    def __init__(self, application: _Application, settings: Config, *, ready: Callable[[], None]) -> None:
+        engine = lambda: application.server.engine  # noqa: E731
+        super().__init__(
+            uvicorn.Config(
+                application,
+                interface="asgi3",
+                lifespan="on",
+                ws=cast("Any", native_websockets(engine)),
+                http=cast("Any", native_http(engine)),
+                log_config=None,
+                log_level="critical",  # until it has started: what fails before is told by serve()
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # no proxy is trusted unasked
+                timeout_graceful_shutdown=cast("int", settings.shutdown_grace),
+            )
+        )
+        self.refusal: OSError | None = None
+        self._server = application.server
+        self._ready = ready
+        self._starting: asyncio.Task[Any] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run the lifespan's start, listen, and say so."""
+        self._starting = asyncio.current_task()
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            self.should_exit = True
+        except OSError as error:
+            self.refusal = error
+            self.should_exit = True
+            await self.lifespan.shutdown()
+        except asyncio.CancelledError:
+            if not self.should_exit:
+                raise
+        finally:
+            self._starting = None
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the sessions, wait for the requests at most ``shutdown_grace``, run the lifespan's end."""
+        for listener in self.servers:
+            listener.close()
+        if self._server.running:
+            self._server.engine.close(SERVICE_RESTART)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Act on a signal; see the table above. Unlike uvicorn's it is not raised again: the exit code is 0."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        starting = self._starting
+        if starting is not None:
+            starting.get_loop().call_soon_threadsafe(starting.cancel)
