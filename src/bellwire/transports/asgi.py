@@ -109,11 +109,7 @@ async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send:
         return
     await send({"type": "websocket.accept"})
     carrier = ASGIWebSocket(engine, receive, send, base64=request.query.get("b64") == "1")
-    if session is None:
-        carrier.session = engine.open(carrier, request)
-    else:
-        carrier.session = session
-        session.offer(carrier)
+    carrier.session = engine.attach(carrier, request, session)
     await carrier.run()
 
 

@@ -157,4 +157,4 @@ class Application(Protocol):
 
     def opened(self, session: "Session") -> Receiver:
         """A handshake was accepted; the session is ready to send."""
-        ...  # noqa: PIE790 - pyright asks for it
+        ...

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from functools import partial
+from typing import Protocol
 
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
@@ -15,6 +16,15 @@ from bellwire.transports.session import Session
 from bellwire.transports.tick import Tick
 
 logger = logging.getLogger("bellwire.transports")
+
+
+class Overflowing(Protocol):
+    """What can be ended because its client does not read."""
+
+    overflowed: bool
+
+    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
+        """End it."""
 
 
 class Engine:
@@ -81,6 +91,13 @@ class Engine:
         session.receiver = self.application.opened(session)
         return session
 
+    def attach(self, websocket: Carrier, request: Request, session: Session | None) -> Session:
+        """Use a WebSocket that was opened: for a new session, or to upgrade the one that was asked for."""
+        if session is None:
+            return self.open(websocket, request)
+        session.offer(websocket)
+        return session
+
     def hand_over(self, polling: Carrier, websocket: Carrier) -> None:
         """The upgrade's last step: what long-polling still holds goes out on the WebSocket, before all else."""
         assert isinstance(polling, PollingCarrier)  # noqa: S101 - only long-polling can be upgraded
@@ -98,7 +115,7 @@ class Engine:
     def _give_up(self, sid: str) -> None:
         self.lingering.pop(sid, None)
 
-    def overflow(self, session: Session) -> None:
+    def overflow(self, session: Overflowing) -> None:
         """The client does not read what it is sent: its session ends, once, after the running broadcast."""
         if session.overflowed:
             return

@@ -8,8 +8,9 @@ the user's ASGI application.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, cast
 from urllib.parse import unquote
 
 from typing_extensions import override
@@ -19,17 +20,35 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from bellwire.core.clock import Timer
-from bellwire.protocol.deflate import negotiate
+from bellwire.protocol.deflate import DEFAULT_WINDOW_BITS, negotiate
 from bellwire.protocol.engineio import RequestError
 from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.transports.base import Carrier, Request
 from bellwire.transports.engine import Engine
-from bellwire.transports.session import Session
+
+MAX_FRAGMENTS = 1024
+"""Frames of one message; a peer could otherwise have each byte cost a frame's work."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for the peer to answer a close frame, after which the connection is cut (RFC 6455 §7.1.1)."""
+
+
+class Link(Protocol):
+    """What a WebSocket's messages go to: an Engine.IO session, or whatever else speaks on a path of its own."""
+
+    alive: bool
+    overflowed: bool
+
+    def received(self, carrier: Carrier, packet: str | bytes) -> None:
+        """A message arrived."""
+
+    def lost(self, carrier: Carrier, reason: str) -> None:
+        """The connection ended by itself: ``transport close`` or ``transport error``."""
+
+    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
+        """End it: the server stops, or the client does not read."""
 
 
 class NativeWebSocket(asyncio.Protocol, Carrier):
@@ -50,7 +69,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     name: ClassVar[str] = "websocket"
 
-    session: Session
+    session: Link
 
     def __init__(
         self,
@@ -167,42 +186,52 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @override
     def buffered(self) -> int:
         out = self._out
-        if out is None:
-            pending = 0
-        else:
-            pending = sum(map(len, out)) if isinstance(out, list) else len(out)
+        pending = sum(map(len, out)) if isinstance(out, list) else len(out or b"")
         return pending + self._transport.get_write_buffer_size()
 
     # --- the closing handshake
 
     def _write_control(self) -> None:
-        """Write pongs and close frames, behind what was sent before them; then see whether that was the end."""
-        self.flush()
-        self._transport.write(self._ws.take_outgoing())
+        """Write pongs at once: they may overtake (RFC 6455 §5.5.2). A close frame goes behind what was sent before."""
         state = self._ws.state
         if state is OPEN:
+            self._transport.write(self._ws.take_outgoing())
             return
+        self.flush()
+        self._transport.write(self._ws.take_outgoing())
         if state is CLOSED or self._ws.error is not None:
             self._transport.close()
         elif self._timer is None:
             self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self._transport.abort)
 
 
+class Endpoint(NamedTuple):
+    """What is served on a path."""
+
+    engine: Engine
+    max_message: int
+    """Bytes of one message."""
+    max_fragments: int
+    """Frames of one message."""
+    deflate_bits: int
+    """The largest window of permessage-deflate (RFC 7692 §7.1.2), 8 to 15; 0 for no compression."""
+    admit: Callable[[Request], Callable[["NativeWebSocket"], Link]]
+    """Who may open a WebSocket: raises :class:`RequestError`, or returns what then connects it."""
+
+
+Route: TypeAlias = Callable[[Request], Endpoint | None]
+"""Finds what serves a request; None leaves it to the user's ASGI application."""
+
+
 class NativeUpgrade(asyncio.Protocol):
     """What uvicorn makes for every upgrade request; see :func:`native_websockets`."""
 
-    __slots__ = ("_engine", "_next", "_path", "_transport", "_uvicorn")
+    __slots__ = ("_next", "_route", "_transport", "_uvicorn")
 
     def __init__(
-        self,
-        engine: Engine,
-        path: str,
-        config: UvicornConfig,
-        server_state: ServerState,
-        app_state: dict[str, Any],
+        self, route: Route, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self._engine = engine
-        self._path = path
+        self._route = route
         self._uvicorn = (config, server_state, app_state)
         self._next: asyncio.Protocol | None = None
 
@@ -216,10 +245,11 @@ class NativeUpgrade(asyncio.Protocol):
             self._next.data_received(data)
             return
         request = parse_head(data, self._transport)
-        self._next = self._accept(request) if request.path.startswith(self._path) else self._delegate(data)
+        endpoint = self._route(request)
+        self._next = self._delegate(data) if endpoint is None else self._accept(endpoint, request)
         if self._next is not None:
             # uvicorn makes *this* object the protocol once we return.
-            self._engine.loop.call_soon(self._transport.set_protocol, self._next)
+            asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._next)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection was lost before its new protocol took over."""
@@ -233,31 +263,33 @@ class NativeUpgrade(asyncio.Protocol):
         protocol.data_received(head)
         return protocol
 
-    def _accept(self, request: Request) -> "NativeWebSocket | None":
-        engine = self._engine
-        headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in request.headers.items()}
+    def _accept(self, endpoint: Endpoint, request: Request) -> "NativeWebSocket | None":
+        headers = request.headers
         try:
-            key = check_upgrade("GET", "1.1", headers)
-            session = engine.check(request, method="GET", upgrade=True)
+            key = check_upgrade(
+                "GET", "1.1", {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+            )
+            connect = endpoint.admit(request)
         except HandshakeError as error:
             self._refuse(error.status, error.message, error.headers)
             return None
         except RequestError as error:
             self._refuse(400, error.message)
             return None
-        offer = request.headers.get("sec-websocket-extensions") if engine.config.per_message_deflate else None
-        deflate, extensions = negotiate(offer) or (None, None)
-        ws = WebSocket(max_message=engine.config.max_message_bytes, deflate=deflate)
+        bits = endpoint.deflate_bits
+        offer = headers.get("sec-websocket-extensions") if bits else None
+        deflate, extensions = negotiate(offer, max_window_bits=bits) or (None, None)
+        ws = WebSocket(max_message=endpoint.max_message, max_fragments=endpoint.max_fragments, deflate=deflate)
         self._transport.write(build_response(key, extensions=extensions))
-        base64 = request.query.get("b64") == "1"
         carrier = NativeWebSocket(
-            engine, self._uvicorn[1], self._transport, ws, base64=base64, deflated=deflate is not None
+            endpoint.engine,
+            self._uvicorn[1],
+            self._transport,
+            ws,
+            base64=request.query.get("b64") == "1",
+            deflated=deflate is not None,
         )
-        if session is None:
-            carrier.session = engine.open(carrier, request)
-        else:
-            carrier.session = session
-            session.offer(carrier)
+        carrier.session = connect(carrier)
         return carrier
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -292,11 +324,23 @@ def parse_head(head: bytes, transport: asyncio.BaseTransport) -> Request:
 def native_websockets(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
     """What to give uvicorn as ``ws=``. ``engine`` is called at each upgrade, when the server has started."""
 
-    def make(config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]) -> asyncio.Protocol:
+    def route(request: Request) -> Endpoint | None:
         found = engine()
-        return NativeUpgrade(found, found.config.path, config, server_state, app_state)
+        return engineio_endpoint(found) if request.path.startswith(found.config.path) else None
 
-    return make
+    return partial(NativeUpgrade, route)
+
+
+def engineio_endpoint(engine: Engine) -> Endpoint:
+    """Engine.IO's WebSockets: new sessions, and upgrades of those on long-polling."""
+
+    def admit(request: Request) -> Callable[[NativeWebSocket], Link]:
+        session = engine.check(request, method="GET", upgrade=True)
+        return lambda carrier: engine.attach(carrier, request, session)
+
+    config = engine.config
+    bits = DEFAULT_WINDOW_BITS if config.per_message_deflate else 0
+    return Endpoint(engine, config.max_message_bytes, MAX_FRAGMENTS, bits, admit)
 
 
 class HttpProtocol(HttpToolsProtocol):
