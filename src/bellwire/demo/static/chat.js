@@ -24,6 +24,7 @@ let listed = []; // the names of all open rooms
 let current = null; // the room that is shown
 let me = { id: "", name: "" };
 let lastTyping = 0;
+let atBottom = true; // whether the end of the messages is on the screen
 const drawn = new WeakMap(); // message → its list item on the page
 
 function newRoom(name) {
@@ -293,7 +294,7 @@ const STATE_TEXTS = {
   idle: () => "",
   connecting: () => "Connecting…",
   connected: () => `Connected · ${{ websocket: "WebSocket", polling: "long-polling" }[socket.io.engine.transport.name]}`,
-  reconnecting: (attempt) => (attempt > 1 ? `Reconnecting… (attempt ${attempt})` : "Reconnecting…"),
+  reconnecting: (attempt) => (attempt > 1 ? `Reconnecting… (${attempt})` : "Reconnecting…"),
   disconnected: () => "Disconnected",
   refused: () => "Refused",
 };
@@ -349,6 +350,7 @@ function paintRooms() {
   })));
   const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
   page.elsewhere.hidden = unread === 0;
+  page.leave.hidden = rooms.size === 1 && current?.name === FIRST_ROOM; // one has to be somewhere
   page.elsewhere.textContent = unread;
   document.title = `${unread ? `(${unread}) ` : ""}${current ? `# ${current.name} · ` : ""}Bellwire chat`;
 }
@@ -444,9 +446,12 @@ function introduce(fault = "") {
 }
 
 function openDrawer(id, isOpen) {
+  const opener = page[id === "rooms-panel" ? "show-rooms" : "show-people"];
+  if (!isOpen && page[id].contains(document.activeElement)) opener.focus();
   page[id].classList.toggle("open", isOpen);
-  page[id === "rooms-panel" ? "show-rooms" : "show-people"].setAttribute("aria-expanded", String(isOpen));
+  opener.setAttribute("aria-expanded", String(isOpen));
   page.curtain.hidden = !document.querySelector(".panel.open");
+  if (isOpen) page[id].querySelector("button")?.focus();
 }
 
 function closeDrawers() {
@@ -479,7 +484,10 @@ page.rename.addEventListener("click", () => introduce());
 page.leave.addEventListener("click", () => leave(current));
 page.jump.addEventListener("click", scrollDown);
 page.curtain.addEventListener("click", closeDrawers);
-page.log.addEventListener("scroll", () => { if (isAtBottom()) page.jump.hidden = true; });
+page.log.addEventListener("scroll", () => {
+  atBottom = isAtBottom();
+  if (atBottom) page.jump.hidden = true;
+});
 page["show-rooms"].addEventListener("click", () => openDrawer("rooms-panel", true));
 page["show-people"].addEventListener("click", () => openDrawer("people-panel", true));
 window.addEventListener("keydown", (event) => { if (event.key === "Escape") closeDrawers(); });
@@ -490,11 +498,8 @@ document.addEventListener("visibilitychange", () => {
   paintRooms();
 });
 
-let lastHeight = 0;
-new ResizeObserver(([{ contentRect }]) => {
-  if (page.log.scrollHeight - page.log.scrollTop - lastHeight < 48) scrollDown(); // e.g. a phone's keyboard came up
-  lastHeight = contentRect.height;
-}).observe(page.log);
+// The window was resized, or a phone's keyboard came up: who was at the end stays there.
+new ResizeObserver(() => { if (atBottom) scrollDown(); }).observe(page.log);
 
 for (const name of memory.rooms) rooms.set(name, newRoom(name));
 visit(roomInHash() || [...rooms.keys()][0] || FIRST_ROOM);

@@ -1,0 +1,197 @@
+"""The demo in a real browser, against a real server process."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.demo.chromium import BINARY, Browser, Process, Tab, launch
+
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(BINARY is None, reason="Chromium is not installed"),
+]
+
+WRITTEN = "<b>hi</b> & <script>alert(1)</script> 5 < 6"
+SHOWN = "hi &  5 < 6"
+
+
+def serve(port: int) -> Process:
+    """The command that `make demo` runs."""
+    env = {**os.environ, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    return Process([sys.executable, "-m", "bellwire", "demo"], rf"http://127\.0\.0\.1:{port}", env=env)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with launch(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    chromium.complaints.clear()
+    yield chromium
+    assert chromium.complaints == []
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    port = free_port()
+    with serve(port) as process:
+        process.said()
+        yield f"http://127.0.0.1:{port}/"
+
+
+def come_in(browser: Browser, url: str, name: str, *, width: int = 1280, height: int = 800) -> Tab:
+    """A person of this name at the page, connected and in the room."""
+    tab = browser.tab(url, browser.profile(), width=width, height=height)
+    tab.until("document.querySelector('dialog[open]')")
+    tab.write("#name", name)
+    tab.enter()
+    until_in(tab)
+    return tab
+
+
+def until_in(tab: Tab, timeout: float = 10) -> None:
+    tab.until("document.querySelector('[data-state=connected] #desk:not([disabled])')", timeout)
+
+
+def say(tab: Tab, text: str) -> None:
+    tab.write("#draft", text)
+    tab.enter()
+
+
+def test_two_tabs_chat(browser: Browser, url: str, tmp_path: Path) -> None:
+    ada, grace = come_in(browser, url, "Ada"), come_in(browser, url, "Grace", width=390, height=844)
+    ada.until_text("#people", "Grace")
+    ada.until_text("#state", "Connected · WebSocket")
+
+    ada.write("#draft", "I am just")
+    grace.until_text("#typing", "Ada\u2069 is writing")
+    say(ada, WRITTEN)
+    grace.until_text(".message:not(.own) .text", SHOWN)
+    assert grace.text("#typing") == ""
+    ada.until("document.querySelector('.message.own.sent')")
+    say(grace, "<3 you two")
+    ada.until_text(".message:not(.own) .text", "<3 you two")
+    assert ada.texts(".message .text") == grace.texts(".message .text") == [SHOWN, "<3 you two"]
+    assert ada.texts(".message.own .text") == [SHOWN]
+    assert ada.texts(".message:not(.own) .author") == ["Grace"]
+    assert ada.texts("#messages :is(b, script)") == grace.texts("#messages :is(b, script)") == []
+
+    for name, tab in (("desktop", ada), ("phone", grace)):
+        picture = tmp_path / f"{name}.png"
+        tab.screenshot(picture)
+        assert picture.stat().st_size > 10_000
+
+    late = come_in(browser, url, "Late")
+    assert late.texts(".message .text") == [SHOWN, "<3 you two"], "the room's history"
+    late.close()
+    grace.close()
+    ada.until("document.querySelectorAll('#people li').length === 1")
+    assert ada.texts("#people bdi") == ["Ada"]
+    ada.close()
+
+
+def test_the_tabs_of_one_browser_are_one_person(browser: Browser, url: str) -> None:
+    grace = come_in(browser, f"{url}#tabs", "Grace")
+    profile = browser.profile()
+    first = browser.tab(f"{url}#tabs", profile)
+    first.until("document.querySelector('dialog[open]')")
+    first.write("#name", "Ada")
+    first.enter()
+    grace.until_text("#people", "Ada")
+    second = browser.tab(f"{url}#tabs", profile)
+    until_in(second)
+    grace.until_text("#people", "2 tabs")
+    assert grace.texts("#people bdi") == ["Grace", "Ada"]
+    second.close()
+    grace.until("!document.getElementById('people').textContent.includes('2 tabs')")
+    assert grace.texts("#people bdi") == ["Grace", "Ada"]
+    first.close()
+    grace.until("document.querySelectorAll('#people li').length === 1")
+    grace.close()
+
+
+def test_two_people_of_one_name_can_be_told_apart(browser: Browser, url: str) -> None:
+    one, other = come_in(browser, f"{url}#twins", "Sam"), come_in(browser, f"{url}#twins", "Sam")
+    one.until("document.querySelectorAll('#people .tag').length === 2")
+    tags = one.texts("#people .tag")
+    assert len(set(tags)) == 2
+    say(one, "me")
+    other.until_text(".message .byline .tag", tags[0].strip())
+    one.close()
+    other.close()
+
+
+def test_rooms_are_opened_and_forgotten(browser: Browser, url: str) -> None:
+    ada, grace = come_in(browser, url, "Ada"), come_in(browser, url, "Grace")
+    ada.write("#room-name", "R&D  Lab")
+    ada.enter()
+    ada.until_text("#room-title", "r&d lab")
+    until_in(ada)
+    assert ada.evaluate("decodeURIComponent(location.hash)") == "#r&d lab"
+    grace.until_text("#rooms", "r&d lab")
+    say(grace, "still in the lobby")
+    ada.until_text("#rooms .badge", "1")
+    assert ada.texts(".message") == []
+    ada.click("#leave")
+    ada.until_text("#room-title", "lobby")
+    ada.until_text(".message .text", "still in the lobby")
+    grace.until("!document.getElementById('rooms').textContent.includes('r&d lab')")
+    ada.close()
+    grace.close()
+
+
+def test_a_refusal_shows_its_reason(browser: Browser, url: str) -> None:
+    tab = browser.tab(url, browser.profile())
+    tab.until("document.querySelector('dialog[open]')")
+    tab.write("#name", "Ada\u202e")
+    tab.enter()
+    tab.until("document.body.dataset.state === 'refused'")
+    assert "choose a name" in tab.text("#name-fault")
+    assert "choose a name" in tab.text("#notice")
+    tab.write("#name", "Ada")
+    tab.enter()
+    until_in(tab)
+
+    say(tab, "<i></i>")
+    tab.until_text(".message.failed .fault", "Nothing is left of this message")
+    assert "$.text" in tab.texts(".message.failed .fault")[0]
+    tab.close()
+
+
+def test_the_page_tells_of_a_server_that_is_away_and_resumes_by_itself(browser: Browser) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    with serve(port) as process:
+        process.said()
+        ada, grace = come_in(browser, f"{url}#tea", "Ada"), come_in(browser, f"{url}#tea", "Grace")
+        say(ada, "before")
+        grace.until_text(".message .text", "before")
+    ada.until("document.body.dataset.state === 'reconnecting'")
+    assert "Reconnecting" in ada.text("#state")
+    assert "away" in ada.text("#notice")
+    assert ada.evaluate("document.getElementById('desk').disabled") is True
+    with serve(port) as process:
+        process.said()
+        for tab in (ada, grace):
+            until_in(tab, timeout=20)
+        ada.until("document.querySelectorAll('#people li').length === 2")
+        say(grace, "after")
+        ada.until_text(".message .text", "after")
+        assert ada.texts(".message .text") == ["before", "after"]
+        assert ada.evaluate("document.getElementById('notice').hidden") is True
+    ada.close()
+    grace.close()
