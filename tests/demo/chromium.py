@@ -6,6 +6,7 @@ import json
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,14 @@ class Process:
         match = self._found.get(timeout=timeout)
         assert match is not None, f"it ended instead: {''.join(self._said)}"
         return match
+
+    def freeze(self) -> None:
+        """It stands still, its connections stay open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        """It ends without a word."""
+        self._process.kill()
 
     def stop(self) -> None:
         self._process.terminate()

@@ -195,3 +195,26 @@ def test_the_page_tells_of_a_server_that_is_away_and_resumes_by_itself(browser: 
         assert ada.evaluate("document.getElementById('notice').hidden") is True
     ada.close()
     grace.close()
+
+
+def test_a_message_that_the_server_never_answered_is_told_and_can_be_sent_again(browser: Browser) -> None:
+    port = free_port()
+    with serve(port) as process:
+        process.said()
+        ada = come_in(browser, f"http://127.0.0.1:{port}/", "Ada")
+        process.freeze()
+        say(ada, "into the void")
+        ada.until("document.querySelector('.message.own.pending')")
+        process.kill()
+        ada.until("document.querySelector('.message.own.lost')")
+    with serve(port) as process:
+        process.said()
+        ada.until_text(".message.failed .fault", "Not sent", timeout=20)
+        ada.click(".message.failed .fault button")
+        ada.until("document.querySelector('.message.own.sent')")
+        assert ada.texts(".message .text") == ["into the void"]
+        assert ada.texts(".fault:not(:empty)") == []
+        late = come_in(browser, f"http://127.0.0.1:{port}/", "Late")
+        assert late.texts(".message .text") == ["into the void"]
+    ada.close()
+    late.close()
