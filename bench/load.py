@@ -175,7 +175,7 @@ def text(size: int, number: int = 0) -> str:
 def verify_fanout(crowd: Swarm, size: int, messages: int) -> int:
     """Publish some messages and parse all that everyone receives; return the size of one frame."""
     publisher = next(iter(crowd.members.values()))
-    expected = [["msg", text(size, number)] for number in range(messages)]
+    expected = [["msg", text(size, number)] for number in range(1, messages + 1)]
     received: dict[int, list[object]] = {fd: [] for fd in crowd.members}
     sizes = set()
     for _, payload in expected:

@@ -70,9 +70,12 @@ class FakeServer:
 
     def send(self, number: int, packet: str) -> None:
         for each in self.spoil(number, packet):
-            data = each.encode()
-            head = bytes([0x81, len(data)]) if len(data) < 126 else b"\x81\x7e" + len(data).to_bytes(2, "big")
-            self.members[number].write(head + data)
+            self.write(number, each)
+
+    def write(self, number: int, packet: str) -> None:
+        data = packet.encode()
+        head = bytes([0x81, len(data)]) if len(data) < 126 else b"\x81\x7e" + len(data).to_bytes(2, "big")
+        self.members[number].write(head + data)
 
 
 @contextmanager
@@ -129,15 +132,35 @@ def test_echo_counts_every_reply() -> None:
 def test_pings_are_answered_and_not_counted() -> None:
     events = [0, 0, 0]
 
-    def with_ping(number: int, packet: str) -> list[str]:
+    def with_pings(number: int, packet: str) -> list[str]:
         events[number] += packet.startswith("42")
-        return ["2", packet] if events[number] == 25 else [packet]  # after the verifying pass
+        return ["2", "2", packet] if events[number] == 25 else [packet]  # after the verifying pass
 
-    with running(with_ping) as (port, fake):
-        (result,) = fanout("127.0.0.1", port, connections=3, size=64, windows=[4], seconds=0.05)
+    with running(with_pings) as (port, fake):
+        (result,) = fanout("127.0.0.1", port, connections=3, size=8, windows=[4], seconds=0.05)
         assert fake.left.wait(10)
     assert result.messages > 0
-    assert fake.pongs == 3
+    assert fake.pongs == 6
+
+
+def test_pings_do_not_stand_for_what_is_late() -> None:
+    fakes: list[FakeServer] = []
+    events = [0, 0, 0]
+
+    def late(number: int, packet: str) -> list[str]:
+        if not packet.startswith("42"):
+            return [packet]
+        events[number] += 1
+        pings = ["2"] * 4 if events[number] == 25 else []  # of all three together, more than one message
+        if number < 2:
+            return [*pings, packet]
+        asyncio.get_running_loop().call_later(0.01, fakes[0].write, number, packet)
+        return pings
+
+    with running(late) as (port, fake):
+        fakes.append(fake)
+        (result,) = fanout("127.0.0.1", port, connections=3, size=8, windows=[1], seconds=0.1)
+    assert result.messages > 0
 
 
 def test_bytes_that_nobody_sent_for_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +174,18 @@ def test_bytes_that_nobody_sent_for_are_found(monkeypatch: pytest.MonkeyPatch) -
 
     with running(doubled) as (port, _), pytest.raises(LoadError, match=r"bytes too many|not what was"):
         fanout("127.0.0.1", port, connections=3, size=64, windows=[1], seconds=0.05)
+
+
+def test_a_message_that_comes_again_late_is_found() -> None:
+    measured = False
+
+    def again(number: int, packet: str) -> list[str]:
+        nonlocal measured
+        measured |= "00000000" in packet
+        return [packet.replace("1", "0"), packet] if measured and "00000001" in packet else [packet]
+
+    with running(again) as (port, _), pytest.raises(LoadError, match="not what was published"):
+        fanout("127.0.0.1", port, connections=2, size=64, windows=[1], seconds=0.02)
 
 
 def test_replies_with_pings_between_them_are_replies() -> None:

@@ -190,12 +190,18 @@ def test_an_exception_nobody_saw_fails_the_test(suite: pytest.Pytester) -> None:
             task = asyncio.create_task(breaks())
             await asyncio.sleep(1)
 
+        async def test_task_in_a_cycle():
+            cycle = [asyncio.create_task(breaks())]
+            cycle.append(cycle)
+            await asyncio.sleep(1)
+
         async def test_seen():
             with pytest.raises(ValueError):
                 await asyncio.create_task(breaks())
         """,
     )
-    assert counts == {"failed": 2, "passed": 1}, text
+    assert counts == {"failed": 3, "passed": 1}, text
+    assert "test_task_in_a_cycle passed its assertions, but" in text
     assert "test_callback passed its assertions, but" in text
     assert "ValueError: in a callback" in text
     assert "Task exception was never retrieved" in text
@@ -331,6 +337,27 @@ def test_every_example_of_hypothesis_has_its_own_loop(suite: pytest.Pytester) ->
         """
     )
     suite.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_parameters_and_examples_go_together(suite: pytest.Pytester) -> None:
+    pytest.importorskip("hypothesis")
+    suite.makepyfile(
+        """
+        import asyncio, pytest
+        from hypothesis import given, settings, strategies as st
+
+        @pytest.mark.bellwire
+        @pytest.mark.parametrize("place", ["here", "there"])
+        @settings(max_examples=3, database=None)
+        @given(number=st.integers(0, 5))
+        async def test_it(place, number):
+            task = asyncio.create_task(asyncio.sleep(100))
+        """
+    )
+    result = suite.runpytest_subprocess()
+    result.assert_outcomes(failed=2)
+    assert "test_it[here] passed its assertions, but" in result.stdout.str()
+    assert "test_it[there] passed its assertions, but" in result.stdout.str()
 
 
 def test_the_marker_is_registered(suite: pytest.Pytester) -> None:
