@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from typing_extensions import override
 
+from bellwire.core.clock import Timer
 from bellwire.protocol.engineio import RequestError
 from bellwire.protocol.outgoing import Message
-from bellwire.transports.base import ASGIMessage, Carrier, Receive, Request, Scope, Send
+from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Carrier, Receive, Request, Scope, Send
 from bellwire.transports.engine import Engine
 from bellwire.transports.polling import PollingCarrier, Response, compress
 from bellwire.transports.session import Session
@@ -135,11 +136,13 @@ class ASGIWebSocket(Carrier):
         "_base64",
         "_buffered",
         "_closing",
+        "_end",
         "_engine",
         "_gate",
         "_queue",
         "_receive",
         "_send",
+        "_timer",
         "_wake",
         "session",
     )
@@ -158,6 +161,8 @@ class ASGIWebSocket(Carrier):
         self._wake: asyncio.Future[None] | None = None
         self._gate: asyncio.Future[None] | None = None
         self._closing: int | None = None
+        self._end: asyncio.Future[None] = engine.loop.create_future()
+        self._timer: Timer | None = None
 
     # --- as a carrier
 
@@ -181,13 +186,15 @@ class ASGIWebSocket(Carrier):
     def close(self, code: int = 1000) -> None:
         if self._closing is None:
             self._closing = code
+            self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self.abort)
             self.set_reading(True)
             self.flush()
 
     @override
     def abort(self) -> None:
-        self._queue.clear()
-        self.close(1011)
+        self._closing = self._closing or 1011
+        if not self._end.done():
+            self._end.set_result(None)
 
     @override
     def set_reading(self, reading: bool) -> None:
@@ -214,8 +221,10 @@ class ASGIWebSocket(Carrier):
         reader = asyncio.ensure_future(self._read())
         writer = asyncio.ensure_future(self._write())
         try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, writer, self._end), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
@@ -234,7 +243,7 @@ class ASGIWebSocket(Carrier):
         packet = message.get("text")
         if packet is None:
             packet = message.get("bytes") or b""
-        if len(packet) > self._engine.config.max_message_bytes:
+        if _is_longer(packet, self._engine.config.max_message_bytes):
             self.close(1009)
             self.session.lost(self, "transport error")
         else:
@@ -260,3 +269,10 @@ class ASGIWebSocket(Carrier):
                 {"type": "websocket.send", **({"text": part} if isinstance(part, str) else {"bytes": part})}
             )
         self._buffered -= message.size
+
+
+def _is_longer(packet: str | bytes, limit: int) -> bool:
+    """Whether ``packet`` has more than ``limit`` bytes; text is counted as UTF-8, and only where that can matter."""
+    if len(packet) > limit:
+        return True
+    return isinstance(packet, str) and len(packet) * 4 > limit and len(packet.encode()) > limit

@@ -20,6 +20,9 @@ ASGIMessage: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Coroutine[Any, Any, ASGIMessage]]
 Send: TypeAlias = Callable[[ASGIMessage], Coroutine[Any, Any, None]]
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds for a client to read what was sent and to answer a close frame; then it is cut off (RFC 6455 §7.1.1)."""
+
 
 class Request:
     """The HTTP request that opened a session.

@@ -25,14 +25,11 @@ from bellwire.protocol.engineio import RequestError
 from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
-from bellwire.transports.base import Carrier, Request
+from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Request
 from bellwire.transports.engine import Engine
 
 MAX_FRAGMENTS = 1024
 """Frames of one message; a peer could otherwise have each byte cost a frame's work."""
-
-CLOSE_TIMEOUT = 5.0
-"""Seconds for the peer to answer a close frame, after which the connection is cut (RFC 6455 §7.1.1)."""
 
 
 class Link(Protocol):
@@ -57,6 +54,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     __slots__ = (
         "_base64",
         "_deflated",
+        "_ended",
         "_engine",
         "_out",
         "_paused",
@@ -89,6 +87,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._deflated = deflated
         self._out: bytes | list[bytes] | None = None
         self._paused = False
+        self._ended = False  # not before the close frame is written: messages before a fault are still answered
         self._timer: Timer | None = None
         server_state.connections.add(cast("Any", self))
 
@@ -132,7 +131,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @override
     def send(self, message: Message) -> None:
         ws = self._ws
-        if ws.state is not OPEN:
+        if self._ended:
             return
         if self._deflated:
             frames = b"".join([ws.encode(part) for part in (message.base64_parts if self._base64 else message.parts)])
@@ -146,6 +145,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             out.append(frames)
         else:
             self._out = [out, frames]
+        if self._paused:
+            self._check_buffer()
+
+    def _check_buffer(self) -> None:
         if self._paused and self.buffered > self._engine.config.send_buffer_bytes:
             self._engine.overflow(self.session)
 
@@ -196,8 +199,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         state = self._ws.state
         if state is OPEN:
             self._transport.write(self._ws.take_outgoing())
+            self._check_buffer()  # pongs too pile up for a client that sends pings and does not read
             return
         self.flush()
+        self._ended = True
         self._transport.write(self._ws.take_outgoing())
         if state is CLOSED or self._ws.error is not None:
             self._transport.close()
@@ -246,7 +251,8 @@ class NativeUpgrade(asyncio.Protocol):
             return
         request = parse_head(data, self._transport)
         endpoint = self._route(request)
-        self._next = self._delegate(data) if endpoint is None else self._accept(endpoint, request)
+        method = data.partition(b" ")[0]
+        self._next = self._delegate(data) if endpoint is None else self._accept(endpoint, request, method)
         if self._next is not None:
             # uvicorn makes *this* object the protocol once we return.
             asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._next)
@@ -263,11 +269,11 @@ class NativeUpgrade(asyncio.Protocol):
         protocol.data_received(head)
         return protocol
 
-    def _accept(self, endpoint: Endpoint, request: Request) -> "NativeWebSocket | None":
+    def _accept(self, endpoint: Endpoint, request: Request, method: bytes) -> "NativeWebSocket | None":
         headers = request.headers
         try:
             key = check_upgrade(
-                "GET", "1.1", {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+                method, "1.1", {name.encode(): value.encode("latin-1") for name, value in headers.items()}
             )
             connect = endpoint.admit(request)
         except HandshakeError as error:

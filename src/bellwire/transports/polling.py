@@ -151,7 +151,7 @@ class PollingCarrier(Carrier):
             return _packets(self._take())
         if self._closing:
             return GONE
-        if self.session.upgrading:
+        if self.session.probed:
             return _packets(_NOOP.payload)
         payload = await self._wait(disconnected)
         return GONE if payload is None else _packets(payload)
@@ -165,7 +165,8 @@ class PollingCarrier(Carrier):
             self._waiter = None
             watch.cancel()
         if watch.done():  # an aborted GET ends the session; what it would have carried is lost with it
-            self.session.lost(self, "transport close")
+            if self.session.carrier is self:
+                self.session.close("transport close", abort=True)
             return None
         payload: str | None = waiter.result()
         return payload
@@ -189,6 +190,8 @@ class PollingCarrier(Carrier):
 
     async def _deliver(self, content: bytes) -> Response:
         session = self.session
+        if session.closed or session.carrier is not self:  # it ended, or was upgraded, while the body came
+            return GONE
         try:
             packets = decode_payload(content, max_packets=self._engine.config.max_packets_per_post)
         except PacketError:

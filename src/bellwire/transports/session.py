@@ -17,6 +17,7 @@ from bellwire.protocol.engineio import (
     Control,
     Upgrade,
     UpgradeAction,
+    UpgradeState,
     read_packet,
 )
 from bellwire.protocol.outgoing import Message, Outgoing
@@ -100,6 +101,11 @@ class Session:
     def upgrading(self) -> bool:
         """Whether a WebSocket is being probed; the session stays on long-polling until the client says so."""
         return self._candidate is not None
+
+    @property
+    def probed(self) -> bool:
+        """Whether the client may leave long-polling at any moment, and waits for its GET to be able to."""
+        return self._upgrade is not None and self._upgrade.state is UpgradeState.PROBING
 
     def offer(self, carrier: Carrier) -> None:
         """A WebSocket opened with this session's sid. A second one is closed, as Node's server does."""
