@@ -1,123 +1,111 @@
 """A WebSocket echo for outside conformance suites: ``python -m bellwire.testing.echo --port N``.
 
-Any path, permessage-deflate with the full window, messages up to 64 MiB in any number of fragments. It
-prints its address when it listens; port 0 takes a free one. It is a tool for tests: it has no deadlines.
+The native transport, as ``bellwire run`` has it, under something simpler than Engine.IO: any path, permessage-deflate
+with the full window, messages up to 64 MiB in any number of fragments. It prints its address when it listens; port 0
+takes a free one. It is a tool for tests: it keeps what its client does not read.
 """
 
 import asyncio
 import contextlib
+import logging
 import sys
-from http import HTTPStatus
-from typing import Final, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
 
 import click
+import uvicorn
 
-from bellwire.protocol.deflate import negotiate
-from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
-from bellwire.protocol.websocket import CLOSED, WebSocket
+from bellwire.core.clock import Wheel
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.transports.base import Application, Carrier, Receiver, Request
+from bellwire.transports.engine import Engine
+from bellwire.transports.native import Endpoint, NativeUpgrade
+from bellwire.transports.session import Session
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # bytes
-MAX_HEAD: Final = 16 * 1024  # bytes of request line and header fields
-
-_SERVER: Final = (b"Server", b"bellwire-echo")
+FULL_WINDOW: Final = 15  # bits; RFC 7692 section 7.1.2
 
 
-class Echo(asyncio.Protocol):
-    """One connection: the opening handshake, then every message back to where it came from."""
+class Echo:
+    """One connection: every message back to where it came from."""
 
-    __slots__ = ("_head", "_transport", "_ws")
+    __slots__ = ("_carrier", "alive", "overflowed")
 
-    def __init__(self) -> None:
-        self._head = b""
-        self._transport: asyncio.Transport
-        self._ws: WebSocket | None = None
+    def __init__(self, carrier: Carrier) -> None:
+        self.alive = True
+        self.overflowed = False
+        self._carrier = carrier
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)
+    def received(self, carrier: Carrier, packet: str | bytes) -> None:
+        """Send it back."""
+        carrier.send(Outgoing(packet))
 
-    def data_received(self, data: bytes) -> None:
-        """Collect the request's head, then echo."""
-        if self._ws is not None:
-            self._echo(self._ws, data)
-        elif not self._transport.is_closing():
-            self._read_head(data)
+    def lost(self, carrier: Carrier, reason: str) -> None:
+        """Nothing is kept of a connection."""
 
-    def pause_writing(self) -> None:
-        """Read no more from a peer that does not read."""
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Read again."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _read_head(self, data: bytes) -> None:
-        self._head += data
-        head, end, rest = self._head.partition(b"\r\n\r\n")
-        if not end and len(head) <= MAX_HEAD:
-            return
-        self._head = b""
-        try:
-            if len(head) > MAX_HEAD:
-                raise HandshakeError(431, f"the request's head is longer than {MAX_HEAD} bytes")
-            self._ws = self._open(head)
-        except HandshakeError as error:
-            self._refuse(error)
-        else:
-            self._echo(self._ws, rest)
-
-    def _open(self, head: bytes) -> WebSocket:
-        method, version, fields = parse_head(head)
-        key = check_upgrade(method, version, fields)
-        offer = fields.get(b"sec-websocket-extensions", b"").decode("latin-1")
-        deflate, extensions = negotiate(offer, max_window_bits=15) or (None, None)
-        self._transport.write(build_response(key, extensions=extensions, headers=[_SERVER]))
-        return WebSocket(max_message=MAX_MESSAGE, max_fragments=sys.maxsize, deflate=deflate)
-
-    def _refuse(self, error: HandshakeError) -> None:
-        body = error.message.encode()
-        fields = [_SERVER, (b"Connection", b"close"), (b"Content-Length", b"%d" % len(body)), *error.headers]
-        status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode()
-        lines = [b"%b: %b\r\n" % field for field in fields]
-        self._transport.write(b"".join([status, *lines, b"\r\n", body]))
-        self._transport.close()
-
-    def _echo(self, ws: WebSocket, data: bytes) -> None:
-        frames = [ws.encode(message) for message in ws.receive(data)]
-        if ws.state == CLOSED:
-            self._transport.write(b"".join([*frames, ws.take_outgoing()]))
-            self._transport.close()
-        else:  # pongs overtake, since a ping may have come within the message (section 5.5.2)
-            self._transport.write(b"".join([ws.take_outgoing(), *frames]))
+    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
+        """The server stops."""
+        self._carrier.close(code)
 
 
-def parse_head(head: bytes) -> tuple[bytes, str, dict[bytes, bytes]]:
-    """Return method, HTTP version and header fields of a request, the fields' names in lower case.
+class _NoEngine(Application):
+    """There is no Engine.IO here, so no session opens."""
 
-    Values of a field that comes several times are joined by commas (RFC 9110, section 5.3). Raises
-    HandshakeError(400) for what is no request (RFC 9112, sections 3 and 5).
-    """
-    request, *lines = head.split(b"\r\n")
-    method, _, protocol = request.partition(b" ")
-    _, _, version = protocol.rpartition(b" HTTP/")
-    fields: dict[bytes, bytes] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.lower()
-        if not colon or not name or name.strip() != name:
-            raise HandshakeError(400, "a line of the head is no header field")
-        fields[name] = fields[name] + b", " + value.strip() if name in fields else value.strip()
-    return method, version.decode("latin-1"), fields
+    def opened(self, session: Session) -> Receiver:
+        raise NotImplementedError
+
+
+def echo_endpoint() -> Endpoint:
+    """What answers on every path. It belongs to the running event loop."""
+    loop = asyncio.get_running_loop()
+    config = Config(send_buffer_bytes=sys.maxsize)
+    engine = Engine(_NoEngine(), config, Counters(), loop, Wheel(loop))
+
+    def admit(request: Request) -> type[Echo]:
+        return Echo
+
+    return Endpoint(engine, MAX_MESSAGE, sys.maxsize, FULL_WINDOW, admit)
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request that asks for no WebSocket."""
+    await send({"type": "http.response.start", "status": 426, "headers": [(b"upgrade", b"websocket")]})
+    await send({"type": "http.response.body"})
+
+
+@asynccontextmanager
+async def listen(host: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """The echo, listening; gives the server and its port."""
+    endpoint = echo_endpoint()
+    config = uvicorn.Config(
+        nothing,
+        host=host,
+        port=port,
+        ws=partial(NativeUpgrade, lambda request: endpoint),  # type: ignore[arg-type]
+        lifespan="off",
+        log_level=logging.WARNING,
+        access_log=False,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server, server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
 
 
 async def serve(host: str, port: int) -> None:
-    """Listen, print the address, and serve until cancelled."""
-    server = await asyncio.get_running_loop().create_server(Echo, host, port)
-    async with server:
-        address = server.sockets[0].getsockname()
-        click.echo(f"echo on ws://{host}:{address[1]}")
-        await server.serve_forever()
+    """Listen, print the address, and serve until interrupted."""
+    async with listen(host, port) as (server, found):
+        click.echo(f"echo on ws://{host}:{found}")
+        with server.capture_signals():
+            await server.main_loop()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -204,7 +204,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self.flush()
         self._ended = True
         self._transport.write(self._ws.take_outgoing())
-        if state is CLOSED or self._ws.error is not None:
+        if self._ws.error is not None:
+            self.session.lost(self, "transport error")
+        if state is CLOSED:
             self._transport.close()
         elif self._timer is None:
             self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self._transport.abort)
