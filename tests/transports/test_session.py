@@ -1,6 +1,7 @@
 """A session over real sockets: WebSocket messages, the upgrade, closing (Engine.IO protocol v4)."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -249,7 +250,7 @@ async def test_post_that_is_under_way_at_5_is_refused_not_swallowed(native: bool
         sid = await client.open()
         rest = asyncio.Event()
 
-        async def slowly():  # type: ignore[no-untyped-def]
+        async def slowly() -> AsyncIterator[bytes]:
             yield b"4slow"
             await rest.wait()
 

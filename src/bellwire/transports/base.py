@@ -5,7 +5,7 @@ takes a session's messages. Transports know these two and nothing of the server 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 from urllib.parse import parse_qsl
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Scope: TypeAlias = MutableMapping[str, Any]
 ASGIMessage: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Coroutine[Any, Any, ASGIMessage]]
-Send: TypeAlias = Callable[[ASGIMessage], Coroutine[Any, Any, None]]
+Receive: TypeAlias = Callable[[], Awaitable[ASGIMessage]]
+Send: TypeAlias = Callable[[ASGIMessage], Awaitable[None]]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for a client to read what was sent and to answer a close frame; then it is cut off (RFC 6455 §7.1.1)."""

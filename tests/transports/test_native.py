@@ -1,0 +1,371 @@
+"""The native transport on uvicorn's sockets: heads with a deadline, other people's WebSockets, closing, compression."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import fastapi
+import pytest
+
+from bellwire import Config, Event, Server, Socket
+from bellwire.transports import native as native_module
+from bellwire.transports.base import Receive, Scope, Send
+from bellwire.transports.engine import Engine
+from bellwire.transports.native import NativeWebSocket
+from tests.serving import serve
+from tests.transports.wire import PATIENCE, EchoServer, connect, echo_server, on_both, real, until
+
+# --- the deadline of a request's head
+
+
+@asynccontextmanager
+async def dial(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a head that never ends, a byte at a time, until the server hangs up."""
+    ended = asyncio.create_task(reader.read())
+    writer.write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nX: ")
+    while not ended.done():
+        writer.write(b"x")
+        await asyncio.wait((ended,), timeout=0.02)
+    with contextlib.suppress(ConnectionResetError):
+        assert ended.result() == b""
+
+
+@real
+async def test_client_that_sends_its_head_byte_by_byte_is_cut_off() -> None:
+    server = EchoServer(head_timeout=0.15)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        await drip(reader, writer)
+
+
+@real
+async def test_client_that_says_nothing_is_cut_off() -> None:
+    server = EchoServer(head_timeout=0.15)
+    async with serve(server) as url, dial(url) as (reader, _), asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+@real
+async def test_head_of_a_later_request_has_the_deadline_too() -> None:
+    server = EchoServer(head_timeout=0.15)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(b"GET /socket.io/ HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reader.readuntil(b"Transport unknown")
+        await reader.readexactly(2)
+        await drip(reader, writer)
+
+
+@real
+async def test_idle_connection_is_kept_and_used_again() -> None:
+    server = EchoServer(head_timeout=0.1)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            writer.write(b"GET /socket.io/ HTTP/1.1\r\nHost: h\r\n\r\n")
+            await reader.readuntil(b'Transport unknown"}')
+            passed = asyncio.Event()
+            server.engine.wheel.after(0.4, passed.set)  # longer than the deadline by a few turns of the wheel
+            await passed.wait()
+
+
+@real
+async def test_deadline_ends_with_the_head_not_with_the_answer() -> None:
+    async with echo_server(native=True, head_timeout=0.1) as (server, client):
+        sid = await client.open()
+        pending = asyncio.create_task(client.get(sid))
+        server.engine.wheel.after(0.4, lambda: server.echoes[sid].send("late"))
+        assert (await pending).text == "4late"
+
+
+@real
+async def test_deadline_does_not_reach_websockets() -> None:
+    async with echo_server(native=True, head_timeout=0.1) as (server, client):
+        sid, ws = await client.open_websocket()
+        server.engine.wheel.after(0.4, lambda: server.echoes[sid].send("late"))
+        assert await ws.text() == "4late"
+        await ws.close()
+
+
+@real
+async def test_deadlines_leave_no_timers() -> None:
+    async with echo_server(native=True) as (server, client):
+        for _ in range(3):
+            await client.open()
+            await (await client.open_websocket())[1].close()
+        await until(lambda: len(server.engine.sessions) == 3)
+        assert server.engine.wheel.pending == 0
+
+
+# --- the paths of others
+
+
+def fast_api() -> fastapi.FastAPI:
+    app = fastapi.FastAPI()
+
+    @app.get("/hello")
+    async def hello() -> str:
+        return "hello"
+
+    @app.websocket("/live")
+    async def live(websocket: fastapi.WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text.upper())
+
+    return app
+
+
+ECHO = Event("echo", str, reply=str)
+
+
+def socketio_server(**options: object) -> Server:
+    server = Server(**options)  # type: ignore[arg-type]
+    root = server.namespace("/")
+
+    @root.on(ECHO)
+    async def echo(socket: Socket, text: str) -> str:
+        return text
+
+    return server
+
+
+async def speak_socketio(url: str, path: str = "/socket.io/") -> None:
+    """An echo by Socket.IO over both transports."""
+    async with connect(url, path) as client:
+        sid = await client.open()
+        await client.post(sid, '40\x1e420["echo","a"]')
+        packets = (await client.get(sid)).text.split("\x1e")
+        while '430["a"]' not in packets:
+            packets += (await client.get(sid)).text.split("\x1e")
+        await client.post(sid, "1")
+        _, ws = await client.open_websocket()
+        await ws.send("40")
+        assert (await ws.text()).startswith("40{")
+        await ws.send('421["echo","b"]')
+        assert await ws.text() == '431["b"]'
+        await ws.close()
+
+
+async def speak_fastapi(url: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/hello") as answer:
+            assert await answer.json() == "hello"
+        async with http.ws_connect(f"{url}/live") as ws:
+            await ws.send_str("abc")
+            assert await ws.receive_str(timeout=PATIENCE) == "ABC"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await http.ws_connect(f"{url}/nothing")
+        assert caught.value.status == 403
+
+
+@on_both
+@real
+async def test_fastapi_beside_the_server(native: bool) -> None:
+    async with serve(socketio_server(http=fast_api()), native=native) as url:
+        await speak_socketio(url)
+        await speak_fastapi(url)
+
+
+@real
+async def test_fastapi_with_the_server_mounted() -> None:
+    server = socketio_server()
+    app = fast_api()
+    app.router.lifespan_context = server.lifespan
+    app.mount("/", server)
+    async with serve(Mounted(app, server), native=False) as url:
+        await speak_fastapi(url)
+        await speak_socketio(url)
+
+
+@real
+async def test_fastapi_with_the_server_mounted_below_a_path() -> None:
+    server = socketio_server()
+    app = fast_api()
+    app.router.lifespan_context = server.lifespan
+    app.mount("/realtime", server)
+    async with serve(Mounted(app, server), native=False) as url:
+        await speak_fastapi(url)
+        await speak_socketio(url, "/realtime/socket.io/")
+
+
+class Mounted:
+    """An application that has a server inside."""
+
+    def __init__(self, app: fastapi.FastAPI, server: Server) -> None:
+        self._app = app
+        self._server = server
+
+    @property
+    def engine(self) -> Engine:
+        return self._server.engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+@on_both
+@real
+async def test_websocket_of_nobody_is_refused(native: bool) -> None:
+    async with serve(socketio_server(), native=native) as url, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await http.ws_connect(f"{url}/elsewhere")
+        assert caught.value.status == 403
+        async with http.get(f"{url}/elsewhere") as answer:
+            assert answer.status == 404
+
+
+# --- the connection
+
+
+@real
+async def test_connection_is_ours_after_the_upgrade() -> None:
+    async with echo_server(native=True) as (server, client):
+        sid, ws = await client.open_websocket()
+        assert isinstance(server.engine.sessions[sid].carrier, NativeWebSocket)
+        await ws.close()
+
+
+@real
+async def test_upgrade_request_that_is_no_websocket_handshake_is_refused() -> None:
+    async with serve(EchoServer()) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        head = (await reader.read()).decode().split("\r\n")
+        assert head[0] == "HTTP/1.1 426 Upgrade Required"
+        assert "sec-websocket-version: 13" in [line.lower() for line in head]
+
+
+@real
+async def test_client_that_does_not_answer_the_close_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_module, "CLOSE_TIMEOUT", 0.1)
+    server = EchoServer()
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await reader.readuntil(b"}")
+        server.engine.close(1001)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b"\x88\x02\x03\xe9"
+
+
+@real
+async def test_slow_consumer_is_cut_off() -> None:
+    server = EchoServer(send_buffer_bytes=100_000, volatile_buffer_bytes=50_000)
+    async with serve(server) as url, connect(url) as client:
+        sid, ws = await client.open_websocket()
+        session, echo = server.engine.sessions[sid], server.echoes[sid]
+        ws.raw._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        while not echo.ended.is_set():
+            echo.send("a" * 50_000)
+            await asyncio.sleep(0)
+            if not session.carrier.writable:
+                assert session.carrier.buffered > 50_000
+        assert echo.reasons == ["slow consumer"]
+        assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
+
+
+@real
+async def test_messages_of_one_tick_leave_in_one_write() -> None:
+    async with echo_server(native=True) as (server, client):
+        sid, ws = await client.open_websocket()
+        writes: list[bytes] = []
+        carrier = server.engine.sessions[sid].carrier
+        transport = carrier._transport  # type: ignore[attr-defined]
+
+        class Counting:
+            def __getattr__(self, name: str) -> object:
+                return getattr(transport, name)
+
+            def write(self, data: bytes) -> None:
+                writes.append(data)
+                transport.write(data)
+
+        carrier._transport = Counting()  # type: ignore[attr-defined]
+        for number in range(10):
+            server.echoes[sid].send(str(number))
+        assert [await ws.text() for _ in range(10)] == [f"4{number}" for number in range(10)]
+        assert len(writes) == 1
+        await ws.close()
+
+
+@real
+async def test_compression_where_it_is_on_and_offered() -> None:
+    server = EchoServer(per_message_deflate=True)
+    async with serve(server) as url, aiohttp.ClientSession() as http:
+        target = f"{url}/socket.io/?EIO=4&transport=websocket"
+        async with http.ws_connect(target, compress=15) as ws:
+            assert ws.compress
+            await ws.receive_str(timeout=PATIENCE)
+            for text in ("4" + "a" * 10_000, "4b", "4" + "a" * 10_000):
+                await ws.send_str(text)
+                assert await ws.receive_str(timeout=PATIENCE) == text
+        async with http.ws_connect(target) as ws:
+            assert not ws.compress
+
+
+@real
+async def test_compression_is_off_by_default() -> None:
+    async with (
+        serve(EchoServer()) as url,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"{url}/socket.io/?EIO=4&transport=websocket", compress=15) as ws,
+    ):
+        assert not ws.compress
+
+
+# --- the heartbeat
+
+
+@on_both
+@real
+async def test_server_pings_and_ends_who_does_not_answer(native: bool) -> None:
+    config = Config(ping_interval=0.2, pong_timeout=0.1, max_missed_pongs=1)
+    server = socketio_server(config=config)
+    reasons: list[str] = []
+
+    @server.namespaces["/"].on_disconnect
+    async def left(socket: Socket, reason: str) -> None:
+        reasons.append(reason)
+
+    async with serve(server, native=native) as url, connect(url) as client:
+        _, ws = await client.open_websocket()
+        await ws.send("40")
+        await ws.text()
+        for _ in range(3):
+            assert await ws.text() == "2"
+            await ws.send("3")
+        assert not reasons
+        assert await ws.text() == "2"
+        assert await ws.close_code() == 1000
+        await until(lambda: reasons)
+        assert reasons == ["ping timeout"]
+
+
+@on_both
+@real
+async def test_polling_client_is_pinged_through_its_get(native: bool) -> None:
+    config = Config(ping_interval=0.2, pong_timeout=0.1, max_missed_pongs=1)
+    async with serve(socketio_server(config=config), native=native) as url, connect(url) as client:
+        sid = await client.open()
+        for _ in range(3):
+            assert (await client.get(sid)).text == "2"
+            assert (await client.post(sid, "3")).text == "ok"
+        assert (await client.get(sid)).text == "2"
+        assert (await client.get(sid)).text == "1"
+        assert (await client.get(sid)).status == 400
