@@ -27,29 +27,40 @@ class Outcome(NamedTuple):
 
 Finished: TypeAlias = Callable[[Outcome], None]
 
+MAX_IDLE = 256
+"""Parked tasks that are kept for the handlers to come; a peak may need more, and they end behind it."""
+
 
 class Dispatcher:
     """Runs coroutines for one event loop."""
 
-    __slots__ = ("_context", "_idle", "_loop", "_parked")
+    __slots__ = ("_closed", "_context", "_idle", "_loop", "_tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._context = contextvars.copy_context()
         self._idle: list[_Parked] = []
-        self._parked: set[_Parked] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def start(self, job: Job, finished: Finished) -> Outcome | None:
         """Run the first step of ``job``. The outcome if that was all, else None: ``finished`` is told later."""
-        parked = self._idle.pop() if self._idle else _Parked(self, self._loop, self._context.copy())
+        parked = self._take()
         outcome, waits_for = self._first_step(job, parked)
         if outcome is None:
             parked.take_over(job, waits_for, finished)
-        elif parked.clean(self._context):
+        elif self._reusable(parked):
             self._idle.append(parked)
         else:
             parked.task.cancel()
         return outcome
+
+    def _take(self) -> "_Parked":
+        while self._idle:
+            parked = self._idle.pop()
+            if parked.waiting:  # else somebody cancelled all tasks of the loop
+                return parked
+        return _Parked(self, self._loop, self._context.copy())
 
     def _first_step(self, job: Job, parked: "_Parked") -> tuple[Outcome | None, Any]:
         loop = self._loop
@@ -70,40 +81,84 @@ class Dispatcher:
             if current is not None:
                 _enter_task(loop, current)
 
+    def _reusable(self, parked: "_Parked") -> bool:
+        return not self._closed and len(self._idle) < MAX_IDLE and parked.clean(self._context)
+
     def release(self, parked: "_Parked") -> None:
         """A task finished what it had taken over."""
-        if parked.clean(self._context):
+        if self._reusable(parked):
             parked.park()
             self._idle.append(parked)
 
-    async def close(self) -> None:
-        """End the parked tasks, and cancel the handlers that still wait."""
-        tasks = [parked.task for parked in self._parked]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._idle.clear()
+    def create_task(self, job: Job, context: contextvars.Context) -> asyncio.Task[None]:
+        """Make a task that ends with the dispatcher."""
+        task = self._loop.create_task(job, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self, grace: float = 0.0) -> None:
+        """End the parked tasks; handlers that still wait have ``grace`` seconds, then they are cancelled.
+
+        A handler may call it: it does not wait for itself.
+        """
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for parked in idle:
+            parked.task.cancel()
+        deadline = self._loop.time() + grace
+        while tasks := self._others():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait(tasks, timeout=left)
+        while tasks := self._others():  # a handler that ends may let the next one of its socket begin
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _others(self) -> set[asyncio.Task[None]]:
+        return {task for task in self._tasks if task is not asyncio.current_task()}
 
 
 class _Parked:
     """A task that waits for a coroutine to carry on."""
 
-    __slots__ = ("_dispatcher", "_handover", "_loop", "context", "task")
+    __slots__ = ("_begun", "_dispatcher", "_handover", "_loop", "context", "task")
 
     def __init__(self, dispatcher: Dispatcher, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self._dispatcher = dispatcher
         self._loop = loop
         self.context = context
         self.park()
-        self.task = loop.create_task(self._carry_on(), context=context)
-        dispatcher._parked.add(self)
-        self.task.add_done_callback(lambda _: dispatcher._parked.discard(self))
+        self._begun = False
+        self.task = dispatcher.create_task(self._carry_on(), context)
+        self.task.add_done_callback(self._ended)
 
     def park(self) -> None:
         self._handover: asyncio.Future[tuple[Job, Any, Finished]] = self._loop.create_future()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it can take over a coroutine."""
+        return not self._handover.done() and not self.task.cancelling()
+
     def take_over(self, job: Job, waits_for: Any, finished: Finished) -> None:
-        self._handover.set_result((job, waits_for, finished))
+        """Carry ``job`` on from its first step, which returned the future ``waits_for``."""
+        if self.waiting:
+            self._handover.set_result((job, waits_for, finished))
+            return
+        # The first step cancelled its own task, which is no use any more.
+        self._cancel_elsewhere(job, waits_for, finished)
+
+    def _cancel_elsewhere(self, job: Job, waits_for: Any, finished: Finished) -> None:
+        rest = _Rest(job, waits_for, asyncio.CancelledError())
+        self._dispatcher.create_task(_run(rest, finished), self.context)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        if not self._begun and self._handover.done() and not self._handover.cancelled():
+            # A task that is cancelled before it has begun never does; its coroutine is to know of it all the same.
+            self._cancel_elsewhere(*self._handover.result())
 
     def clean(self, original: contextvars.Context) -> bool:
         """Whether the next handler can use this task: it is not cancelled, and no context variable was left set."""
@@ -113,6 +168,7 @@ class _Parked:
         return len(context) == len(original) and all(context.get(key) is value for key, value in original.items())
 
     async def _carry_on(self) -> None:
+        self._begun = True
         while True:
             handover = self._handover
             cancelled: BaseException | None = None
@@ -123,18 +179,20 @@ class _Parked:
                     return
                 cancelled = error  # the handler was cancelled between its first step and now
             job, waits_for, finished = handover.result()
-            finished(await self._outcome(_Rest(job, waits_for, cancelled)))
+            await _run(_Rest(job, waits_for, cancelled), finished)
             self._dispatcher.release(self)
             if self._handover is handover:
                 return
 
-    async def _outcome(self, rest: "_Rest") -> Outcome:
-        try:
-            return Outcome(await rest)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            return Outcome(error=error)
+
+async def _run(rest: "_Rest", finished: Finished) -> None:
+    try:
+        outcome = Outcome(await rest)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        outcome = Outcome(error=error)
+    finished(outcome)
 
 
 class _Rest:
@@ -149,6 +207,8 @@ class _Rest:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         job, waits_for, error = self._job, self._waits_for, self._cancelled
+        if error is not None and waits_for is not None and waits_for.cancel():
+            error = None  # as Task.cancel does: whoever is waited for is cancelled, and tells the coroutine
         try:
             while True:
                 if error is None:

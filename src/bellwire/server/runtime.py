@@ -45,7 +45,7 @@ class Runtime:
         """The carrier of sockets that are gone."""
 
     async def close(self) -> None:
-        """End all sessions, then the handlers that still wait."""
+        """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.engine.close()
-        await self.dispatcher.close()
+        await self.dispatcher.close(self.config.shutdown_grace)
         self.heartbeat.close()
