@@ -1,6 +1,6 @@
 """``bellwire routes``: what an application listens to and sends."""
 
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import click
 import msgspec
@@ -9,6 +9,9 @@ from bellwire.cli.loading import load_server
 from bellwire.core.events import Event, PlainText
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
+
+_PLAIN: Final = get_args(PlainText)[1]
+"""What marks a str as PlainText, whatever other constraints there are."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -62,11 +65,9 @@ def _route(event: Event[Any, *tuple[Any, ...]]) -> Route:
 
 def type_name(type_: Any) -> str:
     """A type as people write it: ``list[Draft]``, ``str | None``; constraints are left out."""
-    if type_ == PlainText:
-        return "PlainText"
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
-        return type_name(arguments[0])
+        return "PlainText" if _PLAIN in arguments else type_name(arguments[0])
     if isinstance(type_, type) and origin is None:
         return "None" if type_ is type(None) else type_.__qualname__
     if not arguments:
@@ -105,4 +106,6 @@ def _print(routes: list[Routes]) -> None:
         if not rows:
             table.add_row(Text(namespace.namespace), Text("no events", style="dim"))
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console.width = 1000  # a program that reads the lines wants them whole
+    console.print(table)

@@ -82,7 +82,7 @@ def serve(
             bound.close()
     if runner.refusal is not None:
         raise refused(host, port, runner.refusal)
-    if application.details is not None:
+    if application.details is not None and not runner.given_up:
         raise StartError(application.details)
     if runner.force_exit:
         raise click.exceptions.Exit(FORCED)
@@ -140,6 +140,9 @@ class _Runner(uvicorn.Server):
             )
         )
         self.refusal: OSError | None = None
+        """Why the address could not be listened on after all: somebody was quicker."""
+        self.given_up = False
+        """Whether a signal came before it had started."""
         self._server = application.server
         self._ready = ready
         self._starting: asyncio.Task[Any] | None = None
@@ -158,10 +161,11 @@ class _Runner(uvicorn.Server):
         except asyncio.CancelledError:
             if not self.should_exit:
                 raise
+            self.given_up = True
         finally:
             self._starting = None
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         if self.started:
+            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,0 +1,60 @@
+"""Taking an address, or saying why not and what to do."""
+
+import errno
+import socket
+
+import pytest
+
+from bellwire.cli.binding import BindError, bind, refused, url_of
+
+
+def test_port_0_takes_a_free_port_which_the_address_shows() -> None:
+    (bound,) = bind("127.0.0.1", 0)
+    with bound:
+        port = bound.getsockname()[1]
+        assert port != 0
+        assert url_of("127.0.0.1", bound) == f"http://127.0.0.1:{port}"
+        assert url_of("::1", bound) == f"http://[::1]:{port}"
+
+
+def test_nobody_can_connect_before_it_listens() -> None:
+    (bound,) = bind("127.0.0.1", 0)
+    with bound, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(bound.getsockname(), 5)
+
+
+def test_all_addresses_of_a_host_get_the_same_port() -> None:
+    sockets = bind("localhost", 0)
+    try:
+        assert len({bound.getsockname()[1] for bound in sockets}) == 1
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def test_a_port_in_use_is_named_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(BindError) as raised:
+            bind("127.0.0.1", port)
+    assert raised.value.exit_code == 1
+    assert raised.value.message == (
+        f"port {port} of 127.0.0.1 is in use: stop the program that has it, or choose another one with --port "
+        "(0 takes a free one)"
+    )
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "a" * 300])
+def test_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
+    with pytest.raises(BindError, match=r"is no address of this machine.*choose another one with --host"):
+        bind(host, 0)
+
+
+def test_a_reserved_port_is_told_apart() -> None:
+    error = refused("127.0.0.1", 80, PermissionError(errno.EACCES, "Permission denied"))
+    assert error.message == "port 80 is reserved for privileged programs: choose one from 1024 on with --port"
+
+
+def test_any_other_refusal_keeps_the_systems_words() -> None:
+    error = refused("127.0.0.1", 80, OSError(errno.EMFILE, "Too many open files"))
+    assert error.message == "port 80 of 127.0.0.1 cannot be listened on: Too many open files"

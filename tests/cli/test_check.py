@@ -1,0 +1,89 @@
+"""``bellwire check``: what run would say, without running."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bellwire.cli import main
+from tests.cli.process import write_application
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    write_application(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def check(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["check", *arguments])
+
+
+def test_an_application_with_the_defaults_is_ok() -> None:
+    result = check("app:server")
+    assert (result.exit_code, result.output) == (0, "app:server: ok\n")
+
+
+def test_other_settings_are_shown_with_their_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "bellwire.toml").write_text("transports = ['websocket']\n")
+    monkeypatch.setenv("BELLWIRE_MAX_ROOM_NAME", "64")
+    result = check("app:server", "--config", "bellwire.toml", "--ping-interval", "20")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        'transports = ["websocket"] from bellwire.toml (default: ["polling","websocket"])',
+        "ping_interval = 20.0 from --ping-interval (default: 25.0)",
+        "max_room_name = 64 from BELLWIRE_MAX_ROOM_NAME (default: 255)",
+        "app:server: ok",
+    ]
+
+
+def test_json_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BELLWIRE_MAX_ROOM_NAME", "64")
+    result = check("app:server", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {
+        "ok": True,
+        "errors": [],
+        "warnings": [],
+        "settings": {"max_room_name": {"value": 64, "default": 255, "source": "BELLWIRE_MAX_ROOM_NAME"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("app:server", "--max-attachments", "11"), "max_attachments = '11' (from --max-attachments): "),
+        (("app:server", "--config", "absent.toml"), "absent.toml cannot be read: "),
+        (("app:other",), "the module 'app' has no 'other': did you mean app:server?"),
+    ],
+)
+def test_what_cannot_run_exits_with_1_and_the_error(arguments: tuple[str, ...], message: str) -> None:
+    result = check(*arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {message}")
+    result = check(*arguments, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.output)
+    assert report["ok"] is False
+    assert report["errors"][0].startswith(message)
+
+
+def test_what_is_hardly_meant_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "empty.py").write_text("from bellwire import Server\nserver = Server()\n")
+    monkeypatch.setenv("BELLWIRE_PING_INTERVALL", "secret")
+    result = check("empty:server")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "warning: BELLWIRE_PING_INTERVALL is no setting: BELLWIRE_PING_INTERVAL is one",
+        'warning: no namespace is registered, so no client can connect: write root = server.namespace("/")',
+    ]
+    assert "secret" not in result.output
+    assert len(json.loads(check("empty:server", "--json").stdout)["warnings"]) == 2
