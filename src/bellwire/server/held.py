@@ -28,13 +28,20 @@ class Held(Carrier):
         """Send on what was kept."""
         for message in self._messages:
             carrier.send(message)
+        self._messages.clear()
+
+    def drop(self, reason: str) -> None:
+        """The client is not connected after all: what was kept is dropped, and counted."""
+        if self._messages:
+            self._engine.counters.dropped("event", reason=reason, policy="at_most_once", n=len(self._messages))
+            self._messages.clear()
 
     @override
     def send(self, message: Message) -> None:
         self._messages.append(message)
         self._buffered += message.size
         if self._buffered > self._engine.config.send_buffer_bytes:
-            self._messages.clear()
+            self.drop("slow_consumer")
             self._engine.overflow(self._session)
 
     @override

@@ -24,11 +24,12 @@ Key: TypeAlias = "str | User"
 class Hub:
     """One live namespace: ``/chat``, or ``/org/7`` of the pattern ``/org/{org}``."""
 
-    __slots__ = ("_fanout", "_groups", "_next_ack", "name", "sockets")
+    __slots__ = ("_everyone", "_fanout", "_groups", "_next_ack", "name", "sockets")
 
     def __init__(self, name: str, fanout: "Fanout") -> None:
         self.name = name
         self.sockets: dict[str, Socket] = {}
+        self._everyone = self.sockets.values()  # the same object each time: fan-out joins messages to one audience
         self._fanout = fanout
         self._groups: dict[Key, set[Socket]] = {}
         self._next_ack = 0
@@ -76,15 +77,15 @@ class Hub:
     def members(self, key: Key) -> "Collection[Socket]":
         """The sockets in a room, of a user, or with an id (a socket's id is a room that holds just it)."""
         group = self._groups.get(key)
-        if group is not None:
-            return group
         socket = self.sockets.get(key) if isinstance(key, str) else None
-        return () if socket is None else (socket,)
+        if group is None:
+            return () if socket is None else (socket,)
+        return group if socket is None else group | {socket}  # others may join a room of that name
 
     def select(self, keys: frozenset[Key], excluded: frozenset[Key]) -> "Collection[Socket]":
         """The sockets in any of ``keys`` (all, if there are none) and in none of ``excluded``; each of them once."""
         if not keys:
-            found: Collection[Socket] = self.sockets.values()
+            found: Collection[Socket] = self._everyone
         elif len(keys) == 1:
             (key,) = keys
             found = self.members(key)
