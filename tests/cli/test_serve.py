@@ -164,6 +164,18 @@ def test_a_failed_start_is_told_once_by_the_applications_own_lines(tmp_path: Pat
     ]
 
 
+def test_a_failed_end_is_told_once_by_the_applications_own_lines(tmp_path: Path) -> None:
+    write_application(tmp_path, FAILING.replace("    connect_to_the_database()\n    yield", "    yield\n    1 / 0"))
+    with bellwire(*RUN, cwd=tmp_path) as process:
+        process.port()
+        process.signal(signal.SIGTERM)
+        code, errors = process.end()
+    assert code == 3
+    assert errors.count("ZeroDivisionError") == 1
+    assert errors.count('  File "') == 1
+    assert errors.endswith("Error: the application failed at its end, see above\n")
+
+
 FAILING_BESIDE = """
 from bellwire import Server
 

@@ -44,7 +44,7 @@ def test_a_fault_inside_bellwire_keeps_its_lines() -> None:
 
 
 def test_lines_that_only_lead_to_the_application_are_left_out() -> None:
-    @contextmanager
+    @contextmanager  # its lines belong to a library, as a web framework's would
     def lifespan() -> Iterator[None]:
         raise LookupError("no database")
         yield

@@ -133,9 +133,9 @@ def _server(module: ModuleType, found: object, attribute: str) -> Server:
         raise LoadError(f"{what} a class: name an object, made with server = Server()")
     if _is_application(found):
         raise LoadError(
-            f"{what} another ASGI application ({type(found).__name__}), which cannot be served natively: "
-            f"{_suggestion(module)}. To have both on one port join them, server = Server(http=application), and "
-            f"run the server; or serve the application as it is, uvicorn {module.__name__}:{attribute}"
+            f"{what} another ASGI application ({type(found).__name__}), which cannot be served natively; "
+            "to have it on the same port, join it to a server with server = Server(http=application) and run that "
+            f"({_suggestion(module)}); or serve it as it is with uvicorn {module.__name__}:{attribute}"
         )
     if callable(found):
         raise LoadError(f"{what} a function: call it in the module, server = {attribute}(), and name the result")

@@ -36,13 +36,13 @@ FORCED: Final = 130
 """The exit code of a program that SIGINT ended: 128 and the signal's number, as shells have it."""
 
 
-class StartError(click.ClickException):
-    """The application's lifespan failed; the traceback is the application's own."""
+class LifespanError(click.ClickException):
+    """The application failed to start, or to end; ``details`` has the lines of its traceback that are its own."""
 
     exit_code = 3
 
-    def __init__(self, details: str) -> None:
-        super().__init__("the application failed to start, see above")
+    def __init__(self, details: str, *, started: bool) -> None:
+        super().__init__(f"the application failed {'at its end' if started else 'to start'}, see above")
         self.details = details
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -65,7 +65,7 @@ def serve(
     Raises:
         SettingsError: a setting is wrong.
         BindError: the address cannot be had.
-        StartError: the application's lifespan failed.
+        LifespanError: the application failed to start, or to end.
         click.exceptions.Exit: a second SIGINT cut the shutdown short.
 
     """
@@ -83,16 +83,17 @@ def serve(
     if runner.refusal is not None:
         raise refused(host, port, runner.refusal)
     if application.details is not None and not runner.given_up:
-        raise StartError(application.details)
+        raise LifespanError(application.details, started=application.started)
     if runner.force_exit:
         raise click.exceptions.Exit(FORCED)
 
 
 class _Application:
-    """The server as uvicorn calls it; what went wrong in its start is kept, to be told once and by us."""
+    """The server as uvicorn calls it; what goes wrong in its lifespan is kept, to be told once and by us."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.started = False
         self.details: str | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -101,21 +102,20 @@ class _Application:
         return self.server(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
         async def send_on(message: ASGIMessage) -> None:
-            nonlocal started
             if message["type"] == "lifespan.startup.complete":
-                started = True
-            elif message["type"] == "lifespan.startup.failed":
+                self.started = True
+            elif message["type"].endswith(".failed"):
                 self.details = message.get("message", "")
+                message = {"type": message["type"]}
             await send(message)
 
         try:
             await self.server(scope, receive, send_on)
         except Exception as error:
-            if not started:
-                self.details = format_user_traceback(error)
+            if self.started and self.details is None:
+                await send_on({"type": "lifespan.shutdown.failed"})  # uvicorn would log the traceback itself
+            self.details = format_user_traceback(error)
             raise
 
 

@@ -1,7 +1,7 @@
 """Tracebacks that show an application's own lines, and not those of the machinery that called them."""
 
-import contextlib
 import importlib
+import sysconfig
 import traceback
 from pathlib import Path
 from traceback import FrameSummary
@@ -10,8 +10,8 @@ from typing import Final
 from bellwire.core.errors import BellwireError
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
-_CALLERS: Final = (str(Path(__file__).parent), str(Path(str(importlib.__file__)).parent), "<frozen importlib")
-_LIBRARY: Final = (_PACKAGE, str(contextlib.__file__))
+_CALLERS: Final = (str(Path(__file__).parent), str(Path(str(importlib.__file__)).parent), "<frozen ")
+_LIBRARIES: Final = (_PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<frozen ")
 _APPLICATION: Final = str(Path(_PACKAGE, "demo"))
 _ON_PURPOSE: Final = (BellwireError, TypeError, ValueError)
 """What Bellwire raises at a wrong call: the message names the fix, and the line to change is the caller's."""
@@ -40,12 +40,14 @@ def _trim(summary: traceback.TracebackException, error: BaseException) -> None:
 
 def _of_application(stack: list[FrameSummary], error: BaseException) -> list[FrameSummary]:
     frames = [frame for frame in stack if not frame.filename.startswith(_CALLERS)]
-    theirs = [position for position, frame in enumerate(frames) if not _is_library(frame)]
+    theirs = [position for position, frame in enumerate(frames) if not _is_in(_LIBRARIES, frame)]
     if not theirs:
         return frames
-    end = theirs[-1] + 1 if isinstance(error, _ON_PURPOSE) else len(frames)
+    end = len(frames)
+    while isinstance(error, _ON_PURPOSE) and _is_in((_PACKAGE,), frames[end - 1]):
+        end -= 1
     return frames[theirs[0] : end]
 
 
-def _is_library(frame: FrameSummary) -> bool:
-    return frame.filename.startswith(_LIBRARY) and not frame.filename.startswith(_APPLICATION)
+def _is_in(folders: tuple[str, ...], frame: FrameSummary) -> bool:
+    return frame.filename.startswith(folders) and not frame.filename.startswith(_APPLICATION)
