@@ -1,7 +1,7 @@
 """The command ``bellwire``: one file per subcommand.
 
-Exit codes: 0 done, 1 it cannot be done, 2 the command line or a setting is wrong, 3 the application failed to start or at
-its end, 130 a second Ctrl+C cut the shutdown short.
+Exit codes: 0 done, 1 it cannot be done, 2 the command line or a setting is wrong, 3 the application failed to start or
+at its end, 130 a second Ctrl+C cut the shutdown short.
 """
 
 import click
