@@ -4,6 +4,7 @@ A call ends when every asked socket has answered, has gone, or has run out of ti
 """
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -49,11 +50,14 @@ class Acknowledgement(ABC):
 
 
 class Call(Acknowledgement, Generic[R]):
-    """Waits for all of ``asked`` at most ``timeout`` seconds."""
+    """Waits for all of ``asked`` at most ``timeout`` seconds; raises :class:`ValueError` if that is no such number."""
 
-    __slots__ = ("_done", "_errors", "_open", "_reader", "_values")
+    __slots__ = ("_done", "_errors", "_open", "_reader", "_timeout", "_values")
 
-    def __init__(self, reader: ReplyReader[R], asked: "Collection[Socket]") -> None:
+    def __init__(self, reader: ReplyReader[R], asked: "Collection[Socket]", timeout: float) -> None:
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout is {timeout!r}: give a finite number of seconds from 0 on")
+        self._timeout = timeout
         self._reader = reader
         self._open = {socket.id for socket in asked}
         self._values: dict[str, R] = {}
@@ -90,22 +94,22 @@ class Call(Acknowledgement, Generic[R]):
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    async def wait(self, wheel: Wheel, timeout: float) -> Replies[R]:  # noqa: ASYNC109 - the wheel keeps the time
+    async def wait(self, wheel: Wheel) -> Replies[R]:
         """All replies that came in time."""
         if self._open:
             self._done = asyncio.get_running_loop().create_future()
-            timer = wheel.after(timeout, self._wake)
+            timer = wheel.after(self._timeout, self._wake)
             try:
                 await self._done
             finally:
                 timer.cancel()
         return Replies(self._values, self._errors, frozenset(self._open))
 
-    async def wait_for_one(self, wheel: Wheel, timeout: float) -> R:  # noqa: ASYNC109
+    async def wait_for_one(self, wheel: Wheel) -> R:
         """The only socket's reply. Raises what stands in its place: refused, disconnected, out of time."""
-        replies = await self.wait(wheel, timeout)
+        replies = await self.wait(wheel)
         for error in replies.errors.values():
             raise error
         for value in replies.values.values():
             return value
-        raise CallTimeout(f"no acknowledgement within {timeout:g} s")
+        raise CallTimeout(f"no acknowledgement within {self._timeout:g} s")

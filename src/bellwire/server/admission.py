@@ -26,7 +26,7 @@ async def admit(socket: Socket, namespace: "Namespace", authenticate: Authentica
     if authenticate is not None:
         socket.identify(await authenticate(socket.request, socket.auth))
     if socket.phase is Phase.DISCONNECTED:
-        raise ConnectRefused("the client left")
+        return
     socket.enter()
     await _pass(socket, namespace, 0)
 
@@ -34,6 +34,9 @@ async def admit(socket: Socket, namespace: "Namespace", authenticate: Authentica
 async def _pass(socket: Socket, namespace: "Namespace", position: int) -> None:
     """Middleware from ``position`` on, each around the rest; the handlers of ``on_connect`` innermost."""
     if position == len(namespace.middleware):
+        if socket.phase is Phase.DISCONNECTED:
+            return
+        socket.phase = Phase.ENTERING
         for handler in namespace.connect_handlers:
             await handler(socket)
         return

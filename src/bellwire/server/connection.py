@@ -2,11 +2,14 @@
 
 Socket.IO protocol v5. What a packet means depends on the socket of its namespace::
 
-    packet            no socket              CONNECTING            CONNECTED
+    packet            no socket              CONNECTING, ENTERING  CONNECTED
     CONNECT           admit the client       end the connection    end the connection
     EVENT, ACK        end the connection     end the connection    to the socket
     DISCONNECT        end the connection     the socket leaves     the socket leaves
     CONNECT_ERROR     end the connection     end the connection    end the connection
+
+Where the server itself took the client out of the namespace, packets that were on their way are dropped and counted:
+a client cannot know better, and its other namespaces are not to suffer for it.
 
 A connection whose client joins no namespace within ``connect_timeout`` is ended as well.
 """
@@ -33,6 +36,7 @@ from bellwire.protocol.socketio import (
     check_connect_payload,
     encode_connect,
     encode_connect_error,
+    encode_disconnect,
     parse_packet,
 )
 from bellwire.server.admission import admit
@@ -51,10 +55,17 @@ MAX_NAMESPACES = 128
 """Namespaces that one connection can be in; a pattern would otherwise let a client have as many as it likes."""
 
 
+_INTERNAL = ConnectRefused("internal error", {"code": "internal"})
+
+
+class _TooLate(Exception):  # noqa: N818 - no error: it was on its way when the server disconnected the client
+    """A packet for a namespace that the server took the client out of."""
+
+
 class Connection(Receiver):
     """Takes a session's messages apart and brings each to its socket."""
 
-    __slots__ = ("_assembly", "_server", "_sockets", "_timer", "runtime", "session", "vouched")
+    __slots__ = ("_assembly", "_delayed", "_expelled", "_server", "_sockets", "_timer", "runtime", "session", "vouched")
 
     def __init__(self, server: "Server", runtime: "Runtime", session: Session) -> None:
         self.runtime = runtime
@@ -64,6 +75,8 @@ class Connection(Receiver):
         self._server = server
         self._sockets: dict[str, Socket] = {}
         self._assembly: Assembly | None = None
+        self._delayed = 0
+        self._expelled: set[str] | None = None
         self._timer: Timer | None = runtime.wheel.after(runtime.config.connect_timeout, self._nobody_came)
 
     # --- as the session's receiver
@@ -79,6 +92,8 @@ class Connection(Receiver):
                     self._other(packet)
             else:
                 self._attach(message)
+        except _TooLate:
+            self.runtime.counters.dropped("packet", reason="disconnected", policy="at_most_once")
         except PacketError:
             self.fail()
 
@@ -120,7 +135,8 @@ class Connection(Receiver):
         elif kind == DISCONNECT:
             self.remove(self._socket(packet), "client namespace disconnect")
         elif kind in (BINARY_EVENT, BINARY_ACK):
-            self._connected(packet)
+            if not self._late(packet):
+                self._connected(packet)
             self._assembly = Assembly(packet, max_bytes=self.runtime.config.max_message_bytes)
         elif kind == CONNECT_ERROR:
             raise PacketError("a client refuses no namespaces")
@@ -137,8 +153,14 @@ class Connection(Receiver):
     def _socket(self, packet: Packet) -> Socket:
         socket = self._sockets.get(packet.namespace)
         if socket is None:
+            if self._late(packet):
+                raise _TooLate
             raise PacketError("a packet for a namespace that was not joined")
         return socket
+
+    def _late(self, packet: Packet) -> bool:
+        """Whether the server took the client out of the packet's namespace."""
+        return self._expelled is not None and packet.namespace in self._expelled
 
     def _connected(self, packet: Packet) -> Socket:
         socket = self._socket(packet)
@@ -158,6 +180,8 @@ class Connection(Receiver):
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
             self._send(encode_connect_error(name, "Invalid namespace"))
             return
+        if self._expelled is not None:
+            self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
         socket = Socket(self, namespace, namespace.hub(name), carrier=held, auth=auth, params=params)
@@ -165,7 +189,7 @@ class Connection(Receiver):
         socket.hold()
 
         def finished(outcome: Outcome) -> None:
-            self._admitted(socket, held, outcome)
+            self._admitted(socket, outcome)
 
         outcome = self.runtime.dispatcher.start(self._admission(socket, namespace), finished)
         if outcome is not None:
@@ -177,28 +201,37 @@ class Connection(Receiver):
         socket.identify(self.vouched)
         return admit(socket, namespace, None)
 
-    def _admitted(self, socket: Socket, held: Held, outcome: Outcome) -> None:
+    def _admitted(self, socket: Socket, outcome: Outcome) -> None:
         if outcome.error is not None:
             self._turn_away(socket, outcome.error)
-        elif socket.phase is Phase.DISCONNECTED:
-            socket.bid_farewell("transport close")
-        else:
-            self._somebody_came()
-            self._send(encode_connect(socket.namespace, {"sid": socket.id}))
-            self.runtime.fanout.settle()
-            held.release(self.session.carrier)
-            socket.carrier = self.session.carrier
-            socket.phase = Phase.CONNECTED
+        elif socket.phase is Phase.ENTERING:
+            self._welcome(socket)
         socket.go_on()
+
+    def _welcome(self, socket: Socket) -> None:
+        self._somebody_came()
+        self._send(encode_connect(socket.namespace, {"sid": socket.id}))
+        held, socket.carrier = socket.carrier, self.session.carrier
+        if isinstance(held, Held):
+            held.release(socket.carrier)
+        socket.phase = Phase.CONNECTED
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
             self._server.log_failure("connecting", socket, error)
-            error = ConnectRefused("internal error", {"code": "internal"})
+            error = _INTERNAL
+        socket.miss_farewell()
+        if socket.phase is not Phase.DISCONNECTED:
+            self._refuse(socket, error)
+
+    def _refuse(self, socket: Socket, error: ConnectRefused) -> None:
         self.runtime.counters.add("connects_refused_total", reason="refused")
-        if socket.phase is Phase.DISCONNECTED:
-            return
-        self._send(encode_connect_error(socket.namespace, error.message, error.data))
+        try:
+            message = encode_connect_error(socket.namespace, error.message, error.data)
+        except Exception as fault:  # the application gave it data that is no JSON
+            self._server.log_failure("refusing", socket, fault)
+            message = encode_connect_error(socket.namespace, _INTERNAL.message, _INTERNAL.data)
+        self._send(message)
         self._forget(socket, "refused")
 
     def _nobody_came(self) -> None:
@@ -215,13 +248,41 @@ class Connection(Receiver):
 
     def remove(self, socket: Socket, reason: str) -> None:
         """``socket`` leaves its namespace."""
-        welcomed = socket.phase is Phase.CONNECTED
+        bids = socket.phase is not Phase.CONNECTING
         self._forget(socket, reason)
-        if welcomed:
+        if bids:
             socket.bid_farewell(reason)
+
+    def expel(self, socket: Socket) -> None:
+        """The server takes ``socket`` out of its namespace, and says so. One that has left is left alone."""
+        if socket.phase is Phase.DISCONNECTED:
+            return
+        if socket.phase is Phase.CONNECTING:
+            self._refuse(socket, ConnectRefused("disconnected"))
+            return
+        if socket.phase is Phase.ENTERING:
+            self._welcome(socket)
+        self._send(encode_disconnect(socket.namespace))
+        self._remember(socket.namespace)
+        self.remove(socket, "server namespace disconnect")
+
+    def _remember(self, name: str) -> None:
+        if self._expelled is None:
+            self._expelled = set()
+        elif len(self._expelled) >= MAX_NAMESPACES:
+            self._expelled.pop()
+        self._expelled.add(name)
+
+    def close(self) -> None:
+        """Take the client out of all its namespaces, so that it does not come back, and end the connection."""
+        for socket in list(self._sockets.values()):
+            self.expel(socket)
+        self.session.close("forced server close")
 
     def _forget(self, socket: Socket, reason: str) -> None:
         self._sockets.pop(socket.namespace, None)
+        if isinstance(socket.carrier, Held):
+            socket.carrier.drop(reason="disconnected")
         socket.depart(self.runtime.nowhere, reason)
 
     def fail(self) -> None:
@@ -229,9 +290,20 @@ class Connection(Receiver):
         self.runtime.counters.add("sessions_closed_total", reason="parse_error")
         self.session.close("parse error")
 
-    def pause(self, paused: bool) -> None:
-        """Stop reading from the client until its events have been handled, or go on."""
-        self.session.pause(paused)
+    def delay(self, n: int) -> None:
+        """``n`` events more, or less, wait for their turn; sockets that left and are not done yet count as well.
+
+        From ``Config.inbound_queue_events`` on nothing is read from the client, until half of them have been handled.
+        """
+        self._delayed += n
+        limit = self.runtime.config.inbound_queue_events
+        session = self.session
+        if session.paused:
+            if self._delayed <= limit // 2 and not session.closed:
+                session.alive = True  # nobody listened to it: the next check of its heartbeat would find it silent
+                session.pause(False)
+        elif self._delayed >= limit and not session.closed:
+            session.pause(True)
 
     def _send(self, message: Outgoing) -> None:
         self.runtime.fanout.settle()

@@ -66,11 +66,15 @@ class Heartbeat:
             self._handle = None
             return
         self._now = (self._now + 1) % BEATS
-        self._next += self._beat
+        # The beats that a pause of the whole process lost are left out: clients need their time to answer a ping.
+        now = self._loop.time()
+        self._next = (self._next if now < self._next + self._beat else now) + self._beat
         self._handle = self._loop.call_at(self._next, self._turn)
         for session in tuple(self._buckets[(self._now - self._check_after) % BEATS]):
             self._check(session)
         for session in self._buckets[self._now]:
+            if session.alive:
+                session.missed = 0  # it was late, and is there: the next miss would not follow on the last
             session.ping()
 
     def _check(self, session: Session) -> None:

@@ -27,6 +27,9 @@ ConnectHandler: TypeAlias = Callable[[Socket], Awaitable[None]]
 DisconnectHandler: TypeAlias = Callable[[Socket, str], Awaitable[None]]
 Authorizer: TypeAlias = Callable[[Socket, str], Awaitable[bool]]
 
+MAX_NAME_LENGTH = 255
+"""Characters of a namespace's name; the server keeps the names that clients are in, and compares them to patterns."""
+
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 
@@ -48,6 +51,7 @@ class Namespace(Target):
     __slots__ = (
         "_handlers",
         "_hubs",
+        "_owner",
         "_pattern",
         "_runtime",
         "any_handlers",
@@ -60,8 +64,11 @@ class Namespace(Target):
     )
 
     def __init__(self, name: str, *, emits: tuple[Event[Any, *tuple[Any, ...]], ...] = ()) -> None:
-        if not name.startswith("/") or "," in name or "?" in name:
-            raise ValueError(f"{name!r} is no namespace: it begins with '/' and has no ',' or '?', like '/chat'")
+        if not name.startswith("/") or "," in name or "?" in name or len(name) > MAX_NAME_LENGTH:
+            raise ValueError(
+                f"{name!r} is no namespace: it begins with '/', has no ',' or '?' and at most {MAX_NAME_LENGTH} "
+                "characters, like '/chat'"
+            )
         for event in emits:
             require_event(event, "namespace(emits=...)")
         self.name = name
@@ -76,6 +83,7 @@ class Namespace(Target):
         self._hubs: dict[str, Hub] = {}
         self._pattern = _compile(name)
         self._runtime: Runtime | None = None
+        self._owner = self  # or the namespace of a server that this one was included in
         super().__init__(self, name)
 
     def __repr__(self) -> str:
@@ -99,13 +107,17 @@ class Namespace(Target):
         require_event(event, "on")
 
         def register(handler: Callable[[Socket, *Ts], Awaitable[R]]) -> Callable[[Socket, *Ts], Awaitable[R]]:
-            if event.name in self._handlers:
-                raise ValueError(f"{event.name!r} has a handler in {self.name!r} already: one event, one handler")
             _check_handler(handler, 1 + len(event.payload_types), f"on({event.name!r})")
-            self._handlers[event.name] = Registration(event, handler, PayloadReader(event))  # type: ignore[arg-type]
+            self._owner._register(Registration(event, handler, PayloadReader(event)))  # type: ignore[arg-type]
             return handler
 
         return register
+
+    def _register(self, registration: Registration) -> None:
+        name = registration.event.name
+        if name in self._handlers:
+            raise ValueError(f"{name!r} has a handler in {self.name!r} already: one event, one handler")
+        self._handlers[name] = registration
 
     def on_connect(self, handler: ConnectHandler) -> ConnectHandler:
         """Call ``async (socket)`` for each client before it is told that it is connected.
@@ -113,7 +125,7 @@ class Namespace(Target):
         What it emits leaves right after that reply. It may raise :class:`ConnectRefused`.
         """
         _check_handler(handler, 1, "on_connect")
-        self.connect_handlers.append(handler)
+        self._owner.connect_handlers.append(handler)
         return handler
 
     def on_disconnect(self, handler: DisconnectHandler) -> DisconnectHandler:
@@ -124,7 +136,7 @@ class Namespace(Target):
         disconnect``; and ``slow consumer`` for one that did not read.
         """
         _check_handler(handler, 2, "on_disconnect")
-        self.disconnect_handlers.append(handler)
+        self._owner.disconnect_handlers.append(handler)
         return handler
 
     def on_any(self, handler: H) -> H:
@@ -133,38 +145,57 @@ class Namespace(Target):
         An event that no handler declares comes with its payload as plain JSON values: nothing has checked it.
         """
         _check_coroutine(handler, "on_any")
-        self.any_handlers.append(handler)
+        self._owner.any_handlers.append(handler)
         return handler
 
     def use(self, middleware: Middleware) -> Middleware:
         """Add ``async (socket, next)`` around connecting; a client whose ``next`` is not awaited is refused."""
         _check_handler(middleware, 2, "use")
-        self.middleware.append(middleware)
+        self._owner.middleware.append(middleware)
         return middleware
 
     def authorize(self, authorizer: Authorizer) -> Authorizer:
-        """Ask ``async (socket, room) -> bool`` at every join."""
+        """Ask ``async (socket, room) -> bool`` at every join.
+
+        Raises:
+            ValueError: there is one already, which would be asked no longer.
+
+        """
         _check_handler(authorizer, 2, "authorize")
-        self.authorizer = authorizer
+        self._owner._authorize(authorizer)
         return authorizer
+
+    def _authorize(self, authorizer: Authorizer) -> None:
+        if self.authorizer is not None:
+            raise ValueError(f"{self.name!r} has an authorizer already: ask both rules in one")
+        self.authorizer = authorizer
 
     @property
     def events(self) -> tuple[Event[Any, *tuple[Any, ...]], ...]:
         """The events that have a handler."""
-        return tuple(registration.event for registration in self._handlers.values())
+        return tuple(registration.event for registration in self._owner._handlers.values())
 
     def extend(self, other: "Namespace") -> None:
-        """Take over what ``other``, of the same name, has registered: handlers may stand in several files."""
-        for name, registration in other._handlers.items():
-            if name in self._handlers:
-                raise ValueError(f"{name!r} has a handler in {self.name!r} already: one event, one handler")
-            self._handlers[name] = registration
-        self.emits = (*self.emits, *other.emits)
+        """Make ``other``, of the same name, a part of this one: handlers may stand in several files.
+
+        What is registered in ``other`` from now on is registered here, and it reaches the same sockets.
+
+        Raises:
+            ValueError: an event has a handler in both, or both have an authorizer.
+
+        """
+        twice = self._handlers.keys() & other._handlers.keys()
+        if twice:
+            raise ValueError(f"{sorted(twice)} have handlers in {self.name!r} already: one event, one handler")
+        if other.authorizer is not None:
+            self._authorize(other.authorizer)
+        self._handlers |= other._handlers
+        self.emits = (*self.emits, *(event for event in other.emits if event not in self.emits))
         self.middleware += other.middleware
         self.connect_handlers += other.connect_handlers
         self.disconnect_handlers += other.disconnect_handlers
         self.any_handlers += other.any_handlers
-        self.authorizer = other.authorizer or self.authorizer
+        other._owner = self
 
     # --- whom it means
 
@@ -175,12 +206,12 @@ class Namespace(Target):
             raise TypeError(f"{self.name!r} takes {sorted(wanted)}, not {sorted(params)}")
         name = _PARAMETER.sub(lambda match: params[match[1]], self.name)
         if self.match(name) is None:
-            raise ValueError(f"{name!r} is no namespace of {self.name!r}: a part has no '/' and no ','")
+            raise ValueError(f"{name!r} is no namespace of {self.name!r}: a part has no '/', no ',' and no braces")
         return Target(self, name)
 
     def match(self, name: str) -> Mapping[str, str] | None:
         """The parameters with which ``name`` is in this namespace; None if it is not."""
-        found = self._pattern.fullmatch(name)
+        found = self._pattern.fullmatch(name) if len(name) <= MAX_NAME_LENGTH else None
         return None if found is None else found.groupdict()
 
     # --- at run time
@@ -188,11 +219,12 @@ class Namespace(Target):
     @property
     def runtime(self) -> "Runtime":
         """What it runs on. Raises :class:`BellwireError` before its server has started."""
-        if self._runtime is None:
+        runtime = self._owner._runtime
+        if runtime is None:
             raise BellwireError(
                 f"the server of {self.name!r} is not running: it starts with its lifespan, or at its first request"
             )
-        return self._runtime
+        return runtime
 
     def bind(self, runtime: "Runtime | None") -> None:
         """The server started, or ended."""
@@ -207,9 +239,14 @@ class Namespace(Target):
         return hub
 
     def live(self, name: str) -> Hub | None:
-        """The live namespace of this name; None if nobody is in it. Raises as :attr:`runtime` does."""
+        """The live namespace of this name; None if nobody is in it.
+
+        Raises :class:`TypeError` for the name of a pattern, and as :attr:`runtime` does.
+        """
+        if "{" in name:
+            raise TypeError(f"{name!r} is a pattern: name one of its namespaces with at(), or use a socket's own")
         self.runtime  # noqa: B018 - it raises
-        return self._hubs.get(name)
+        return self._owner._hubs.get(name)
 
     async def disconnect_user(self, user: str) -> None:
         """End the connections of a user, in each of this pattern's namespaces."""
@@ -260,9 +297,13 @@ def _compile(name: str) -> re.Pattern[str]:
     """A pattern as a regular expression; a parameter is one part of the name, between slashes."""
     parts = _PARAMETER.split(name)
     literals, parameters = parts[::2], parts[1::2]
+    if any("{" in literal or "}" in literal for literal in literals):
+        raise ValueError(f"{name!r} has a parameter that is no name: write '/org/{{org}}'")
+    if len(set(parameters)) < len(parameters):
+        raise ValueError(f"{name!r} names a parameter twice")
     pattern = re.escape(literals[0])
     for parameter, literal in zip(parameters, literals[1:], strict=True):
-        pattern += f"(?P<{parameter}>[^/,]+){re.escape(literal)}"
+        pattern += f"(?P<{parameter}>[^/,{{}}]+){re.escape(literal)}"
     return re.compile(pattern)
 
 

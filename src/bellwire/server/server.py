@@ -71,7 +71,9 @@ class Server(Application):
         self._lifespan = lifespan
         self._runtime: Runtime | None = None
         self._exit: AsyncExitStack | None = None
-        self._starting = asyncio.Lock()
+        self._ready = False
+        self._changing: asyncio.Lock | None = None
+        self._changing_on: asyncio.AbstractEventLoop | None = None
 
     # --- what applications call
 
@@ -87,11 +89,16 @@ class Server(Application):
         return self._add(Namespace(name, emits=emits))
 
     def include(self, namespace: Namespace) -> None:
-        """Register a namespace that was made elsewhere; one of a name that is known adds its handlers to it."""
+        """Register a namespace that was made elsewhere; one of a name that is known becomes a part of that one.
+
+        Raises:
+            ValueError: an event has a handler in both, or both have an authorizer.
+
+        """
         known = self.namespaces.get(namespace.name)
         if known is None:
             self._add(namespace)
-        else:
+        elif known is not namespace:
             known.extend(namespace)
 
     def _add(self, namespace: Namespace) -> Namespace:
@@ -113,16 +120,24 @@ class Server(Application):
             await self.close()
 
     async def close(self) -> None:
-        """End all sessions and handlers. Clients come back by themselves, if there is somebody to come back to."""
-        runtime, self._runtime = self._runtime, None
-        if runtime is None:
-            return
-        await runtime.close()
-        for namespace in self.namespaces.values():
-            namespace.bind(None)
+        """End all sessions, and all handlers after ``Config.shutdown_grace``; leave the server's own lifespan.
+
+        Clients come back by themselves, if there is somebody to come back to.
+        """
+        async with self._lock():
+            await self._close()
+
+    async def _close(self) -> None:
+        runtime, self._runtime, self._ready = self._runtime, None, False
         exit_stack, self._exit = self._exit, None
-        if exit_stack is not None:
-            await exit_stack.aclose()
+        try:
+            if runtime is not None and not runtime.loop.is_closed():
+                await runtime.close()
+        finally:
+            for namespace in self.namespaces.values():
+                namespace.bind(None)
+            if exit_stack is not None:
+                await exit_stack.aclose()
 
     # --- starting
 
@@ -138,9 +153,28 @@ class Server(Application):
             ConfigError: a setting is wrong; it names the field, the value and what would be right.
 
         """
-        async with self._starting:
+        loop = asyncio.get_running_loop()
+        if self._ready and self._runtime is not None and self._runtime.loop is loop:
+            return
+        async with self._lock():
+            if self._runtime is not None and self._runtime.loop is not loop:
+                await self._abandon(self._runtime.loop)
             if self._runtime is None:
                 await self._start()
+
+    def _lock(self) -> asyncio.Lock:
+        """Whoever starts or closes the server holds it; a lock belongs to one event loop."""
+        loop = asyncio.get_running_loop()
+        if self._changing is None or self._changing_on is not loop:
+            self._changing, self._changing_on = asyncio.Lock(), loop
+        return self._changing
+
+    async def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop that the server was started on has ended without a word, as ``asyncio.run`` does to a test."""
+        if not loop.is_closed():
+            raise BellwireError("the server is running on another event loop: close it there, or make one for each")
+        self._exit = None  # what the lifespan opened belonged to that loop, and ended with it
+        await self._close()
 
     async def _start(self) -> None:
         self.config = Config.load(self._given, toml=self._toml, environ=os.environ, flags=self._flags)
@@ -152,8 +186,9 @@ class Server(Application):
             try:
                 await self._exit.enter_async_context(self._lifespan(self))
             except BaseException:
-                await self.close()
+                await self._close()
                 raise
+        self._ready = True
 
     @property
     def running(self) -> bool:
@@ -247,7 +282,8 @@ def relative_path(scope: Scope) -> str:
     """The path inside this application: a mount's prefix, ``root_path``, is not part of it."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root) else path
+    rest = path.removeprefix(root.rstrip("/"))
+    return rest if rest.startswith("/") else path  # some servers leave the prefix out of the path
 
 
 async def _not_found(send: Send) -> None:

@@ -12,7 +12,7 @@ from bellwire.core.events import Event
 from bellwire.guard.schema import ReplyReader
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet, encode_ack, encode_disconnect
+from bellwire.protocol.socketio import Packet, encode_ack
 from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.dispatch import Outcome
 from bellwire.server.packets import pack
@@ -37,6 +37,9 @@ class Phase(Enum):
     """Where a socket is on its way."""
 
     CONNECTING = "connecting"
+    """Authentication and middleware: it may still be refused."""
+    ENTERING = "entering"
+    """``on_connect``: what it is sent waits for the CONNECT reply."""
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
 
@@ -60,6 +63,7 @@ class Socket:
         "_rooms",
         "_runtime",
         "_state",
+        "_user",
         "auth",
         "carrier",
         "claims",
@@ -67,7 +71,7 @@ class Socket:
         "id",
         "params",
         "phase",
-        "user",
+        "reason",
     )
 
     def __init__(
@@ -86,14 +90,15 @@ class Socket:
         """What the client sent with CONNECT. It is the client's word, checked by nobody but ``auth``."""
         self.params = params
         """The parts of the namespace's name that its pattern names: ``{"org": "7"}``."""
-        self.user: str | None = None
-        """The user's id; None for a guest."""
         self.claims: Mapping[str, Any] = _EMPTY
         """What the authentication knows of the user."""
         self.expires: float | None = None
         """When the identity ceases to hold, in seconds since the epoch."""
         self.carrier = carrier
         self.phase = Phase.CONNECTING
+        self.reason = ""
+        """Why it was disconnected."""
+        self._user: str | None = None
         self._connection = connection
         self._namespace = namespace
         self._hub = hub
@@ -110,6 +115,11 @@ class Socket:
         return f"Socket({self._hub.name!r}, {self.id!r}, user={self.user!r})"
 
     # --- what handlers read
+
+    @property
+    def user(self) -> str | None:
+        """The user's id, as the authentication found it; None for a guest."""
+        return self._user
 
     @property
     def namespace(self) -> str:
@@ -173,8 +183,10 @@ class Socket:
             return
         self._check_room(room)
         authorize = self._namespace.authorizer
-        if authorize is not None and not await authorize(self, room):
-            raise EventRefused("forbidden", "this room is not open to you")
+        if authorize is not None:
+            if not await authorize(self, room):
+                raise EventRefused("forbidden", "this room is not open to you")
+            self._check_room(room)  # it may have joined others meanwhile
         if self.phase is Phase.DISCONNECTED:
             return
         if self._rooms is None:
@@ -223,33 +235,31 @@ class Socket:
             Disconnected: the client went away first.
             EventRefused: the client answered with an error, or with something that is no reply of this event.
             CallLimit: too many acknowledgements of this client are outstanding.
+            ValueError: ``timeout`` is negative or not finite.
             RuntimeError: in ``on_connect``, where no acknowledgement can come before it has returned.
 
         """
-        if self.phase is Phase.CONNECTING:
+        if self.phase is Phase.CONNECTING or self.phase is Phase.ENTERING:
             raise RuntimeError("call() in on_connect waits for ever: the client is connected once on_connect returns")
-        call: Call[R] = Call(ReplyReader(event), (self,))
+        call: Call[R] = Call(ReplyReader(event), (self,), timeout)
         number = self._hub.next_ack()
         message = pack(self._hub.name, event, payload, number)
         self.expect(number, call)
         try:
             self.send(message)
-            return await call.wait_for_one(self._runtime.wheel, timeout)
+            return await call.wait_for_one(self._runtime.wheel)
         finally:
             self.forget(number)
 
     async def disconnect(self, *, close: bool = False) -> None:
-        """Take the client out of this namespace; with ``close``, end its connection and so all of its namespaces.
+        """Take the client out of this namespace; with ``close``, out of all of its namespaces, and end its connection.
 
-        A stock client that is disconnected this way does not come back by itself.
+        A stock client that is disconnected this way does not come back by itself. What was emitted before still
+        reaches it. In ``on_connect`` the client is connected first; in middleware it is refused.
         """
-        if self.phase is Phase.DISCONNECTED:
-            return
-        if self.phase is Phase.CONNECTED:
-            self.send(encode_disconnect(self._hub.name))
-        self._connection.remove(self, "server namespace disconnect")
+        self._connection.expel(self)
         if close:
-            self._connection.session.close("forced server close")
+            self._connection.close()
 
     def send(self, message: Outgoing) -> None:
         """Send a packet, behind all that was broadcast before it."""
@@ -279,9 +289,10 @@ class Socket:
 
     def acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
         """An acknowledgement arrived. One that nobody waits for is ignored, as Node's server does."""
-        acknowledgement = self._acks.pop(packet.id, None) if self._acks and packet.id is not None else None
-        if acknowledgement is not None:
+        acknowledgement = self._acks.get(packet.id) if self._acks and packet.id is not None else None
+        if acknowledgement is not None and packet.id is not None:
             acknowledgement.replied(self, packet.payload if objects is None else objects)
+            self.forget(packet.id)
 
     # --- events
 
@@ -290,27 +301,39 @@ class Socket:
 
         ``objects`` is the decoded payload of a binary packet. Raises :class:`PacketError` if the payload is no event.
         """
-        if not self._busy:
-            self._handle(packet, objects)
+        if self._busy:
+            self._line_up(packet, objects)
             return
+        self._busy = True
+        try:
+            waits = self._handle(packet, objects)
+        except PacketError:
+            self._busy = False
+            raise
+        if not waits:
+            self._busy = False
+            if self._queue is not None or self._farewell is not None:
+                self.go_on()
+
+    def _line_up(self, packet: Packet, objects: list[Any] | None) -> None:
         if self._queue is None:
             self._queue = deque()
         self._queue.append((packet, objects))
-        if len(self._queue) >= self._runtime.config.inbound_queue_events:
-            self._connection.pause(True)
+        self._connection.delay(1)
 
-    def _handle(self, packet: Packet, objects: list[Any] | None) -> None:
+    def _handle(self, packet: Packet, objects: list[Any] | None) -> bool:
+        """Run the event's handler; whether it has to wait."""
         try:
             registration, job = self._namespace.read(self, packet, objects)
         except EventRefused as refusal:
             self._refuse(packet.id, refusal)
-            return
+            return False
         self._current = (packet.id, registration)
         outcome = self._runtime.dispatcher.start(job, self._finished)
         if outcome is None:
-            self._busy = True
-        else:
-            self._settle(outcome)
+            return True
+        self._settle(outcome)
+        return False
 
     def _finished(self, outcome: Outcome) -> None:
         """A handler that had to wait is done: on with those behind it."""
@@ -319,19 +342,23 @@ class Socket:
 
     def go_on(self) -> None:
         """Handle what waits, until a handler has to wait itself."""
-        self._busy = False
-        while self._queue and not self._busy:
+        self._busy = True
+        while self._queue:
             packet, objects = self._queue.popleft()
+            self._connection.delay(-1)
             try:
-                self._handle(packet, objects)
+                if self._handle(packet, objects):
+                    return
             except PacketError:
+                self._connection.delay(-len(self._queue))
+                self._queue.clear()  # as if it had been read at once: nothing counts behind a broken packet
                 self._connection.fail()
-        if self._busy:
-            return
         self._queue = None
-        self._connection.pause(False)
+        self._busy = False
         if self._farewell is not None:
             self._say_farewell(self._farewell)
+        elif self.phase is Phase.DISCONNECTED:
+            self._connection.delay(-1)
 
     def hold(self) -> None:
         """Handle nothing before :meth:`go_on`: the socket is being connected."""
@@ -344,14 +371,21 @@ class Socket:
         else:
             self._say_farewell(reason)
 
+    def miss_farewell(self) -> None:
+        """It was refused after all: ``on_connect`` did not finish, so there is nothing to undo."""
+        self._farewell = None
+
     def _say_farewell(self, reason: str) -> None:
         self._farewell = None
         self._current = (None, None)
         job = self._namespace.farewell(self, reason)
-        if job is not None:
-            outcome = self._runtime.dispatcher.start(job, self._settle)
-            if outcome is not None:
-                self._settle(outcome)
+        outcome = Outcome() if job is None else self._runtime.dispatcher.start(job, self._parted)
+        if outcome is not None:
+            self._parted(outcome)
+
+    def _parted(self, outcome: Outcome) -> None:
+        self._settle(outcome)
+        self._connection.delay(-1)
 
     def _settle(self, outcome: Outcome) -> None:
         number, registration = self._current
@@ -386,14 +420,19 @@ class Socket:
             self._answer(number, refusal)
 
     def _answer(self, number: int, refusal: EventRefused) -> None:
-        self.send(encode_ack(self._hub.name, number, (refusal.as_reply(),), binary=False))
+        try:
+            message = encode_ack(self._hub.name, number, (refusal.as_reply(),), binary=False)
+        except Exception as error:  # the application made it of something that is no JSON
+            self._failed(number, error)
+        else:
+            self.send(message)
 
     # --- the connection's side
 
     def identify(self, identity: "Identity | None") -> None:
         """Take over what the authentication found."""
         if identity is not None:
-            self.user = identity.user
+            self._user = identity.user
             self.claims = identity.claims
             self.expires = identity.expires
 
@@ -403,7 +442,13 @@ class Socket:
         self._hub.add(self)
 
     def depart(self, carrier: Carrier, reason: str) -> None:
-        """The client left: out of all rooms, and whoever waits for its acknowledgements is told."""
+        """The client left: out of all rooms, and whoever waits for its acknowledgements is told.
+
+        Until its last handler is done it counts among what the connection has to wait for, so that a client that joins
+        and leaves over and over cannot have as many handlers running as it likes.
+        """
+        self._connection.delay(1)
+        self.reason = reason
         self._hub.remove(self, self._rooms or ())
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED

@@ -78,22 +78,26 @@ class Target:
 
         Raises:
             TypeError: the payload is not what the event declares.
+            ValueError: ``timeout`` is negative or not finite.
 
         """
         hub = self._hub()
         number = 0 if hub is None else hub.next_ack()
         message = pack(self._name, event, payload, number)
-        asked = [] if hub is None else [s for s in hub.select(self._keys, self._excluded) if s.answering]
+        audience = [] if hub is None else [s for s in hub.select(self._keys, self._excluded) if s.answering]
         runtime = self._namespace.runtime
-        call: Call[R] = Call(ReplyReader(event), asked)
+        call: Call[R] = Call(ReplyReader(event), audience, timeout)
+        asked: list[Socket] = []
         try:
-            for socket in asked:
+            for socket in audience:
                 try:
                     socket.expect(number, call)
                 except CallLimit as error:
                     call.failed(socket, error)
+                else:
+                    asked.append(socket)
             runtime.fanout.cast(asked, message)
-            return await call.wait(runtime.wheel, timeout)
+            return await call.wait(runtime.wheel)
         finally:
             for socket in asked:
                 socket.forget(number)
@@ -117,11 +121,12 @@ class Target:
             await socket.leave(room)
 
     async def disconnect(self, *, close: bool = False) -> None:
-        """Disconnect all of them; see ``Socket.disconnect``."""
+        """Disconnect all of them; see :meth:`Socket.disconnect <bellwire.server.socket.Socket.disconnect>`."""
         for socket in self._found():
             await socket.disconnect(close=close)
 
     def _hub(self) -> "Hub | None":
+        """The live namespace, None if nobody is in it. Raises :class:`TypeError` for a pattern, which is none."""
         return self._namespace.live(self._name)
 
     def _found(self) -> "Collection[Socket]":

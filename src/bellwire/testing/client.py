@@ -49,7 +49,7 @@ MAX_BYTES = 64 * 1024 * 1024
 class MemoryCarrier(Carrier):
     """A WebSocket without a socket: what the server writes, the client reads in the same turn of the loop."""
 
-    __slots__ = ("_client", "_engine", "_queue", "open", "session", "stalled")
+    __slots__ = ("_client", "_engine", "_inbox", "_queue", "_reading", "open", "session", "stalled")
 
     name: ClassVar[str] = "websocket"
 
@@ -59,6 +59,8 @@ class MemoryCarrier(Carrier):
         self._engine = engine
         self._client = client
         self._queue: list[Message] = []
+        self._inbox: deque[str | bytes] = deque()
+        self._reading = True
         self.open = True
         self.stalled = False
         """Set it to play a client that does not read: what is sent then stays in the server's buffer."""
@@ -97,11 +99,23 @@ class MemoryCarrier(Carrier):
     def abort(self) -> None:
         self.open = False
         self._queue.clear()
+        self._inbox.clear()
         self._client.cut("transport close")
 
     @override
     def set_reading(self, reading: bool) -> None:
-        """What is sent in memory needs no reading."""
+        self._reading = reading
+        if reading and self._inbox:
+            self._engine.loop.call_soon(self._read)
+
+    def arrive(self, part: str | bytes) -> None:
+        """A packet from the client; it waits while the server does not read."""
+        self._inbox.append(part)
+        self._read()
+
+    def _read(self) -> None:
+        while self._reading and self._inbox:
+            self.session.received(self, self._inbox.popleft())
 
     @property
     @override
@@ -200,6 +214,8 @@ class TestClient:
 
     def drop(self) -> None:
         """Lose the connection without a word."""
+        if not self.carrier.open:
+            return
         self.carrier.open = False
         self.cut("transport close")
         self.carrier.session.lost(self.carrier, "transport close")
@@ -212,6 +228,16 @@ class TestClient:
                 await self._arrived.wait()
         return self.reason
 
+    async def welcomed(self) -> None:
+        """Wait for the server's answer to CONNECT. Raises :class:`ConnectRefused` and :class:`Disconnected`."""
+        while not self.id:
+            if self.refused is not None:
+                raise self.refused
+            if self.reason is not None:
+                raise Disconnected(self.reason)
+            self._arrived.clear()
+            await self._arrived.wait()
+
     # --- the wire
 
     def send(self, message: Outgoing) -> None:
@@ -219,7 +245,7 @@ class TestClient:
         if self.reason is not None:
             raise Disconnected(self.reason)
         for part in message.parts:
-            self.carrier.session.received(self.carrier, part)
+            self.carrier.arrive(part)
 
     def take(self, part: str | bytes) -> None:
         """A packet from the server."""
@@ -238,7 +264,7 @@ class TestClient:
             elif packet.namespace == self.namespace:
                 self._packet(packet, None)
         elif text.startswith("2"):
-            self.carrier.session.received(self.carrier, "3")
+            self.carrier.arrive("3")
 
     def _packet(self, packet: Packet, objects: list[Any] | None) -> None:
         if packet.type in (EVENT, BINARY_EVENT):
@@ -309,8 +335,7 @@ async def connect(
         try:
             yield client
         finally:
-            if client.reason is None:
-                client.drop()
+            client.drop()
     finally:
         if started:
             await server.close()
@@ -330,12 +355,9 @@ async def _open(
     if user is not None:
         cast("Connection", session.receiver).vouched = Identity(user)
     client.send(encode_connect(client.namespace, auth))
-    async with asyncio.timeout(timeout):
-        while not client.id and client.refused is None:
-            if client.reason is not None:
-                raise Disconnected(client.reason)
-            client._arrived.clear()
-            await client._arrived.wait()
-    if client.refused is not None:
+    try:
+        async with asyncio.timeout(timeout):
+            await client.welcomed()
+    except BaseException:
         client.drop()
-        raise client.refused
+        raise
