@@ -104,14 +104,14 @@ def summary(machine: Machine, rounds: Sequence[dict[str, list[Result]]]) -> dict
     }
 
 
-_HEAD = f"  {'':16}{'per second':>34}{'p50 ms':>11}{'p99 ms':>11}{'ratio':>22}"
+_HEAD = f"  {'':16}{'per second':>34}{'p50 ms':>11}{'p99 ms':>11}{'ratio':>25}"
 
 
 def _line(row: Row) -> str:
     rate = f"{row.rate.median:,.0f} ({row.rate.low:,.0f} .. {row.rate.high:,.0f})"
     ratio = f"{row.ratio.median:.1f} ({row.ratio.low:.1f} .. {row.ratio.high:.1f})"
     star = "*" if row.busy >= SATURATED else " "
-    return f"  {row.server:16}{rate:>33}{star}{row.p50.median:>11.2f}{row.p99.median:>11.2f}{ratio:>22}"
+    return f"  {row.server:16}{rate:>33}{star}{row.p50.median:>11.2f}{row.p99.median:>11.2f}{ratio:>25}"
 
 
 def _many(connections: int) -> str:
