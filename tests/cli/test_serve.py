@@ -72,7 +72,6 @@ def test_clients_are_told_that_the_server_restarts(tmp_path: Path) -> None:
         assert process.end() == (0, "")
 
 
-@pytest.mark.xfail(reason="the native transport waits for its timeout when a close frame was answered", strict=True)
 def test_clients_that_answer_the_close_are_not_waited_for(tmp_path: Path) -> None:
     write_application(tmp_path)
     with bellwire(*RUN, cwd=tmp_path) as process:

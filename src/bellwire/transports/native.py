@@ -100,7 +100,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         session.alive = True
         for message in ws.receive(data):
             session.received(self, message)
-        if ws.outgoing:
+        if ws.outgoing or ws.state is not OPEN:
             self._write_control()
 
     def eof_received(self) -> None:
