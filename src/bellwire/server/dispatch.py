@@ -180,6 +180,7 @@ class _Parked:
                 cancelled = error  # the handler was cancelled between its first step and now
             job, waits_for, finished = handover.result()
             await _run(_Rest(job, waits_for, cancelled), finished)
+            del job, waits_for, finished  # a parked task holds on to no socket
             self._dispatcher.release(self)
             if self._handover is handover:
                 return

@@ -1,0 +1,503 @@
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bellwire import Config, ConnectRefused, Identity, Namespace, Request, Server, Socket
+from bellwire.server.admission import Next
+from bellwire.testing import TestClient, connect
+from bellwire.testing.clock import advance
+from tests.server.house import ASK, SAY, raw
+
+
+def assert_empty(server: Server) -> None:
+    """Nobody is anywhere, and nothing is kept of anybody."""
+    for namespace in server.namespaces.values():
+        for hub in namespace._hubs.values():
+            assert (hub.sockets, hub._groups) == ({}, {})
+
+
+async def refusal(server: Server, namespace: str = "/", **options: Any) -> ConnectRefused:
+    with pytest.raises(ConnectRefused) as caught:
+        async with connect(server, namespace, **options):
+            pass
+    return caught.value
+
+
+def unwelcomed(server: Server, namespace: str = "/") -> TestClient:
+    """A client that has sent CONNECT and waits for the answer."""
+    client = TestClient(server, namespace)
+    client.carrier.session = server.engine.open(client.carrier, Request(path="/socket.io/"))
+    raw(client, "40" if namespace == "/" else f"40{namespace},")
+    return client
+
+
+# --- authentication
+
+
+async def test_auth_is_given_the_request_and_the_payload_and_names_the_user() -> None:
+    async def auth(request: Request, payload: Mapping[str, Any]) -> Identity:
+        assert request.headers["x-who"] == "browser"
+        return Identity(payload["name"], {"role": "admin"}, 99.0)
+
+    server = Server(auth=auth)
+    root = server.namespace("/")
+    found: list[Socket] = []
+    root.on_connect(_keep(found))
+    async with connect(server, auth={"name": "ann"}, headers={"X-Who": "browser"}):
+        (socket,) = found
+        assert (socket.user, socket.claims, socket.expires) == ("ann", {"role": "admin"}, 99.0)
+        assert socket.auth == {"name": "ann"}
+
+
+async def test_none_is_a_guest_and_so_is_everyone_without_auth() -> None:
+    async def auth(request: Request, payload: Mapping[str, Any]) -> None:
+        assert payload == {}
+
+    for server in (Server(auth=auth), Server()):
+        found: list[Socket] = []
+        server.namespace("/").on_connect(_keep(found))
+        async with connect(server):
+            assert (found[0].user, found[0].claims, found[0].auth) == (None, {}, {})
+
+
+async def test_auth_is_asked_for_each_namespace() -> None:
+    asked = []
+
+    async def auth(request: Request, payload: Mapping[str, Any]) -> None:
+        asked.append(payload)
+
+    server = Server(auth=auth)
+    server.namespace("/")
+    server.namespace("/chat")
+    async with connect(server, auth={"n": 1}) as client:
+        raw(client, '40/chat,{"n":2}')
+        assert asked == [{"n": 1}, {"n": 2}]
+
+
+async def test_the_user_cannot_be_changed_behind_the_servers_back() -> None:
+    server = Server()
+    found: list[Socket] = []
+    server.namespace("/").on_connect(_keep(found))
+    async with connect(server, user="ann"):
+        with pytest.raises(AttributeError):
+            found[0].user = "eve"  # type: ignore[misc]
+
+
+def _keep(found: list[Socket]) -> Any:
+    async def enter(socket: Socket) -> None:
+        found.append(socket)
+
+    return enter
+
+
+# --- refusals
+
+
+def _refusing(server: Server, root: Namespace, where: str, error: Exception) -> None:
+    if where == "auth":
+
+        async def auth(request: Request, payload: Mapping[str, Any]) -> None:
+            raise error
+
+        server.authenticator = auth
+    elif where == "middleware":
+
+        @root.use
+        async def check(socket: Socket, go_on: Next) -> None:
+            raise error
+    else:
+
+        @root.on_connect
+        async def enter(socket: Socket) -> None:
+            await socket.join("room")
+            raise error
+
+
+PLACES = pytest.mark.parametrize("where", ["auth", "middleware", "on_connect"])
+
+
+@PLACES
+async def test_connect_refused_is_the_clients_connect_error_with_its_data(where: str) -> None:
+    server = Server()
+    root = server.namespace("/")
+    _refusing(server, root, where, ConnectRefused("no entry", {"code": "x", "n": 7}))
+    async with server.lifespan():
+        error = await refusal(server)
+        assert (error.message, error.data) == ("no entry", {"code": "x", "n": 7})
+        assert server.counters.get("connects_refused_total", reason="refused") == 1
+        assert_empty(server)
+
+
+@PLACES
+async def test_any_other_exception_is_an_internal_error_without_its_text(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    root = server.namespace("/")
+    _refusing(server, root, where, LookupError("the password is hunter2"))
+    async with server.lifespan():
+        with caplog.at_level(logging.ERROR, "bellwire"):
+            error = await refusal(server)
+        assert (error.message, error.data) == ("internal error", {"code": "internal"})
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], LookupError)
+        assert_empty(server)
+
+
+async def test_data_that_is_no_json_costs_the_client_its_reason_and_nobody_anything_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    root = server.namespace("/")
+    _refusing(server, root, "on_connect", ConnectRefused("no", object()))
+    async with server.lifespan():
+        error = await refusal(server)
+        assert error.message == "internal error"
+        assert len(caplog.records) == 1
+        assert_empty(server)
+
+
+async def test_a_refused_client_may_try_again_on_the_same_connection() -> None:
+    server = Server()
+    root = server.namespace("/")
+
+    @root.use
+    async def check(socket: Socket, go_on: Next) -> None:
+        if "key" not in socket.auth:
+            raise ConnectRefused("no key")
+        await go_on()
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        await advance()
+        assert client.refused is not None
+        raw(client, '40{"key":1}')
+        await advance()
+        assert client.id
+        client.drop()
+
+
+async def test_nothing_that_was_emitted_reaches_a_client_that_is_refused_and_it_is_counted() -> None:
+    server = Server()
+    root = server.namespace("/")
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.emit(SAY, "secret")
+        raise ConnectRefused("no")
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        await advance()
+        assert client.refused is not None
+        await client.receive_nothing()
+        assert server.counters.get("dropped_total", kind="event", reason="disconnected", policy="at_most_once") == 1
+        client.drop()
+
+
+# --- middleware
+
+
+async def test_middleware_runs_in_order_around_on_connect() -> None:
+    server = Server()
+    root = server.namespace("/")
+    order = []
+
+    for name in ("first", "second"):
+
+        @root.use
+        async def around(socket: Socket, go_on: Next, name: str = name) -> None:
+            order.append(f"{name} in")
+            await go_on()
+            order.append(f"{name} out")
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        order.append("connect")
+
+    async with connect(server):
+        assert order == ["first in", "second in", "connect", "second out", "first out"]
+
+
+async def test_a_client_whose_next_is_not_awaited_is_refused() -> None:
+    server = Server()
+    root = server.namespace("/")
+    entered: list[Socket] = []
+    root.on_connect(_keep(entered))
+
+    @root.use
+    async def wall(socket: Socket, go_on: Next) -> None:
+        """Nobody gets by."""
+
+    async with server.lifespan():
+        assert (await refusal(server)).message == "refused"
+        assert entered == []
+        assert_empty(server)
+
+
+async def test_middleware_can_take_a_refusal_back() -> None:
+    server = Server()
+    root = server.namespace("/")
+
+    @root.use
+    async def forgive(socket: Socket, go_on: Next) -> None:
+        try:
+            await go_on()
+        except ConnectRefused:
+            await socket.emit(SAY, "forgiven")
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        raise ConnectRefused("no")
+
+    async with connect(server) as client:
+        assert await client.receive(SAY) == "forgiven"
+
+
+# --- what happens in on_connect
+
+
+async def test_what_is_emitted_during_on_connect_leaves_right_after_the_connect_reply_in_order() -> None:
+    server = Server()
+    root = server.namespace("/")
+    packets: list[str] = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.emit(SAY, "one")
+        await socket.join("room")
+        await root.to("room").emit(SAY, "two")
+        await asyncio.sleep(1)
+        await root.emit(SAY, "three")
+        await socket.emit(SAY, "four")
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        client.take = lambda part: packets.append(str(part))  # type: ignore[method-assign]
+        await advance(0.5)
+        await root.to("room").emit(SAY, "meanwhile")
+        assert len(packets) == 1  # the handshake
+        await advance(1)
+        assert packets[1].startswith('40{"sid":"')
+        assert packets[2:] == [f'42["say","{text}"]' for text in ("one", "two", "meanwhile", "three", "four")]
+        client.drop()
+
+
+@pytest.mark.parametrize("pause", [False, True])
+async def test_call_in_on_connect_raises_because_no_answer_can_come(pause: bool) -> None:
+    server = Server()
+    root = server.namespace("/")
+    errors = []
+
+    @root.use
+    async def around(socket: Socket, go_on: Next) -> None:
+        with pytest.raises(RuntimeError, match="on_connect"):
+            await socket.call(ASK, "?", timeout=5)
+        await go_on()
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        if pause:
+            await asyncio.sleep(0)
+        try:
+            await socket.call(ASK, "?", timeout=5)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    async with connect(server) as client:
+        assert "connected once on_connect returns" in errors[0]
+        await client.receive_nothing()
+
+
+async def test_disconnecting_in_on_connect_lets_the_client_read_why() -> None:
+    server = Server()
+    root = server.namespace("/")
+    ends = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.emit(SAY, "you are banned")
+        await socket.disconnect()
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        ends.append(reason)
+
+    async with connect(server) as client:
+        assert await client.receive(SAY) == "you are banned"
+        assert await client.closed() == "io server disconnect"
+        assert ends == ["server namespace disconnect"]
+        assert_empty(server)
+
+
+async def test_disconnecting_in_middleware_refuses_the_client() -> None:
+    server = Server()
+    root = server.namespace("/")
+    entered: list[Socket] = []
+    root.on_connect(_keep(entered))
+
+    @root.use
+    async def check(socket: Socket, go_on: Next) -> None:
+        await socket.emit(SAY, "secret")
+        await socket.disconnect()
+        await go_on()
+
+    async with server.lifespan():
+        assert (await refusal(server)).message == "disconnected"
+        assert entered == []
+        assert_empty(server)
+
+
+# --- clients that leave meanwhile
+
+
+def _slow(server: Server, root: Namespace, where: str, log: list[str], *, refuse: bool = False) -> None:
+    """Each admission takes a second at one of its stations."""
+
+    async def pause(here: str) -> None:
+        log.append(here)
+        if here == where:
+            await asyncio.sleep(1)
+            if refuse:
+                raise ConnectRefused("no")
+
+    async def auth(request: Request, payload: Mapping[str, Any]) -> Identity:
+        await pause("auth")
+        return Identity("ann")
+
+    server.authenticator = auth
+
+    @root.use
+    async def check(socket: Socket, go_on: Next) -> None:
+        await pause("middleware")
+        await go_on()
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.join("before")
+        await pause("on_connect")
+        await socket.join("after")
+        await root.to("after").emit(SAY, "in")
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        log.append(reason)
+
+
+async def leave_early(server: Server, how: str) -> None:
+    client = unwelcomed(server)
+    await advance(0.5)
+    if how == "drop":
+        client.drop()
+    else:
+        raw(client, "41")
+    await advance(1)
+    client.drop()
+    assert_empty(server)
+
+
+@pytest.mark.parametrize("how", ["drop", "disconnect"])
+@pytest.mark.parametrize(
+    ("where", "stations"),
+    [("auth", ["auth"]), ("middleware", ["auth", "middleware"]), ("on_connect", ["auth", "middleware", "on_connect"])],
+)
+async def test_on_disconnect_runs_for_a_client_that_left_early_if_on_connect_did(
+    where: str, stations: list[str], how: str
+) -> None:
+    server = Server()
+    root = server.namespace("/")
+    log: list[str] = []
+    _slow(server, root, where, log)
+    async with server.lifespan():
+        await leave_early(server, how)
+        end = {"drop": ["transport close"], "disconnect": ["client namespace disconnect"]}[how]
+        assert log == stations + (end if where == "on_connect" else [])
+        assert server.counters.get("connects_refused_total", reason="refused") == 0
+
+
+@PLACES
+@pytest.mark.parametrize("how", ["drop", "disconnect"])
+async def test_on_disconnect_does_not_run_for_a_client_that_left_early_and_is_refused(where: str, how: str) -> None:
+    server = Server()
+    root = server.namespace("/")
+    log: list[str] = []
+    _slow(server, root, where, log, refuse=True)
+    async with server.lifespan():
+        await leave_early(server, how)
+        assert log[-1] == where
+
+
+async def test_a_client_that_joins_and_leaves_over_and_over_has_a_bounded_number_of_admissions() -> None:
+    server = Server(config=Config(inbound_queue_events=8))
+    root = server.namespace("/")
+    started = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        started.append(socket)
+        await asyncio.sleep(0.5)
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        for _ in range(100):
+            raw(client, "41")
+            raw(client, "40")
+        assert len(started) <= 9
+        assert client.carrier.session.paused
+        await advance(10)
+        assert len(started) == 101
+        assert client.id
+        client.drop()
+
+
+async def test_two_admissions_of_one_namespace_do_not_hurt_each_other() -> None:
+    """The first is refused while the second still waits: the live namespace must not be forgotten under it."""
+    server = Server()
+    org = server.namespace("/org/{org}")
+
+    @org.use
+    async def check(socket: Socket, go_on: Next) -> None:
+        await asyncio.sleep(socket.auth["wait"])
+        if socket.auth["wait"] == 1:
+            raise ConnectRefused("no")
+        await go_on()
+
+    async with server.lifespan():
+        first, second = unwelcomed(server), unwelcomed(server)
+        for client, wait in ((first, 1), (second, 2)):
+            client.namespace = "/org/7"
+            raw(client, f'40/org/7,{{"wait":{wait}}}')
+        await advance(3)
+        assert first.refused is not None
+        await org.at(org="7").emit(SAY, "still there")
+        assert await second.receive(SAY) == "still there"
+        first.drop()
+        second.drop()
+
+
+async def test_a_client_that_is_not_admitted_in_time_is_closed() -> None:
+    server = Server()
+    root = server.namespace("/")
+    log: list[str] = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await asyncio.sleep(20)
+        log.append("entered")
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        log.append(reason)
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        await advance(15.5)
+        assert client.reason is not None
+        assert server.counters.get("sessions_closed_total", reason="connect_timeout") == 1
+        await advance(5)
+        assert log == ["entered", "forced server close"]
+        assert_empty(server)
