@@ -241,9 +241,9 @@ class Socket:
         """
         if self.phase is Phase.CONNECTING or self.phase is Phase.ENTERING:
             raise RuntimeError("call() in on_connect waits for ever: the client is connected once on_connect returns")
-        call: Call[R] = Call(ReplyReader(event), (self,), timeout)
         number = self._hub.next_ack()
         message = pack(self._hub.name, event, payload, number)
+        call: Call[R] = Call(ReplyReader(event), (self,), timeout)
         self.expect(number, call)
         try:
             self.send(message)
