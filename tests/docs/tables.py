@@ -1,0 +1,81 @@
+"""The tables that are made from the code. ``python -m tests.docs.tables`` writes them into their pages."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+import bellwire
+from bellwire.core.config import Option, config_options
+from bellwire.core.errors import BellwireError, EventRefused
+from tests.docs.pages import ROOT
+
+PAGES = {"config": ROOT / "docs/reference/config.md", "errors": ROOT / "docs/reference/errors.md"}
+
+
+def config_table() -> str:
+    """Every setting of `Config`: name, type, default, meaning."""
+    rows = [f"| `{o.field}` | {_type(o)} | `{_value(o.default)}` | {_sentence(o.help)} |" for o in config_options()]
+    return "\n".join(("| Setting | Type | Default | Meaning |", "|---|---|---|---|", *rows))
+
+
+def errors_table() -> str:
+    """Every error that users meet, with the code and the first sentence of its docstring."""
+    rows = [
+        f"| `{error.__name__}` | {_code(error)} | {_bases(error)} | {_doc(error)} |" for error in _tree(BellwireError)
+    ]
+    return "\n".join(("| Exception | Code | Kind of | Meaning |", "|---|---|---|---|", *rows))
+
+
+def replaced(name: str, table: str) -> str:
+    """The text of a table's page, with this table in it."""
+    block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+    text, found = re.subn(
+        rf"<!-- {name} -->.*<!-- /{name} -->", lambda _: block, PAGES[name].read_text(), flags=re.DOTALL
+    )
+    assert found == 1
+    return text
+
+
+def _type(option: Option) -> str:
+    if get_origin(option.type) is tuple:
+        return " or ".join(f"`{name}`" for name in get_args(get_args(option.type)[0])) + ", a list"
+    return f"`{option.type.__name__}`"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return '""' if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _tree(error: type[BellwireError]) -> Iterator[type[BellwireError]]:
+    yield error
+    for child in error.__subclasses__():
+        if child.__name__ in bellwire.__all__:
+            yield from _tree(child)
+
+
+def _bases(error: type[BellwireError]) -> str:
+    return ", ".join(f"`{base.__name__}`" for base in error.__bases__)
+
+
+def _code(error: type[BellwireError]) -> str:
+    return "its own" if error is EventRefused else f"`{error.code}`"
+
+
+def _doc(error: type[BellwireError]) -> str:
+    first = " ".join((error.__doc__ or "").split("\n\n")[0].split())
+    return first.replace("``", "`")
+
+
+TABLES = {"config": config_table, "errors": errors_table}
+
+if __name__ == "__main__":
+    for name, table in TABLES.items():
+        PAGES[name].write_text(replaced(name, table()))

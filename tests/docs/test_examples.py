@@ -1,0 +1,67 @@
+"""The examples, run as their pages say."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+import pytest
+import socketio
+
+from tests.cli.process import bellwire
+from tests.demo.chromium import Process
+from tests.docs.pages import ROOT
+
+EXAMPLES = ROOT / "examples"
+SHOP = EXAMPLES / "fastapi_app"
+
+
+def test_minimal() -> None:
+    folder = EXAMPLES / "minimal"
+    with bellwire("run", "server:server", "--port", "0", cwd=folder) as process:
+        command = [sys.executable, "client.py", "Ada", f"http://127.0.0.1:{process.port()}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.returncode) == ("Hello, Ada!\n", 0), done.stderr
+
+
+@contextmanager
+def front() -> Iterator[str]:
+    with bellwire("run", "front:server", "--port", "0", cwd=SHOP) as process:
+        yield f"http://127.0.0.1:{process.port()}"
+
+
+@contextmanager
+def mounted() -> Iterator[str]:
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(SHOP), "--port", "0", "mounted:app"]
+    with Process(command, r"http://127\.0\.0\.1:\d+") as process:
+        yield process.said()[0]
+
+
+async def ship_what_is_watched(url: str) -> None:
+    async with socketio.AsyncSimpleClient() as client:
+        await client.connect(url, namespace="/orders")
+        assert await client.call("order:watch", 7, timeout=10) is True
+        async with aiohttp.ClientSession() as http, http.post(f"{url}/orders/7/ship") as response:
+            assert await response.json() == {"shipped": 7}
+        assert await client.receive(timeout=10) == ["order:shipped", 7]
+
+
+@pytest.mark.bellwire(clock="real")
+@pytest.mark.parametrize("served", [front, mounted])
+async def test_fastapi_app(url: str) -> None:
+    await ship_what_is_watched(url)
+
+
+@pytest.fixture
+def url(served: object) -> Iterator[str]:
+    assert callable(served)
+    with served() as address:
+        yield address
+
+
+def test_every_example_is_listed() -> None:
+    folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(f"({name}/)" in listed for name in folders)
+    assert len(folders) == 2

@@ -1,0 +1,221 @@
+"""The files of the how-to guides do what their pages say."""
+
+import asyncio
+import importlib
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import aiohttp
+import pytest
+import socketio
+from fastapi import FastAPI
+
+from bellwire import ConnectRefused, Socket
+from bellwire.testing import TestClient, connect
+from tests.docs.pages import all_blocks, write_project
+from tests.serving import Served, serve
+
+Guide = Callable[[str], Any]
+
+
+@pytest.fixture
+def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guide]:
+    """Imports a file of the documentation by its name."""
+    paths = write_project(tmp_path, [block for block in all_blocks() if block.title is not None])
+    monkeypatch.syspath_prepend(tmp_path)
+    known: dict[str, ModuleType] = dict(sys.modules)
+
+    def load(name: str) -> Any:
+        assert Path(f"{name}.py") in paths
+        return importlib.import_module(name)
+
+    yield load
+    for name in set(sys.modules) - set(known):
+        path = getattr(sys.modules[name], "__file__", None)
+        if path is not None and Path(path).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+async def heard(client: TestClient, event: Any, n: int) -> list[str]:
+    said = [await client.receive(event) for _ in range(n)]
+    await client.receive_nothing()
+    return said
+
+
+async def test_who_is_reached(guide: Guide) -> None:
+    page = guide("audience")
+    async with (
+        connect(page.server, "/chat", user="bob") as bob,
+        connect(page.server, "/chat", user="ada") as ada,
+        connect(page.server, "/chat", user="ada") as other,
+    ):
+        assert await ada.call(page.JOIN, "red") == 1
+        assert await heard(bob, page.NEWS, 1) == ["everyone in /chat"]
+        assert await heard(other, page.NEWS, 2) == ["everyone in /chat", "every tab of one user"]
+        assert await heard(ada, page.NEWS, 5) == [
+            "this socket",
+            "everyone in /chat",
+            "the room, this socket included",
+            "both rooms; who is in both gets it once",
+            "every tab of one user",
+        ]
+        assert await bob.call(page.JOIN, "red") == 2
+        assert await heard(ada, page.NEWS, 5) == [
+            "everyone in /chat",
+            "the room, this socket included",
+            "the others in the room",
+            "both rooms; who is in both gets it once",
+            "every tab of one user",
+        ]
+
+
+async def test_asking_several(guide: Guide) -> None:
+    page = guide("poll")
+    async with connect(page.server) as yes, connect(page.server) as no, connect(page.server) as silent:
+        asked = asyncio.ensure_future(page.ask("lunch?"))
+        assert await yes.answer(page.VOTE, True) == "lunch?"
+        await no.answer(page.VOTE, False)
+        assert await silent.receive(page.VOTE) == "lunch?"
+        assert await asked == (1, 1)
+
+
+async def test_a_namespace_per_customer(guide: Guide) -> None:
+    page = guide("tenants")
+    async with connect(page.server, "/org/7") as seven, connect(page.server, "/org/8") as eight:
+        assert await seven.receive(page.NOTICE) == "welcome to 7"
+        assert await eight.receive(page.NOTICE) == "welcome to 8"
+        await page.tell(7, "closed today")
+        assert await seven.receive(page.NOTICE) == "closed today"
+        await eight.receive_nothing()
+    with pytest.raises(ConnectRefused, match="no such organisation"):
+        async with connect(page.server, "/org/seven"):
+            raise AssertionError
+
+
+async def test_handlers_in_several_files(guide: Guide) -> None:
+    page, event = guide("assembled"), guide("presence").AWAY
+    async with connect(page.server, "/chat") as client:
+        await client.call(event, True)
+    assert page.chat.events == (event,)
+
+
+async def test_binary_data(guide: Guide) -> None:
+    page = guide("thumbnails")
+    async with connect(page.server) as client:
+        assert await client.call(page.THUMBNAIL, page.Picture("cat.png", b"\xff" * 2000)) == b"\xff" * 1000
+
+
+async def test_a_token(guide: Guide) -> None:
+    page = guide("token_auth")
+    async with connect(page.server, auth={"token": "6f1c2b"}) as client:
+        assert await client.call(page.WHOAMI) == "ada, member"
+    for wrong in ({}, {"token": "x"}, {"token": 1}, {"token": "ä"}):
+        with pytest.raises(ConnectRefused, match="not authorised") as refused:
+            async with connect(page.server, auth=wrong):
+                raise AssertionError
+        assert refused.value.data == {"code": "bad_token"}
+
+
+async def test_a_cookie(guide: Guide) -> None:
+    page = guide("cookie_auth")
+    root = page.server.namespace("/")
+    page.SESSIONS["abc"] = "ada"
+    async with connect(page.server, headers={"cookie": "theme=dark; session=abc"}):
+        assert [socket.user for socket in await root.sockets()] == ["ada"]
+    async with connect(page.server, headers={"cookie": "session=abcd"}):
+        assert [socket.user for socket in await root.sockets()] == [None]
+
+
+async def test_an_origin(guide: Guide) -> None:
+    page = guide("origin_auth")
+    page.server.namespace("/")
+    headers: list[dict[str, str]] = [{}, {"origin": "https://chat.example"}]
+    for passes in headers:
+        async with connect(page.server, headers=passes) as client:
+            assert client.id
+    for origin in ("https://chat.example.net", "null"):
+        with pytest.raises(ConnectRefused, match="this page may not connect"):
+            async with connect(page.server, headers={"origin": origin}):
+                raise AssertionError
+
+
+async def test_members_only(guide: Guide) -> None:
+    with pytest.raises(ConnectRefused, match="staff only"):
+        async with connect(guide("members_only").server, "/staff", user="ada"):
+            raise AssertionError
+
+
+async def test_the_migrated_handler(guide: Guide) -> None:
+    page = guide("migrated")
+    async with connect(page.server) as ada, connect(page.server) as bob:
+        assert await ada.call(page.GREET, page.Visitor("Ada")) == "Hello, Ada"
+        assert await bob.receive(page.ARRIVED) == "Ada"
+        await ada.receive_nothing()
+
+
+# --- beside FastAPI, on real sockets
+
+
+@asynccontextmanager
+async def stock(url: str, path: str = "socket.io") -> AsyncIterator[socketio.AsyncSimpleClient]:
+    async with socketio.AsyncSimpleClient() as client:
+        await client.connect(url, socketio_path=path)
+        yield client
+
+
+async def fetch(method: str, url: str) -> Any:
+    async with aiohttp.ClientSession() as http, http.request(method, url) as response:
+        assert response.status == 200
+        return await response.json()
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_bellwire_in_front(guide: Guide) -> None:
+    page = guide("shop_front")
+
+    async def joined(socket: Socket) -> None:
+        await socket.join("order:7")
+
+    page.root.on_connect(joined)
+    async with serve(page.server) as url, stock(url) as client:
+        assert await fetch("POST", f"{url}/orders/7/ship") == {"shipped": True}
+        assert await client.receive(timeout=10) == ["order:shipped", 7]
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_bellwire_mounted(guide: Guide) -> None:
+    page = guide("shop_mounted")
+    async with serve(cast("Served", page.app), native=False) as url:
+        assert page.server.running
+        assert await fetch("GET", f"{url}/health") == {"ok": True}
+        async with stock(url) as client:
+            assert await client.call("ping:me", timeout=10) in ("websocket", "polling")
+    assert not page.server.running
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_bellwire_mounted_under_a_prefix(guide: Guide) -> None:
+    page = guide("shop_mounted")
+    app = FastAPI(lifespan=page.server.lifespan)
+    app.mount("/realtime", page.server)
+    async with serve(cast("Served", app), native=False) as url, stock(url, "realtime/socket.io") as client:
+        assert await client.call("ping:me", timeout=10) in ("websocket", "polling")
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_both_lifespans(guide: Guide) -> None:
+    page = guide("shop_lifespan")
+    async with serve(cast("Served", page.app), native=False):
+        assert page.server.running
+    assert not page.server.running
+
+
+def test_the_guides_are_all_tried() -> None:
+    tried = set(re.findall(r'guide\("(\w+)"\)', Path(__file__).read_text())) | {"lights"}
+    titles = {block.title for block in all_blocks() if block.page.parent.name == "howto" and block.language == "python"}
+    assert {Path(title).stem for title in titles if title and not title.startswith("test_")} == tried
