@@ -65,7 +65,7 @@ async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity
     return Identity(user=token) if isinstance(token, str) else None
 
 
-server = Server(config=Config(), auth=authenticate)
+server = Server(config=Config(max_packets_per_post=8192), auth=authenticate)
 root = server.namespace("/", emits=(SAID, COUNTED, QUESTION, TICK, STREAMED, PARCEL))
 admin = server.namespace("/admin")
 org = server.namespace("/org/{org}")

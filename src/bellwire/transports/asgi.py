@@ -29,9 +29,13 @@ async def handle_http(engine: Engine, scope: Scope, receive: Receive, send: Send
 
 
 async def _respond(engine: Engine, request: Request, method: str, receive: Receive) -> Response:
-    lingering = engine.lingering.pop(request.query.get("sid", ""), None) if method == "GET" else None
+    sid = request.query.get("sid", "")
+    lingering = engine.lingering.get(sid) if method == "GET" else None
     if lingering is not None:
-        return await lingering.get(_never)
+        response = await lingering.get(_never)
+        if not lingering.lingers:
+            engine.lingering.pop(sid, None)
+        return response
     try:
         session = engine.check(request, method=method, upgrade=False)
     except RequestError as error:

@@ -136,8 +136,12 @@ class PollingCarrier(Carrier):
         return queue
 
     def _take(self) -> str:
-        queue, self._queue = self._queue, []
-        self._buffered = 0
+        # The packet that ends the session comes last, and in a payload of its own, as from Node's server: clients act
+        # on it at once but on messages a moment later, and would take a disconnect before it for a broken connection.
+        last = len(self._queue) - 1 if self._closing else 0
+        queue = self._queue[:last] or self._queue
+        self._queue = self._queue[len(queue) :]
+        self._buffered = sum([message.size for message in self._queue])
         return join(queue).payload
 
     # --- GET
@@ -199,8 +203,8 @@ class PollingCarrier(Carrier):
             return GONE
         for packet in packets:
             session.received(self, packet)
-        if self._gate is not None:
-            await self._gate
+            if self._gate is not None:
+                await self._gate
         return OK
 
 
