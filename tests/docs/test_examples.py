@@ -17,6 +17,18 @@ EXAMPLES = ROOT / "examples"
 SHOP = EXAMPLES / "fastapi_app"
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("folder", ["minimal", "fastapi_app"])
+def test_an_example_passes_mypy(folder: str) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed: pip install --group check")
+    config = f"--config-file={ROOT / 'pyproject.toml'}"  # it knows what is not typed
+    cache = f"--cache-dir={ROOT / '.mypy_cache' / folder}"
+    files = sorted(path.name for path in (EXAMPLES / folder).glob("*.py"))
+    command = [sys.executable, "-m", "mypy", config, cache, "--strict", *files]
+    done = subprocess.run(command, cwd=EXAMPLES / folder, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_minimal() -> None:
     folder = EXAMPLES / "minimal"
     with bellwire("run", "server:server", "--port", "0", cwd=folder) as process:
