@@ -489,6 +489,31 @@ async def test_the_heartbeat_does_not_end_a_client_that_is_made_to_wait() -> Non
         assert (ends, client.reason) == ([], None)
 
 
+async def test_a_client_that_is_listened_to_again_is_not_missed_for_the_time_before() -> None:
+    """Its pong came while nobody read; the check of the heartbeat follows before it can be read."""
+    server, root = make(inbound_queue_events=1, max_missed_pongs=1)
+    ends = []
+
+    @root.on(SAY)
+    async def say(socket: Socket, text: str) -> None:
+        await asyncio.sleep(29.9)
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        ends.append(reason)
+
+    async with connect(server) as client:
+        await client.emit(SAY, "now")
+        await client.emit(SAY, "has to wait")
+        client.carrier.stalled = True
+        session = client.carrier.session
+        await advance(29.8)
+        assert session.paused
+        await advance(0.3)
+        assert not session.paused
+        assert ends == []
+
+
 # --- context
 
 
