@@ -87,17 +87,13 @@ def _plain(test: _Test, factory: Callable[[], asyncio.AbstractEventLoop], name: 
     return run
 
 
-def _run(
-    test: _Test, arguments: dict[str, Any], factory: Callable[[], asyncio.AbstractEventLoop], name: str
-) -> None:
+def _run(test: _Test, arguments: dict[str, Any], factory: Callable[[], asyncio.AbstractEventLoop], name: str) -> None:
     """Run one test in a new loop, then report what it left behind."""
     __tracebackhide__ = True
     faults: list[str] = []
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.get_loop().set_exception_handler(
-                lambda _, context: faults.append(_describe_fault(context))
-            )
+            runner.get_loop().set_exception_handler(lambda _, context: faults.append(_describe_fault(context)))
             runner.run(_watched(test, arguments, faults))
     except BaseException as error:
         for fault in faults:
