@@ -133,7 +133,9 @@ async def test_closing_ends_the_sessions_and_tells_on_disconnect() -> None:
     assert ends == ["server shutting down"]
 
 
-async def test_handlers_have_the_grace_to_finish_and_then_their_on_disconnect_runs() -> None:
+async def test_handlers_have_the_grace_to_finish_and_then_their_on_disconnect_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server(config=Config(shutdown_grace=5))
     root = server.namespace("/")
     order: list[str] = []
@@ -158,6 +160,26 @@ async def test_handlers_have_the_grace_to_finish_and_then_their_on_disconnect_ru
         await server.close()
     assert asyncio.get_running_loop().time() == 5
     assert order == ["2", "server shutting down", "100 cancelled", "server shutting down"]
+    assert caplog.records == []  # nothing failed
+    assert server.counters.get("handlers_cancelled_total") == 1
+
+
+async def test_an_admission_that_the_end_of_the_server_cuts_short_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(config=Config(shutdown_grace=0))
+
+    @server.namespace("/").on_connect
+    async def enter(socket: Socket) -> None:
+        await asyncio.sleep(100)
+
+    await server.start()
+    connecting = asyncio.ensure_future(connect(server, timeout=50).__aenter__())
+    await advance(1)
+    await server.close()
+    with pytest.raises(Disconnected):
+        await connecting
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("pause", [False, True])

@@ -218,7 +218,8 @@ class Connection(Receiver):
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
-            self._server.log_failure("connecting", socket, error)
+            if not self.runtime.dispatcher.ended(error):
+                self._server.log_failure("connecting", socket, error)
             error = _INTERNAL
         socket.miss_farewell()
         if socket.phase is not Phase.DISCONNECTED:

@@ -43,6 +43,10 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    def ended(self, error: BaseException) -> bool:
+        """Whether ``error`` is the end of this dispatcher, and no fault of the handler that it was raised in."""
+        return self._closed and isinstance(error, asyncio.CancelledError)
+
     def start(self, job: Job, finished: Finished) -> Outcome | None:
         """Run the first step of ``job``. The outcome if that was all, else None: ``finished`` is told later."""
         parked = self._take()

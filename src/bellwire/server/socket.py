@@ -409,8 +409,11 @@ class Socket:
             self.send(message)
 
     def _failed(self, number: int | None, error: BaseException) -> None:
-        self._runtime.counters.add("handler_errors_total")
-        logger.error("a handler of %r failed", self, exc_info=error)
+        if self._runtime.dispatcher.ended(error):
+            self._runtime.counters.add("handlers_cancelled_total")
+        else:
+            self._runtime.counters.add("handler_errors_total")
+            logger.error("a handler of %r failed", self, exc_info=error)
         if number is not None:
             self._answer(number, EventRefused("internal", "the server failed to handle this event"))
 
