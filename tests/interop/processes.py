@@ -185,7 +185,7 @@ def install(folder: Path) -> str:
         return ""
     staging = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.copytree(SCRIPTS, staging, dirs_exist_ok=True)
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(staging)]
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(staging)]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     try:
         done = subprocess.run(
