@@ -7,12 +7,14 @@ import pytest
 from bellwire.core import errors
 from bellwire.core.errors import (
     BellwireError,
+    BrokerUnavailable,
     CallTimeout,
     ConfigError,
     ConnectRefused,
     Disconnected,
     EventRefused,
     MessageTooLarge,
+    OutcomeUnknown,
     PacketError,
     ProtocolError,
     RoomLimit,
@@ -30,6 +32,8 @@ SAMPLES = [
     TooManyAttachments(11, 10),
     MessageTooLarge(2_000_000, 1_000_000),
     RoomLimit("x"),
+    BrokerUnavailable("x"),
+    OutcomeUnknown("m1", ("a", "b")),
     ProtocolError("x"),
     WebSocketError(1002, "reserved bit"),
     PacketError("x"),

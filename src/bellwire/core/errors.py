@@ -12,6 +12,8 @@
      ├── MessageTooLarge           "message_too_large"
      ├── RoomLimit                 "room_limit"
      ├── CallLimit                 "call_limit"
+     ├── BrokerUnavailable         "broker_unavailable"
+     ├── OutcomeUnknown            "outcome_unknown"
      └── ProtocolError             "protocol_error"        a peer broke the wire
           ├── WebSocketError       "websocket_error"       carries the close code of RFC 6455
           ├── PacketError          "packet_error"          Engine.IO v4, Socket.IO v5
@@ -22,6 +24,7 @@ Codes are part of the public surface: they do not change between minor versions,
 message says what is wrong and what to do about it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -156,6 +159,31 @@ class CallLimit(BellwireError):  # noqa: N818
     """Too many acknowledgements of one client are outstanding; wait for some, or call it less often."""
 
     code = "call_limit"
+
+
+class BrokerUnavailable(BellwireError):  # noqa: N818
+    """The broker could not be asked, or refused: nothing happened, and the caller may try again."""
+
+    code = "broker_unavailable"
+
+
+class OutcomeUnknown(BellwireError):  # noqa: N818
+    """Whether the message ``mid`` was accepted cannot be known; sent again with the same ``mid`` it is not doubled.
+
+    That holds for two minutes, the window in which brokers remember message ids. ``done`` names the rooms that have
+    the message for certain.
+    """
+
+    code = "outcome_unknown"
+
+    def __init__(self, mid: str, done: Iterable[str] = ()) -> None:
+        self.mid = mid
+        self.done = tuple(done)
+        super().__init__(mid, self.done)
+
+    def __str__(self) -> str:
+        rooms = f"; these rooms have it: {', '.join(self.done)}" if self.done else ""
+        return f"no answer for the message {self.mid!r}{rooms}: send it again with the same mid within two minutes"
 
 
 class ProtocolError(BellwireError):

@@ -1,0 +1,324 @@
+"""The broker inside the process: the whole contract without a network; what it keeps ends with the process.
+
+Its generations are random, so that a position from another process, or from before a restart, is known to be one.
+For tests it also does on request what other brokers do on their own: `Faults`.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from typing_extensions import override
+
+from bellwire.brokers.base import Broker, Kept, Listener
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
+from bellwire.delivery.entry import Draft, Entry
+from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Limits, Log, dense
+from bellwire.delivery.position import Position
+
+FORGET_AFTER: Final = 24 * 3600.0
+"""Seconds after which a stream that had no entry and has no listener is forgotten. One that is made again under its
+name has another generation, so nobody takes it for the old one."""
+
+_SWEPT_PER_CALL: Final = 2
+"""How many streams, or keys, each call that adds one looks after: more than one, so that what ran out goes."""
+
+
+class MemoryBroker(Broker):
+    """Streams and keys in dictionaries; ``clock`` is the loop's time unless another is given.
+
+    Nothing runs on its own: a call that adds something looks after two others that may have run out.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        step: Callable[[int], int] = dense,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._limits = limits
+        self._step = step
+        self._clock = clock
+        self._running = False
+        self._epoch = secrets.token_hex(6)
+        self._made = 0
+        self._revision = 0
+        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._keys: OrderedDict[str, tuple[Kept, float | None]] = OrderedDict()
+        self.faults = Faults(self)
+
+    @override
+    async def start(self) -> None:
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        self._running = True
+
+    @override
+    async def close(self) -> None:
+        self._running = False
+        self._listeners.clear()
+
+    @override
+    def clock(self) -> float:
+        return 0.0 if self._clock is None else self._clock()
+
+    # --- streams
+
+    @override
+    async def append(self, stream: str, draft: Draft, *, deadline: float | None = None) -> Appended:
+        self._check()
+        now = self.clock()
+        if deadline is not None and now > deadline:
+            raise BrokerUnavailable(f"the attempt came {now - deadline:.3f} s after its deadline")
+        lost_answer = self.faults.next_answer()
+        if lost_answer == "not_done":
+            raise OutcomeUnknown(draft.mid)
+        self._sweep_streams(now)
+        log = self._log(stream)
+        appended = log.append(draft, now)
+        if not appended.duplicate:
+            self._tell(stream, appended.gen, log.newest)
+        if lost_answer == "done":
+            raise OutcomeUnknown(draft.mid)
+        return appended
+
+    @override
+    async def read(
+        self,
+        stream: str,
+        after: Position,
+        *,
+        messages: int = PAGE_MESSAGES,
+        size: int = PAGE_BYTES,
+        confirmed: bool = False,
+    ) -> Answer:
+        self._check()
+        log = self._log(stream)
+        log.expire(self.clock())
+        lag = self.faults.lag_of(stream)
+        if lag and not confirmed:
+            return log.as_of(lag).read(after, messages, size, confirmed=False)
+        return log.read(after, messages, size)
+
+    @override
+    async def top(self, stream: str) -> Position:
+        self._check()
+        return self._log(stream).top
+
+    @override
+    async def subscribe(self, stream: str, listener: Listener) -> None:
+        self._check()
+        self._listeners.setdefault(stream, {})[listener] = None
+
+    @override
+    async def unsubscribe(self, stream: str, listener: Listener) -> None:
+        self._check()
+        listeners = self._listeners.get(stream, {})
+        listeners.pop(listener, None)
+        if not listeners:
+            self._listeners.pop(stream, None)
+
+    @override
+    async def publish(self, stream: str, body: bytes) -> None:
+        self._check()
+        for listener in tuple(self._listeners.get(stream, ())):
+            listener.volatile(stream, body)
+
+    # --- keyed state
+
+    @override
+    async def get(self, key: str) -> Kept | None:
+        self._check()
+        return self._kept(key)
+
+    @override
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl: float | None = None) -> int | None:
+        self._check()
+        if expected is not None and self._revision_of(key) != expected:
+            return None
+        self._revision += 1
+        ends = None if ttl is None else self.clock() + ttl
+        self._keys[key] = Kept(value, self._revision), ends
+        self._sweep_keys()
+        return self._revision
+
+    @override
+    async def delete(self, key: str, *, expected: int | None = None) -> bool:
+        self._check()
+        revision = self._revision_of(key)
+        if not revision or (expected is not None and revision != expected):
+            return False
+        del self._keys[key]
+        return True
+
+    # --- within
+
+    def _check(self) -> None:
+        if not self._running:
+            raise BrokerUnavailable("the broker is not started, or closed")
+        self.faults.check()
+
+    def _log(self, stream: str) -> Log:
+        log = self._logs.get(stream)
+        if log is None:
+            self._sweep_streams(self.clock())
+            log = self._logs[stream] = Log(self.new_generation(), self._limits, self._step)
+        return log
+
+    def new_generation(self) -> str:
+        """Return a generation that never was: this process's random bits and a count."""
+        self._made += 1
+        return f"{self._epoch}.{self._made}"
+
+    def _tell(self, stream: str, gen: str, entry: Entry) -> None:
+        listeners = self._listeners.get(stream)
+        if self.faults.loses(stream):
+            return
+        if listeners:
+            for listener in tuple(listeners):
+                if self.faults.passes(stream, listener, gen, entry):
+                    listener.entry(stream, gen, entry)
+
+    def _kept(self, key: str) -> Kept | None:
+        found = self._keys.get(key)
+        if found is None:
+            return None
+        kept, ends = found
+        if ends is not None and ends <= self.clock():
+            del self._keys[key]
+            return None
+        return kept
+
+    def _revision_of(self, key: str) -> int:
+        kept = self._kept(key)
+        return 0 if kept is None else kept.revision
+
+    def _sweep_keys(self) -> None:
+        for _ in range(min(_SWEPT_PER_CALL, len(self._keys))):
+            key = next(iter(self._keys))
+            self._keys.move_to_end(key)
+            self._kept(key)
+
+    def _sweep_streams(self, now: float) -> None:
+        for _ in range(min(_SWEPT_PER_CALL, len(self._logs))):
+            stream, log = next(iter(self._logs.items()))
+            self._logs.move_to_end(stream)
+            log.expire(now)
+            if stream not in self._listeners and _is_forgotten(log, now):
+                del self._logs[stream]
+
+
+def _is_forgotten(log: Log, now: float) -> bool:
+    return not log.top.seq or (len(log) > 0 and log.newest.at < now - FORGET_AFTER)
+
+
+class Faults:
+    """What brokers do to their users, done on request and never by itself."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._away = False
+        self._answers: deque[str] = deque()
+        self._lags: dict[str, int] = {}
+        self._losing: dict[str, int] = {}
+        self._deaf: set[Listener] = set()
+        self._holding: set[str] = set()
+        self.held: list[tuple[Listener, str, str, Entry]] = []
+
+    # --- to be called by a test
+
+    def go_away(self) -> None:
+        """Be unavailable until `come_back`."""
+        self._away = True
+
+    def come_back(self) -> None:
+        """Be there again."""
+        self._away = False
+
+    def lose_answer(self, *, done: bool) -> None:
+        """Raise `OutcomeUnknown` from the next append, which is ``done`` or not."""
+        self._answers.append("done" if done else "not_done")
+
+    def lose_live(self, stream: str, count: int = 1) -> None:
+        """Publish the next ``count`` entries of ``stream`` to nobody, and say nothing."""
+        self._losing[stream] = self._losing.get(stream, 0) + count
+
+    def deafen(self, listener: Listener) -> None:
+        """Tell ``listener`` of no entry until `heal`: a subscription that died and looks alive."""
+        self._deaf.add(listener)
+
+    def heal(self, listener: Listener) -> None:
+        """Tell ``listener`` again."""
+        self._deaf.discard(listener)
+
+    def hold_live(self, stream: str) -> None:
+        """Put the live entries of ``stream`` into ``held``, for the test to pass on as it likes, until `let_go`."""
+        self._holding.add(stream)
+
+    def let_go(self, stream: str) -> None:
+        """Pass live entries on again; what is in ``held`` stays the test's."""
+        self._holding.discard(stream)
+
+    def lag(self, stream: str, entries: int) -> None:
+        """Answer unconfirmed reads from a follower that lacks the newest ``entries``; 0 for none."""
+        self._lags[stream] = entries
+
+    def lose_tail(self, stream: str, count: int, *, same_generation: bool = False) -> list[Entry]:
+        """Fail over to a replica that lacks the newest ``count`` entries, and return those.
+
+        The log goes on under a new generation, or under the same: A, then B, then A again.
+        """
+        gen = None if same_generation else self._broker.new_generation()
+        return self._broker._log(stream).lose_tail(count, gen)
+
+    def renew(self, stream: str) -> None:
+        """Fail over to a replica that lacks nothing: only the generation changes."""
+        self.lose_tail(stream, 0)
+
+    def truncate(self, stream: str, keep: int) -> None:
+        """Reach the limit of history now: keep only the newest ``keep`` entries."""
+        self._broker._log(stream).truncate(keep)
+
+    def forget_mids(self, stream: str) -> None:
+        """Lose the memory of message ids within its window."""
+        self._broker._log(stream).forget_mids()
+
+    def wipe(self, stream: str) -> None:
+        """Lose the stream; it is made again, under another generation, when it is used."""
+        self._broker._logs.pop(stream, None)
+
+    # --- called by the broker
+
+    def check(self) -> None:
+        """Raise if the broker is away."""
+        if self._away:
+            raise BrokerUnavailable("the broker is away")
+
+    def next_answer(self) -> str | None:
+        """Return how the next append's answer is lost, None if it is not."""
+        return self._answers.popleft() if self._answers else None
+
+    def lag_of(self, stream: str) -> int:
+        """Return by how many entries a follower lags."""
+        return self._lags.get(stream, 0)
+
+    def passes(self, stream: str, listener: Listener, gen: str, entry: Entry) -> bool:
+        """Whether this live entry is told to this listener now."""
+        if listener in self._deaf:
+            return False
+        if stream in self._holding:
+            self.held.append((listener, stream, gen, entry))
+            return False
+        return True
+
+    def loses(self, stream: str) -> bool:
+        """Whether this live entry is lost for everyone."""
+        left = self._losing.get(stream, 0)
+        if left:
+            self._losing[stream] = left - 1
+        return left > 0

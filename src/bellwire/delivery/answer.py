@@ -1,0 +1,61 @@
+"""What a log answers to a reader that names its position (the guarantee, "Resume on any node")."""
+
+from enum import StrEnum
+from typing import Final, NamedTuple, TypeAlias
+
+from bellwire.delivery.entry import Entry
+from bellwire.delivery.position import Position
+
+PAGE_MESSAGES: Final = 500
+"""The most entries in a page."""
+
+PAGE_BYTES: Final = 1024 * 1024
+"""The most bytes in a page; one entry that is larger makes a page of its own."""
+
+
+class Reason(StrEnum):
+    """Why a stream could not be continued; the value is what the client is told."""
+
+    TRUNCATED = "truncated"
+    """What came next is no longer in the log."""
+
+    GENERATION = "generation"
+    """The log is another one: it was wiped or made again, or the position is older than its memory."""
+
+    DIVERGED = "diverged"
+    """The position is not in the log: a failover took back what the reader has seen."""
+
+    TOO_FAR = "too_far"
+    """The log went on faster than the reader could take it, until what came next was no longer there."""
+
+    FORBIDDEN = "forbidden"
+    """The reader may no longer read the stream."""
+
+
+class Page(NamedTuple):
+    """The entries right behind the position asked for, which is hereby proved; ``more`` follow up to ``top``.
+
+    ``confirmed`` says that all that was acknowledged before the question is in the answer's view of the log. Where it
+    is False, that nothing follows is no verdict: a follower may lag behind.
+    """
+
+    entries: list[Entry]
+    top: Position
+    more: bool
+    confirmed: bool
+
+
+class Unproved(NamedTuple):
+    """The position asked for cannot be continued.
+
+    A replay may start at ``restart``: the last position known to be common to the reader and the log, else the one
+    before the log's oldest entry. ``confirmed`` is as in `Page`; where it is False, this is no verdict.
+    """
+
+    reason: Reason
+    restart: Position
+    top: Position
+    confirmed: bool
+
+
+Answer: TypeAlias = Page | Unproved

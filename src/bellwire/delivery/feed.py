@@ -1,0 +1,194 @@
+"""One stream as a node serves it: its ring, its audience and those who are on their way back into it.
+
+Values in, values out (the guarantee, "The node", "Resume on any node"). Whoever drives it subscribes to the stream,
+reads its top and calls `Feed.opened`; passes every live entry to `Feed.live`; after each call reads behind
+`Feed.question`, everything acknowledged included, until that is None; and asks `Feed.next` for each member in
+`Feed.resuming` when its socket has room and a question was answered. What it is given to send is sent in that order.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final, Generic, NamedTuple, TypeAlias
+
+from bellwire.delivery.answer import Answer, Reason
+from bellwire.delivery.audience import Audience, M
+from bellwire.delivery.entry import Entry
+from bellwire.delivery.position import Point, Position, position
+from bellwire.delivery.resume import Ended, Live, Resume, Step
+from bellwire.delivery.ring import Broken, Ring, Verdict
+
+REMIND_EVERY: Final = 128
+"""After how many entries those are told where they stand who were passed over by all that the ring holds."""
+
+
+class Cast(NamedTuple, Generic[M]):
+    """Send ``entry``, as it is, to all ``members``; ``members`` may be the audience's own set: do not keep it."""
+
+    gen: str
+    entry: Entry
+    members: Collection[M]
+
+
+class Own(NamedTuple, Generic[M]):
+    """Send ``entry`` to ``member`` with ``prev`` in the place of the entry's own."""
+
+    gen: str
+    entry: Entry
+    member: M
+    prev: Point
+
+
+class Told(NamedTuple, Generic[M]):
+    """Tell ``member`` that it is reset; it stands at ``restart``, and what follows is sent as to the others."""
+
+    member: M
+    reason: Reason
+    restart: Position
+
+
+class Advance(NamedTuple, Generic[M]):
+    """Tell ``member`` that nothing between ``prev`` and ``to`` is for it, so that it resumes from there."""
+
+    member: M
+    prev: Point
+    to: Position
+
+
+Output: TypeAlias = Cast[M] | Own[M] | Told[M] | Advance[M]
+
+
+class Feed(Generic[M]):
+    """One stream on one node.
+
+    ``skipped`` names, for an entry that excludes someone or has copies, who does not get it; it may name others than
+    members. ``before_change`` is the audience's.
+    """
+
+    __slots__ = ("_casts", "_skipped", "audience", "resuming", "ring")
+
+    def __init__(
+        self, skipped: Callable[[Entry], Collection[M]], before_change: Callable[[], None], ring: Ring | None = None
+    ) -> None:
+        self.ring = Ring() if ring is None else ring
+        self.audience: Audience[M] = Audience(before_change=before_change)
+        self.resuming: dict[M, Resume] = {}
+        self._skipped = skipped
+        self._casts = 0
+
+    @property
+    def question(self) -> Position | None:
+        """Behind which position the node must read for the ring to go on, None if nothing is to be read."""
+        return self.ring.question
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is served, so that the stream need not be followed."""
+        return not self.audience and not self.resuming
+
+    # --- from the broker
+
+    def opened(self, top: Position) -> list[Output[M]]:
+        """``top`` was read after the subscription was made: the ring stands there now."""
+        entries = self.ring.open(top)
+        self.audience.top = top.point
+        return self._cast_all(entries)
+
+    def live(self, gen: str, entry: Entry) -> Sequence[Output[M]]:
+        """Take an entry that the broker published under ``gen``."""
+        if self.ring.accept(gen, entry) is Verdict.ACCEPTED:
+            return self._cast(gen, entry)
+        return ()
+
+    def answered(self, answer: Answer) -> list[Output[M]]:
+        """Take the answer to ``question``: one read repairs it for all members."""
+        repair = self.ring.repair(answer)
+        outputs = self._break(repair.broken) if repair.broken is not None else []
+        return outputs + self._cast_all(repair.entries)
+
+    def probe(self, top: Position) -> list[Output[M]]:
+        """Compare with the log's ``top``, read when the stream was idle; a question may follow."""
+        if self.ring.compare(top):
+            return self._remind(top.seq, top.gen)
+        return []
+
+    # --- members
+
+    def join(self, member: M) -> Position:
+        """Let ``member`` have all that follows; return where it stands.
+
+        Raises:
+            ValueError: the stream is not open yet, or stands at its start: append a marker first.
+
+        """
+        top = self.ring.top
+        if not top.seq:
+            raise ValueError("there is no position to stand on: open the stream, and append a marker to an empty one")
+        self.audience.join(member, top.point)
+        return top
+
+    def resume(self, member: M, cursor: Position, *, until: Position | None = None) -> None:
+        """Bring ``member`` back from its ``cursor``, up to where its membership ended if it did."""
+        self._pull(member, cursor, until=until, lagging=False)
+
+    def lag(self, member: M) -> None:
+        """Let ``member``, whose socket is slow, pull from the history until it has caught up; KeyError if not here."""
+        cursor = position(self.ring.gen, self.audience.leave(member))
+        self._pull(member, cursor, until=None, lagging=True)
+
+    def _pull(self, member: M, cursor: Position, *, until: Position | None, lagging: bool) -> None:
+        def takes(entry: Entry) -> bool:
+            return not (entry.excluded or entry.copies) or member not in self._skipped(entry)
+
+        self.resuming[member] = Resume(self.ring, cursor, takes, until=until, lagging=lagging)
+
+    def next(self, member: M) -> Step:
+        """Return the next step of a member that resumes; with `Live` and `Ended` it no longer does."""
+        step = self.resuming[member].next()
+        if isinstance(step, Live):
+            del self.resuming[member]
+            self.audience.join(member, step.known)
+        elif isinstance(step, Ended):
+            del self.resuming[member]
+        return step
+
+    def read(self, member: M, answer: Answer) -> None:
+        """Take the answer to the `Read` of a member that resumes."""
+        self.resuming[member].answered(answer)
+
+    def leave(self, member: M) -> Position:
+        """Forget ``member`` and return where it stood; KeyError if it is not here."""
+        resume = self.resuming.pop(member, None)
+        if resume is not None:
+            return resume.known
+        return position(self.ring.gen, self.audience.leave(member))
+
+    # --- out
+
+    def _cast(self, gen: str, entry: Entry) -> list[Output[M]]:
+        fan = self.audience.advance(entry, self._passed_over(entry))
+        outputs: list[Output[M]] = [Cast(gen, entry, fan.common)] if fan.common else []
+        if fan.others:
+            outputs += [Own(gen, entry, member, prev) for member, prev in fan.others]
+        if self.audience.behind:
+            self._casts += 1
+            if self._casts >= REMIND_EVERY:
+                outputs += self._remind(self.ring.chain.base.seq, gen)
+        return outputs
+
+    def _cast_all(self, entries: Iterable[tuple[str, Entry]]) -> list[Output[M]]:
+        return [output for gen, entry in entries for output in self._cast(gen, entry)]
+
+    def _passed_over(self, entry: Entry) -> Collection[M]:
+        if entry.excluded or entry.copies:
+            return self._skipped(entry)
+        return self.audience.members if entry.is_marker else ()
+
+    def _break(self, broken: Broken) -> list[Output[M]]:
+        beyond = self.audience.restart(broken.restart.point, broken.common)
+        return [Told(member, broken.reason, broken.restart) for member in beyond]
+
+    def _remind(self, below: int, gen: str) -> list[Output[M]]:
+        """Tell those where they stand whose last point is below a number, lest the history go past them."""
+        self._casts = 0
+        at = position(gen, self.audience.top)  # the ring may be ahead of it, by entries that are still to be cast
+        late = [member for member, point in self.audience.behind.items() if point.seq < below]
+        return [Advance(member, self.audience.catch_up(member), at) for member in late]

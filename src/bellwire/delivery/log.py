@@ -1,0 +1,172 @@
+"""One stream's bounded history: the model of what every broker keeps (the guarantee, "Down: server to client").
+
+What a reader is answered, by its position and the first rule that applies::
+
+    the position's generation is not known               generation
+    its number lies beyond its generation's reach        diverged     before what the generation reaches
+    its (seq, tag) stands in the log, or is its base     a page       the base is the last point trimmed away
+    its number lies below the base                       truncated    from the oldest entry on
+    anything else: beyond the top, or another entry      diverged     from the oldest entry on
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
+from bellwire.delivery.chain import Chain, Place
+from bellwire.delivery.entry import Draft, Entry, enter
+from bellwire.delivery.position import Generations, Point, Position, position
+
+
+class Limits(NamedTuple):
+    """How much history a stream keeps; the first limit reached counts.
+
+    All count what lies behind the newest entry: that one is never dropped, and the point before the oldest is
+    remembered, so that a quiet stream resets nobody who saw its last message.
+    """
+
+    messages: int = 1_000
+    size: int = 4 * 1024 * 1024
+    """Bytes."""
+    age: float = 600.0
+    """Seconds."""
+    dedupe: float = 120.0
+    """Seconds for which the id of a message is remembered: by time only."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Appended(NamedTuple):
+    """Where a message stands in its stream; ``duplicate`` if an earlier attempt had brought it there."""
+
+    gen: str
+    point: Point
+    prev: Point
+    duplicate: bool
+
+
+def dense(last: int) -> int:
+    """Return the number after ``last`` without leaving any out."""
+    return last + 1
+
+
+class Log:
+    """A stream's history; ``step`` gives the number after a number (a stream in JetStream leaves some out)."""
+
+    __slots__ = ("_chain", "_limits", "_mids", "_step", "generations")
+
+    def __init__(self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense) -> None:
+        self.generations = Generations(gen)
+        self._limits = limits
+        self._step = step
+        self._chain = Chain()
+        self._mids: OrderedDict[str, tuple[float, Appended]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._chain)
+
+    @property
+    def top(self) -> Position:
+        """The position behind the newest entry; it outlives the entries."""
+        return position(self.generations.current, self._chain.top)
+
+    @property
+    def base(self) -> Point:
+        """The point before the oldest entry that is still there."""
+        return self._chain.base
+
+    @property
+    def newest(self) -> Entry:
+        """The last entry; IndexError before the first."""
+        return self._chain.newest
+
+    def append(self, draft: Draft, now: float) -> Appended:
+        """Append a message, or find it: an id that was appended within the window is not appended again."""
+        self.expire(now)
+        known = self._mids.get(draft.mid)
+        if known is not None:
+            return known[1]
+        gen, chain = self.generations.current, self._chain
+        prev = chain.top
+        entry = enter(draft, self._step(prev.seq), prev, now)
+        chain.append(entry)
+        point = chain.top
+        self._mids[draft.mid] = now, Appended(gen, point, prev, duplicate=True)
+        self._trim(now)
+        return Appended(gen, point, prev, duplicate=False)
+
+    def read(
+        self, after: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES, *, confirmed: bool = True
+    ) -> Answer:
+        """Prove the position ``after`` and return what follows on it; ``confirmed`` is passed on."""
+        point, chain = after.point, self._chain
+        reach = self.generations.reach(after.gen)
+        if reach is None:
+            return self._unproved(Reason.GENERATION, chain.base, confirmed)
+        if point.seq > reach:
+            return self._unproved(Reason.DIVERGED, chain.at_most(reach), confirmed)
+        place = chain.locate(point)
+        if place is Place.PROVED:
+            entries, more = chain.after(point, messages, size)
+            return Page(entries, self.top, more, confirmed)
+        reason = Reason.TRUNCATED if place is Place.BEHIND else Reason.DIVERGED
+        return self._unproved(reason, chain.base, confirmed)
+
+    def _unproved(self, reason: Reason, restart: Point, confirmed: bool) -> Unproved:
+        return Unproved(reason, position(self.generations.current, restart), self.top, confirmed)
+
+    def expire(self, now: float) -> None:
+        """Drop what is too old at ``now``, the broker's time in seconds."""
+        mids, horizon = self._mids, now - self._limits.dedupe
+        while mids and next(iter(mids.values()))[0] < horizon:
+            mids.popitem(last=False)
+        self._trim(now)
+
+    def _trim(self, now: float) -> None:
+        chain, limits = self._chain, self._limits
+        behind = len(chain) - 1
+        if behind < 1:
+            return
+        size = chain.size - chain.newest.size
+        horizon = now - limits.age
+        while behind > 0 and (behind > limits.messages or size > limits.size or chain.oldest.at < horizon):
+            size -= chain.shift().size
+            behind -= 1
+
+    # --- what happens to brokers, for the one in memory to simulate
+
+    def lose_tail(self, count: int, gen: str | None = None) -> list[Entry]:
+        """Take the newest ``count`` entries back, and all memory of their ids, as a failover does.
+
+        The log goes on under ``gen``, or under the same generation (a failover from A to B and back to A).
+        """
+        entries = list(self._chain)
+        keep = max(0, len(entries) - count)
+        gone = self._chain.cut(entries[keep - 1].point if keep else self._chain.base)
+        for entry in gone:
+            self._mids.pop(entry.mid, None)
+        last = self._chain.top.seq
+        self.generations.clip(last)
+        if gen is not None:
+            self.generations.open(gen, last)
+        return gone
+
+    def forget_mids(self) -> None:
+        """Lose the memory of ids, as a purge followed by a restart does."""
+        self._mids.clear()
+
+    def truncate(self, keep: int) -> None:
+        """Keep only the newest ``keep`` entries."""
+        while len(self._chain) > keep:
+            self._chain.shift()
+
+    def as_of(self, behind: int) -> "Log":
+        """Return the log as it was ``behind`` entries ago: what a follower that lags answers from."""
+        past = Log(self.generations.current, self._limits, self._step)
+        past.generations = self.generations
+        past._chain = Chain(self._chain.base)
+        for entry in list(self._chain)[: max(0, len(self._chain) - behind)]:
+            past._chain.append(entry)
+        return past

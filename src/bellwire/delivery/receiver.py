@@ -1,0 +1,337 @@
+"""The client's side of one connection with many streams: what it hands over, and in which order.
+
+The guarantee, from the reader's end: each message once and in order, or a reset before anything newer. What arrives
+on a stream, by the first rule that applies::
+
+    the stream is not open                       nothing
+    too much waits for the handler               nothing; asked for when that was handed over
+    its prev is the last point received          in order: handed over after what waits; a known id only advances
+    known by id and point                        nothing: it was sent twice
+    its prev lies beyond the last point          kept for a while, the gap is asked for once
+    anything else                                suspect: asked for; the server proves the position or resets
+
+and a stream's deliveries::
+
+    state   event           next    action
+    IDLE    something waits BUSY    Deliver or Reset, the first that waits
+    BUSY    handed          IDLE    the cursor moves behind it
+    BUSY    failed          BUSY    Deliver again; the third time DeadLetter, and on as if handed
+
+A reset waits in the same queue: what was received before it is handed over before it, and nothing older after it.
+"""
+
+from collections import OrderedDict, deque
+from typing import Final, NamedTuple, TypeAlias
+
+from bellwire.delivery.answer import Reason
+from bellwire.delivery.entry import Entry
+from bellwire.delivery.position import Point, Position, position
+
+KNOWN_MIDS: Final = 1_000
+"""How many message ids a stream remembers: as many as the default history holds."""
+
+MAX_WAITING: Final = 1_000
+"""How many messages of a stream wait for their handler; those beyond are left in the log until then."""
+
+MAX_EARLY: Final = 256
+"""How many messages beyond a gap are kept, and"""
+MAX_EARLY_BYTES: Final = 1024 * 1024
+"""how many bytes of them. The others come with the answer to what was asked for."""
+
+MAX_ATTEMPTS: Final = 3
+"""How often a message is handed over whose handler fails."""
+
+
+class Deliver(NamedTuple):
+    """Call the handler, then `Receiver.handed` or `Receiver.failed`."""
+
+    stream: str
+    gen: str
+    entry: Entry
+
+
+class DeadLetter(NamedTuple):
+    """The handler failed `MAX_ATTEMPTS` times with this message; the stream goes on without it."""
+
+    stream: str
+    entry: Entry
+
+
+class Reset(NamedTuple):
+    """Call the handler of resets, then `Receiver.handed`: before what comes now there may be a hole."""
+
+    stream: str
+    reason: Reason
+    restart: Position
+
+
+class AskFor(NamedTuple):
+    """Ask the server to prove ``after`` and to send what follows on it."""
+
+    stream: str
+    after: Position
+
+
+class Pass(NamedTuple):
+    """Hand over a volatile message: it is in no log, has no order and needs no answer."""
+
+    stream: str
+    body: bytes
+
+
+Action: TypeAlias = Deliver | DeadLetter | Reset | AskFor | Pass
+Actions: TypeAlias = tuple[Action, ...]
+
+
+class _Skip(NamedTuple):
+    """Waits like a message, and only moves the cursor."""
+
+    at: Position
+
+
+class _Track:
+    """One stream, as this client follows it."""
+
+    __slots__ = (
+        "asked",
+        "attempts",
+        "busy",
+        "cursor",
+        "early",
+        "early_size",
+        "full",
+        "gen",
+        "last",
+        "mids",
+        "name",
+        "waiting",
+    )
+
+    def __init__(self, name: str, at: Position) -> None:
+        self.name = name
+        self.gen = at.gen
+        self.last = at.point  # received
+        self.cursor = at  # handed over
+        self.waiting: deque[Deliver | Reset | _Skip] = deque()
+        self.busy: Deliver | Reset | None = None
+        self.attempts = 0
+        self.mids: OrderedDict[str, Point] = OrderedDict()
+        self.early: dict[Point, tuple[str, Entry]] = {}
+        self.early_size = 0
+        self.asked = False
+        self.full = False
+
+    @property
+    def received(self) -> Position:
+        return position(self.gen, self.last)
+
+    def ask(self) -> Actions:
+        if self.asked:
+            return ()
+        self.asked = True
+        return (AskFor(self.name, self.received),)
+
+    def forget_early(self) -> None:
+        self.early.clear()
+        self.early_size = 0
+
+    # --- in
+
+    def take(self, gen: str, prev: Point, entry: Entry) -> Actions:
+        if self.full:
+            return ()
+        if prev == self.last:
+            self._in_order(gen, entry)
+            if self.early:
+                self._take_early()
+            return self.pump()
+        point = entry.point
+        if point == self.last or self.mids.get(entry.mid) == point:
+            return ()
+        if prev.seq > self.last.seq:
+            self._keep_early(gen, prev, entry)
+        return self.ask()
+
+    def _in_order(self, gen: str, entry: Entry) -> None:
+        self.gen = gen
+        self.last = point = Point(entry.seq, entry.tag)
+        self.asked = False
+        mids = self.mids
+        if entry.is_marker or entry.mid in mids:
+            self.waiting.append(_Skip(position(gen, point)))
+        else:
+            self.waiting.append(Deliver(self.name, gen, entry))
+        mids[entry.mid] = point
+        mids.move_to_end(entry.mid)
+        if len(mids) > KNOWN_MIDS:
+            mids.popitem(last=False)
+        self.full = len(self.waiting) >= MAX_WAITING
+
+    def _take_early(self) -> None:
+        while not self.full and (found := self.early.pop(self.last, None)) is not None:
+            self.early_size -= found[1].size
+            self._in_order(*found)
+
+    def _keep_early(self, gen: str, prev: Point, entry: Entry) -> None:
+        size = entry.size
+        if len(self.early) == MAX_EARLY:
+            self._drop_late()
+        if len(self.early) < MAX_EARLY and self.early_size + size <= MAX_EARLY_BYTES and prev not in self.early:
+            self.early[prev] = gen, entry
+            self.early_size += size
+
+    def _drop_late(self) -> None:
+        """Of what was kept beyond a gap, forget what the gap was closed by."""
+        kept = {prev: found for prev, found in self.early.items() if found[1].seq > self.last.seq}
+        self.early, self.early_size = kept, sum(entry.size for _, entry in kept.values())
+
+    def advance(self, prev: Point, to: Position) -> Actions:
+        if self.full:
+            return ()
+        if prev != self.last:
+            return self.ask() if to.point != self.last else ()
+        self.gen, self.last, self.asked = to.gen, to.point, False
+        self.waiting.append(_Skip(to))
+        self._take_early()
+        return self.pump()
+
+    def reset(self, reason: Reason, restart: Position) -> Actions:
+        self.gen, self.last, self.asked, self.full = restart.gen, restart.point, False, False
+        self.forget_early()
+        if self.waiting and isinstance(self.waiting[-1], Reset):
+            self.waiting.pop()  # nothing came between the two: one is enough
+        self.waiting.append(Reset(self.name, reason, restart))
+        return self.pump()
+
+    # --- out
+
+    def pump(self) -> Actions:
+        if self.busy is not None:
+            return ()
+        waiting = self.waiting
+        while waiting:
+            item = waiting.popleft()
+            if not isinstance(item, _Skip):
+                self.busy = item
+                return (item,)
+            self.cursor = item.at
+        if self.full:  # what came meanwhile was left in the log
+            self.full = False
+            return self.ask()
+        return ()
+
+    def handed(self) -> Actions:
+        item, self.busy = self.busy, None
+        self.attempts = 0
+        if item is None:
+            raise ValueError(f"nothing of {self.name} is being handed over")
+        self.cursor = item.restart if isinstance(item, Reset) else position(item.gen, item.entry.point)
+        return self.pump()
+
+    def failed(self) -> Actions:
+        item = self.busy
+        if not isinstance(item, Deliver):  # a reset was told of, however its handler took it
+            return self.handed()
+        self.attempts += 1
+        if self.attempts < MAX_ATTEMPTS:
+            return (item,)
+        return (DeadLetter(self.name, item.entry), *self.handed())
+
+
+class Receiver:
+    """All streams of one client; it outlives the connection.
+
+    A call returns the actions to be done, in order. Of one stream at most one `Deliver` or `Reset` is outstanding.
+    ``ignored`` counts what arrived for streams that are not open.
+    """
+
+    __slots__ = ("_tracks", "ignored")
+
+    def __init__(self) -> None:
+        self._tracks: dict[str, _Track] = {}
+        self.ignored = 0
+
+    # --- from the server
+
+    def open(self, stream: str, at: Position) -> None:
+        """``stream`` is followed from ``at`` on; if it was open already, this is another membership from there."""
+        track = self._tracks.get(stream)
+        if track is None:
+            self._tracks[stream] = _Track(stream, at)
+            return
+        track.gen, track.last, track.asked, track.full = at.gen, at.point, False, False
+        track.forget_early()
+        track.waiting.append(_Skip(at))
+        if track.busy is None:
+            track.pump()
+
+    def close(self, stream: str) -> None:
+        """``stream`` is no longer followed; what waits of it is dropped."""
+        self._tracks.pop(stream, None)
+
+    def proved(self, stream: str, at: Position) -> Actions:
+        """The server found the position asked for or resumed from; what follows on it is on its way."""
+        track = self._tracks.get(stream)
+        if track is None:
+            return self._ignore()
+        track.asked = False
+        if at.point == track.last:
+            track.gen = at.gen
+        return ()
+
+    def receive(self, stream: str, gen: str, prev: Point, entry: Entry) -> Actions:
+        """Take ``entry``, which the server sent under ``gen`` with ``prev`` as its previous point."""
+        track = self._tracks.get(stream)
+        if track is None:
+            return self._ignore()
+        return track.take(gen, prev, entry)
+
+    def advance(self, stream: str, prev: Point, to: Position) -> Actions:
+        """Nothing between ``prev`` and ``to`` is for this client."""
+        track = self._tracks.get(stream)
+        if track is None:
+            return self._ignore()
+        return track.advance(prev, to)
+
+    def reset(self, stream: str, reason: Reason, restart: Position) -> Actions:
+        """The server cannot go on from where this client stands; what it sends now follows on ``restart``."""
+        track = self._tracks.get(stream)
+        if track is None:
+            return self._ignore()
+        return track.reset(reason, restart)
+
+    def volatile(self, stream: str, body: bytes) -> Actions:
+        """Take a message that is in no log: it passes beside all that waits."""
+        return (Pass(stream, body),) if stream in self._tracks else self._ignore()
+
+    def _ignore(self) -> Actions:
+        self.ignored += 1
+        return ()
+
+    # --- from the program
+
+    def handed(self, stream: str) -> Actions:
+        """The handler returned; ValueError if nothing of the stream was outstanding."""
+        track = self._tracks.get(stream)
+        return track.handed() if track is not None else ()
+
+    def failed(self, stream: str) -> Actions:
+        """The handler raised: the cursor stays, and the message comes again, `MAX_ATTEMPTS` times in all."""
+        track = self._tracks.get(stream)
+        return track.failed() if track is not None else ()
+
+    # --- the connection
+
+    def disconnected(self) -> None:
+        """The connection is gone: what was asked for will not come. What waits is still handed over."""
+        for track in self._tracks.values():
+            track.asked = track.full = False
+            track.forget_early()
+
+    def received(self) -> dict[str, Position]:
+        """From where to resume with this receiver: behind all that arrived in order, handed over or waiting."""
+        return {name: track.received for name, track in self._tracks.items()}
+
+    def cursors(self) -> dict[str, Position]:
+        """From where to resume without it, as after a crash: behind all that was handed over."""
+        return {name: track.cursor for name, track in self._tracks.items()}

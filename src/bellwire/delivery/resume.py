@@ -1,0 +1,243 @@
+"""One reader's way back into one stream, on any node (the guarantee, "Resume on any node").
+
+The node follows the stream before it reads the history, and its `Ring` is the buffer in which the live entries wait:
+one for all who resume at that moment. The states::
+
+    state       what is known                            next       step
+    SUBSCRIBED  the position stands in the ring          MERGING    Proved
+    SUBSCRIBED  it does not                              READING    Read, from the position
+    READING     a page                                   READING    Proved (the first time), Hand, Read on
+    READING     no proof, the answer not confirmed       READING    Read again, confirmed: silence is no verdict
+    READING     no proof, confirmed                      READING    Reset, then Read from the restart
+    READING     what was handed last is in the ring      MERGING
+    READING     the log ends, the ring is elsewhere      MERGING    Wait: the ring compares itself with the log
+    MERGING     the ring is being repaired               MERGING    Wait
+    MERGING     the ring goes on from there              MERGING    Hand
+    MERGING     the ring ends there                      LIVE       Live
+    MERGING     it is not in the ring                    READING    Read from there, confirmed
+    any         the end of the membership is reached     ENDED      Ended
+
+Each step is taken when the reader's socket has room for it, and a page is read only then. A reader whose socket is
+slow comes here too and pulls; when the history has gone past it, the reason is ``too_far``.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason
+from bellwire.delivery.chain import Place
+from bellwire.delivery.entry import Entry
+from bellwire.delivery.position import Point, Position, position
+from bellwire.delivery.ring import Ring
+
+
+class State(Enum):
+    """The states of a resume."""
+
+    SUBSCRIBED = "subscribed"
+    READING = "reading"
+    MERGING = "merging"
+    LIVE = "live"
+    ENDED = "ended"
+
+
+class Read(NamedTuple):
+    """Read the log behind ``after`` and call `Resume.answered`; ``confirmed`` as in `Page`."""
+
+    after: Position
+    messages: int
+    size: int
+    confirmed: bool
+
+
+class Proved(NamedTuple):
+    """The reader's position is in the log; it is ``at`` under the present generation."""
+
+    at: Position
+
+
+class Reset(NamedTuple):
+    """Tell the reader that it cannot go on, and why; it stands at ``restart`` from now on."""
+
+    reason: Reason
+    restart: Position
+
+
+class Hand(NamedTuple):
+    """Send these entries under ``gen``, the first with ``prev`` as its previous point, each other with the one before.
+
+    There is at least one. Ask for the next step when the socket has taken them.
+    """
+
+    gen: str
+    prev: Point
+    entries: tuple[Entry, ...]
+
+
+class Wait(NamedTuple):
+    """Ask again when the answer or the ring's repair is there."""
+
+
+class Live(NamedTuple):
+    """The reader has all up to the ring's top; the last it was given is ``known``."""
+
+    known: Point
+
+
+class Ended(NamedTuple):
+    """The reader has all up to the end of its membership; the last it was given is ``known``."""
+
+    known: Point
+
+
+Step: TypeAlias = Read | Proved | Reset | Hand | Wait | Live | Ended
+
+_WAIT = Wait()
+
+
+class Resume:
+    """One reader in one stream, from its ``cursor`` until it is live.
+
+    ``takes`` tells whether the reader gets an entry; what it does not get only advances it. ``until`` is where its
+    membership ended. ``lagging`` marks a reader that was live and has become slow.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_at",
+        "_confirmed",
+        "_entries",
+        "_known",
+        "_messages",
+        "_more",
+        "_proved",
+        "_ring",
+        "_size",
+        "_takes",
+        "_until",
+        "_verdict",
+        "state",
+    )
+
+    def __init__(
+        self,
+        ring: Ring,
+        cursor: Position,
+        takes: Callable[[Entry], bool],
+        *,
+        until: Position | None = None,
+        lagging: bool = False,
+        messages: int = PAGE_MESSAGES,
+        size: int = PAGE_BYTES,
+    ) -> None:
+        self.state = State.SUBSCRIBED
+        self._ring = ring
+        self._at = cursor  # how far the log was gone through
+        self._known = cursor.point  # what the reader was given last
+        self._takes = takes
+        self._until = until
+        self._messages = messages
+        self._size = size
+        self._proved = lagging  # once proved, what is missing is too far away rather than truncated
+        self._verdict: Proved | Reset | None = None
+        self._entries: list[Entry] = []
+        self._asked = False
+        self._more = False
+        self._confirmed = False
+
+    def next(self) -> Step:
+        """Return what is to be done next."""
+        while True:
+            step = self._turn()
+            if step is not None:
+                return step
+
+    def answered(self, answer: Answer) -> None:
+        """Take the answer to a `Read`; ValueError if there was none."""
+        if not self._asked:
+            raise ValueError("nothing was asked")
+        self._asked = False
+        self._confirmed = answer.confirmed
+        if isinstance(answer, Page):
+            self._more = answer.more
+            self._entries = answer.entries
+            self._prove(answer.top.gen)
+            return
+        self._more = False
+        if answer.confirmed:
+            far = self._proved and answer.reason is Reason.TRUNCATED
+            self._proved, self._more = True, True
+            self._at, self._known = answer.restart, answer.restart.point
+            self._verdict = Reset(Reason.TOO_FAR if far else answer.reason, answer.restart)
+
+    @property
+    def known(self) -> Position:
+        """What the reader was given last."""
+        return position(self._at.gen, self._known)
+
+    def _prove(self, gen: str) -> None:
+        self._at = position(gen, self._at.point)
+        if not self._proved:
+            self._proved = True
+            self._verdict = Proved(position(gen, self._known))
+
+    def _turn(self) -> Step | None:
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            return verdict
+        if self._entries:
+            return self._hand()
+        if self.state is State.ENDED or (self._until is not None and self._proved and self._at.seq >= self._until.seq):
+            self.state = State.ENDED
+            return Ended(self._known)
+        if self.state is State.MERGING:
+            return self._merge()
+        if self.state is State.LIVE:
+            return Live(self._known)
+        return self._read_on()
+
+    def _read_on(self) -> Step | None:
+        if self._asked:
+            return _WAIT
+        if self._ring.stands(self._at):
+            self.state = State.MERGING
+            self._prove(self._ring.gen)
+            return None
+        if self.state is State.SUBSCRIBED or self._more:
+            return self._read(confirmed=False)
+        if not self._confirmed or self._ring.chain.locate(self._at.point) is Place.BEHIND:
+            return self._read(confirmed=True)
+        self._ring.compare(self._at)
+        self.state = State.MERGING
+        return _WAIT
+
+    def _read(self, *, confirmed: bool) -> Read:
+        self.state = State.READING
+        self._asked = True
+        return Read(self._at, self._messages, self._size, confirmed)
+
+    def _merge(self) -> Step | None:
+        ring = self._ring
+        if not ring.following:
+            return _WAIT
+        if not ring.stands(self._at):
+            return self._read(confirmed=True)
+        self._entries, _ = ring.chain.after(self._at.point, self._messages, self._size)
+        self._at = position(ring.gen, self._at.point)
+        if self._entries:
+            return None
+        self.state = State.LIVE
+        return Live(self._known)
+
+    def _hand(self) -> Hand | None:
+        entries, self._entries = self._entries, []
+        self._at = position(self._at.gen, entries[-1].point)
+        if self._until is not None:
+            entries = [entry for entry in entries if entry.seq <= self._until.seq]
+        prev = self._known
+        taken = tuple(entry for entry in entries if not entry.is_marker and self._takes(entry))
+        if not taken:
+            return None
+        self._known = taken[-1].point
+        return Hand(self._at.gen, prev, taken)
