@@ -9,7 +9,7 @@ import pytest
 
 from bellwire.protocol.engineio import PROTOCOL
 from tests.serving import serve
-from tests.transports.wire import Client, EchoServer, connect, echo_server, on_both, real, until
+from tests.transports.wire import Client, EchoServer, connect, echo_server, on_both, until
 
 TRANSPORT_UNKNOWN = (400, '{"code":0,"message":"Transport unknown"}')
 SID_UNKNOWN = (400, '{"code":1,"message":"Session ID unknown"}')
@@ -26,7 +26,6 @@ async def refusal(client: Client, method: str, **query: str) -> tuple[int, str]:
 
 
 @on_both
-@real
 @pytest.mark.parametrize(
     ("method", "query", "expected"),
     [
@@ -49,7 +48,6 @@ async def test_error_body(native: bool, method: str, query: dict[str, str], expe
 
 
 @on_both
-@real
 @pytest.mark.parametrize(
     ("method", "query", "expected"),
     [
@@ -67,7 +65,6 @@ async def test_order_of_checks(native: bool, method: str, query: dict[str, str],
 
 
 @on_both
-@real
 async def test_known_session_is_asked_for_transport_then_protocol_then_method(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -78,14 +75,12 @@ async def test_known_session_is_asked_for_transport_then_protocol_then_method(na
 
 
 @on_both
-@real
 async def test_transport_that_is_off_is_unknown(native: bool) -> None:
     async with echo_server(native=native, transports=("websocket",)) as (_, client):
         assert await refusal(client, "GET", EIO="4", transport="polling") == TRANSPORT_UNKNOWN
 
 
 @on_both
-@real
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -133,7 +128,6 @@ async def upgrade(url: str, target: str, method: str = "GET", origin: str = "") 
 
 
 @on_both
-@real
 async def test_upgrade_with_another_method_opens_nothing(native: bool) -> None:
     """RFC 6455 section 4.1: the method of the request must be GET."""
     server = EchoServer()
@@ -144,7 +138,6 @@ async def test_upgrade_with_another_method_opens_nothing(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_path_that_only_resembles_ours_is_not_ours(native: bool) -> None:
     async with serve(EchoServer(path="/live/"), native=native) as url, connect(url, "/live/") as client:
         assert await client.open()
@@ -155,7 +148,6 @@ async def test_path_that_only_resembles_ours_is_not_ours(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_sids_are_secret_and_different(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sids = {await client.open() for _ in range(20)}
@@ -167,7 +159,6 @@ async def test_sids_are_secret_and_different(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_closing_ends_every_session_and_leaves_nothing(native: bool) -> None:
     server = EchoServer()
     async with serve(server, native=native) as url, connect(url) as client:
@@ -185,7 +176,6 @@ async def test_closing_ends_every_session_and_leaves_nothing(native: bool) -> No
 
 
 @on_both
-@real
 async def test_uvicorn_that_stops_tells_websockets_to_come_back_later(native: bool) -> None:
     server = EchoServer()
     async with AsyncExitStack() as serving:
@@ -199,7 +189,6 @@ async def test_uvicorn_that_stops_tells_websockets_to_come_back_later(native: bo
 
 
 @on_both
-@real
 async def test_sessions_that_came_and_went_leave_nothing(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         for _ in range(5):
@@ -216,7 +205,6 @@ async def test_sessions_that_came_and_went_leave_nothing(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_websocket_handshake_offers_no_upgrade(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         ws = await client.websocket(EIO=PROTOCOL)
@@ -225,7 +213,6 @@ async def test_websocket_handshake_offers_no_upgrade(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_refused_upgrade_is_an_error_of_the_handshake(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

@@ -11,11 +11,9 @@ import pytest
 
 from bellwire import Config, Event, Server, Socket
 from tests.serving import serve
-from tests.transports.wire import Client, WebSocket, connect, real, until
+from tests.transports.wire import Client, WebSocket, connect, on_both, until
 
 ECHO = Event("echo", str, reply=str)
-
-both = pytest.mark.parametrize("native", [True, False], ids=["native", "asgi"])
 
 
 class Bystander:
@@ -78,8 +76,7 @@ def no_traceback(caplog: pytest.LogCaptureFixture) -> object:
 # --- Socket.IO packets: each ends the connection that sent it
 
 
-@both
-@real
+@on_both
 @pytest.mark.parametrize(
     "packet",
     [
@@ -100,8 +97,7 @@ async def test_packet_before_connect(native: bool, packet: str) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 @pytest.mark.parametrize(
     "packet",
     [
@@ -138,8 +134,7 @@ async def test_malformed_packet_after_connect(native: bool, packet: str) -> None
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_text_while_an_attachment_is_due(native: bool) -> None:
     async with scene(native) as here:
         _, ws = await here.client.open_websocket()
@@ -150,8 +145,7 @@ async def test_text_while_an_attachment_is_due(native: bool) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_attachment_that_nobody_announced(native: bool) -> None:
     async with scene(native) as here:
         _, ws = await here.client.open_websocket()
@@ -161,8 +155,7 @@ async def test_attachment_that_nobody_announced(native: bool) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_unknown_namespace_is_refused_and_the_connection_lives(native: bool) -> None:
     async with scene(native) as here:
         _, ws = await here.client.open_websocket()
@@ -176,8 +169,7 @@ async def test_unknown_namespace_is_refused_and_the_connection_lives(native: boo
 # --- too much
 
 
-@both
-@real
+@on_both
 async def test_oversize_message(native: bool) -> None:
     async with scene(native) as here:
         _, ws = await here.client.open_websocket()
@@ -187,8 +179,7 @@ async def test_oversize_message(native: bool) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_attachments_that_are_too_large_together(native: bool) -> None:
     """Each is within the limit of a message; what one packet can hold in memory is limited too."""
     async with scene(native) as here:
@@ -202,8 +193,7 @@ async def test_attachments_that_are_too_large_together(native: bool) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_oversize_post(native: bool) -> None:
     async with scene(native) as here:
         sid = await here.client.open()
@@ -218,8 +208,7 @@ async def test_oversize_post(native: bool) -> None:
 # --- requests that overlap, and other people's sessions
 
 
-@both
-@real
+@on_both
 async def test_second_get(native: bool) -> None:
     async with scene(native) as here:
         sid = await here.client.open()
@@ -231,8 +220,7 @@ async def test_second_get(native: bool) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_second_post(native: bool) -> None:
     async with scene(native) as here:
         sid = await here.client.open()
@@ -252,8 +240,7 @@ async def test_second_post(native: bool) -> None:
         assert (await first).status == 400
 
 
-@both
-@real
+@on_both
 async def test_foreign_sid(native: bool) -> None:
     """Socket.IO ids are known to others; they open nothing. Nor does a sid that was never given out."""
     async with scene(native) as here:
@@ -293,8 +280,7 @@ GARBAGE: list[bytes] = [
 ]
 
 
-@both
-@real
+@on_both
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 async def test_garbage_instead_of_a_request(native: bool, garbage: bytes) -> None:
     async with scene(native) as here:
@@ -314,8 +300,7 @@ FRAMES: list[bytes] = [
 ]
 
 
-@both
-@real
+@on_both
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame[:2].hex())
 async def test_garbage_instead_of_frames(native: bool, frame: bytes) -> None:
     async def after_the_handshake(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
@@ -329,8 +314,7 @@ async def test_garbage_instead_of_frames(native: bool, frame: bytes) -> None:
         await here.only_the_bystander_is_left()
 
 
-@both
-@real
+@on_both
 async def test_connection_that_is_reset_in_the_middle(native: bool) -> None:
     request = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n4"
 

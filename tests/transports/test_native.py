@@ -171,7 +171,6 @@ async def speak_fastapi(url: str) -> None:
 
 
 @on_both
-@real
 async def test_fastapi_beside_the_server(native: bool) -> None:
     async with serve(socketio_server(http=fast_api()), native=native) as url:
         await speak_socketio(url)
@@ -216,7 +215,6 @@ class Mounted:
 
 
 @on_both
-@real
 async def test_websocket_of_nobody_is_refused(native: bool) -> None:
     async with serve(socketio_server(), native=native) as url, aiohttp.ClientSession() as http:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
@@ -333,7 +331,6 @@ async def test_compression_is_off_by_default() -> None:
 
 
 @on_both
-@real
 async def test_server_pings_and_ends_who_does_not_answer(native: bool) -> None:
     config = Config(ping_interval=0.2, pong_timeout=0.1, max_missed_pongs=1)
     server = socketio_server(config=config)
@@ -358,7 +355,6 @@ async def test_server_pings_and_ends_who_does_not_answer(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_polling_client_is_pinged_through_its_get(native: bool) -> None:
     config = Config(ping_interval=0.2, pong_timeout=0.1, max_missed_pongs=1)
     async with serve(socketio_server(config=config), native=native) as url, connect(url) as client:

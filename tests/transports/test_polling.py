@@ -10,13 +10,12 @@ import pytest
 
 from bellwire.transports.base import Request
 from bellwire.transports.polling import COMPRESS_FROM, Response, compress
-from tests.transports.wire import echo_server, on_both, real, until
+from tests.transports.wire import echo_server, on_both, until
 
 # --- the handshake
 
 
 @on_both
-@real
 async def test_handshake_body_has_exactly_five_keys(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=4321) as (_, client):
         answer = await client.request(EIO="4", transport="polling")
@@ -29,7 +28,6 @@ async def test_handshake_body_has_exactly_five_keys(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_handshake_headers(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         answer = await client.request(EIO="4", transport="polling", t="a1b2c3")
@@ -41,7 +39,6 @@ async def test_handshake_headers(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_handshake_offers_no_upgrade_where_websockets_are_off(native: bool) -> None:
     async with echo_server(native=native, transports=("polling",)) as (_, client):
         answer = await client.request(EIO="4", transport="polling")
@@ -49,7 +46,6 @@ async def test_handshake_offers_no_upgrade_where_websockets_are_off(native: bool
 
 
 @on_both
-@real
 async def test_cookie_comes_with_the_handshake_and_only_there(native: bool) -> None:
     async with echo_server(native=native, cookie="io") as (_, client):
         answer = await client.request(EIO="4", transport="polling")
@@ -63,7 +59,6 @@ async def test_cookie_comes_with_the_handshake_and_only_there(native: bool) -> N
 
 
 @on_both
-@real
 async def test_get_brings_what_was_sent_in_one_payload(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sid = await client.open()
@@ -74,7 +69,6 @@ async def test_get_brings_what_was_sent_in_one_payload(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_get_waits_for_packets(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sid = await client.open()
@@ -85,7 +79,6 @@ async def test_get_waits_for_packets(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_second_get_ends_the_session(native: bool) -> None:
     """The first is answered with a close packet, the second refused."""
     async with echo_server(native=native) as (server, client):
@@ -101,7 +94,6 @@ async def test_second_get_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_aborted_get_ends_the_session(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -121,7 +113,6 @@ async def test_aborted_get_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_is_answered_ok(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -133,7 +124,6 @@ async def test_post_is_answered_ok(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_of_packets_in_order_text_and_binary(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -142,7 +132,6 @@ async def test_post_of_packets_in_order_text_and_binary(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_of_1024_packets(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -151,7 +140,6 @@ async def test_post_of_1024_packets(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_of_more_packets_than_allowed_is_refused_aloud(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -161,7 +149,6 @@ async def test_post_of_more_packets_than_allowed_is_refused_aloud(native: bool) 
 
 
 @on_both
-@real
 async def test_second_post_ends_the_session(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -185,7 +172,6 @@ async def test_second_post_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_octet_stream_ends_the_session(native: bool) -> None:
     """In protocol v3 it was how binary packets came; in v4 nobody sends it."""
     async with echo_server(native=native) as (server, client):
@@ -196,7 +182,6 @@ async def test_octet_stream_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_of_exactly_the_limit_passes(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (server, client):
         sid = await client.open()
@@ -205,7 +190,6 @@ async def test_post_of_exactly_the_limit_passes(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_413_of_one_byte_too_much(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (server, client):
         sid = await client.open()
@@ -215,7 +199,6 @@ async def test_413_of_one_byte_too_much(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_413_of_a_chunked_body_without_content_length(native: bool) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"4"
@@ -230,7 +213,6 @@ async def test_413_of_a_chunked_body_without_content_length(native: bool) -> Non
 
 
 @on_both
-@real
 async def test_limit_is_in_bytes_not_in_characters(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (_, client):
         sid = await client.open()
@@ -238,7 +220,6 @@ async def test_limit_is_in_bytes_not_in_characters(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_bad_packet_in_a_post_ends_the_session(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         for body in ("abc", "", "4a\x1e", b"4\xff", "b!!!", "9"):
@@ -249,7 +230,6 @@ async def test_bad_packet_in_a_post_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_ping_of_a_client_is_the_wrong_direction(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -258,7 +238,6 @@ async def test_ping_of_a_client_is_the_wrong_direction(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_unsolicited_pong_is_accepted(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -271,7 +250,6 @@ async def test_unsolicited_pong_is_accepted(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_client_that_posts_a_close_packet_gets_a_noop_on_its_get(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -285,7 +263,6 @@ async def test_client_that_posts_a_close_packet_gets_a_noop_on_its_get(native: b
 
 
 @on_both
-@real
 async def test_server_that_closes_answers_the_pending_get(native: bool) -> None:
     """With what was sent before; the close packet has a payload of its own, for stock clients handle it first."""
     async with echo_server(native=native) as (server, client):
@@ -302,7 +279,6 @@ async def test_server_that_closes_answers_the_pending_get(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_last_packets_of_a_session_wait_for_the_next_get(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -317,7 +293,6 @@ async def test_last_packets_of_a_session_wait_for_the_next_get(native: bool) -> 
 
 
 @on_both
-@real
 async def test_last_packets_that_nobody_fetches_are_let_go(native: bool) -> None:
     async with echo_server(native=native, upgrade_timeout=0.1) as (server, client):
         sid = await client.open()
@@ -327,7 +302,6 @@ async def test_last_packets_that_nobody_fetches_are_let_go(native: bool) -> None
 
 
 @on_both
-@real
 async def test_slow_consumer_is_cut_off(native: bool) -> None:
     """Nobody fetches: the queue has a limit, and what it held does not linger."""
     async with echo_server(native=native, send_buffer_bytes=10_000, volatile_buffer_bytes=5000) as (server, client):
@@ -349,7 +323,6 @@ async def test_slow_consumer_is_cut_off(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_is_answered_when_reading_goes_on(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -362,7 +335,6 @@ async def test_post_is_answered_when_reading_goes_on(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_reading_pauses_between_the_packets_of_a_post(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -380,7 +352,6 @@ async def test_reading_pauses_between_the_packets_of_a_post(native: bool) -> Non
 
 
 @on_both
-@real
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_payload_from_1024_bytes_on_is_compressed(native: bool, encoding: str) -> None:
     async with echo_server(native=native) as (_, client):

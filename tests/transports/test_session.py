@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bellwire.protocol.outgoing import Outgoing
-from tests.transports.wire import Client, EchoServer, WebSocket, echo_server, on_both, real, until
+from tests.transports.wire import Client, EchoServer, WebSocket, echo_server, on_both, until
 
 # --- on a WebSocket
 
 
 @on_both
-@real
 async def test_one_packet_per_frame_text_and_binary(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -25,7 +24,6 @@ async def test_one_packet_per_frame_text_and_binary(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_text_frame_that_begins_with_b_is_binary(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         _, ws = await client.open_websocket()
@@ -35,7 +33,6 @@ async def test_text_frame_that_begins_with_b_is_binary(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_client_that_takes_no_binary_gets_base64(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         _, ws = await client.open_websocket(b64="1")
@@ -45,7 +42,6 @@ async def test_client_that_takes_no_binary_gets_base64(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_pong_is_a_sign_of_life(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -59,7 +55,6 @@ async def test_pong_is_a_sign_of_life(native: bool) -> None:
 
 
 @on_both
-@real
 @pytest.mark.parametrize("packet", ["2", "2probe", "5", "0{}", "6", "abc", "", "b!"])
 async def test_packet_that_a_client_must_not_send_ends_the_session(native: bool, packet: str) -> None:
     """``2`` among them: the server pings ("invalid heartbeat direction")."""
@@ -71,7 +66,6 @@ async def test_packet_that_a_client_must_not_send_ends_the_session(native: bool,
 
 
 @on_both
-@real
 async def test_close_packet_closes_at_once(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -81,7 +75,6 @@ async def test_close_packet_closes_at_once(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_what_was_sent_before_the_end_still_comes(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -95,7 +88,6 @@ async def test_what_was_sent_before_the_end_still_comes(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_websocket_that_goes_ends_the_session(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -106,7 +98,6 @@ async def test_websocket_that_goes_ends_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_message_of_exactly_the_limit_passes(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (_, client):
         _, ws = await client.open_websocket()
@@ -116,7 +107,6 @@ async def test_message_of_exactly_the_limit_passes(native: bool) -> None:
 
 
 @on_both
-@real
 @pytest.mark.parametrize("message", ["4" + "a" * 5000, "4" + "é" * 2500, b"a" * 5001], ids=["text", "utf-8", "bytes"])
 async def test_1009_for_one_byte_too_much(native: bool, message: str | bytes) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (server, client):
@@ -128,7 +118,6 @@ async def test_1009_for_one_byte_too_much(native: bool, message: str | bytes) ->
 
 
 @on_both
-@real
 async def test_paused_client_is_read_again_in_order(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
@@ -160,7 +149,6 @@ async def upgraded(client: Client) -> tuple[str, WebSocket]:
 
 
 @on_both
-@real
 async def test_upgrade_moves_the_session(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await upgraded(client)
@@ -173,7 +161,6 @@ async def test_upgrade_moves_the_session(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_probe_frees_the_pending_get_with_a_noop(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -186,7 +173,6 @@ async def test_probe_frees_the_pending_get_with_a_noop(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_get_during_the_probe_does_not_wait(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sid = await client.open()
@@ -198,7 +184,6 @@ async def test_get_during_the_probe_does_not_wait(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_polling_goes_on_until_the_client_says_5(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -215,7 +200,6 @@ async def test_polling_goes_on_until_the_client_says_5(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_get_that_is_pending_at_5_is_freed(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -230,7 +214,6 @@ async def test_get_that_is_pending_at_5_is_freed(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_polling_after_the_upgrade_is_a_bad_request(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await upgraded(client)
@@ -243,7 +226,6 @@ async def test_polling_after_the_upgrade_is_a_bad_request(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_post_that_is_under_way_at_5_is_refused_not_swallowed(native: bool) -> None:
     """A stock client waits for it; from one that does not, nothing is taken with a 200 and then lost."""
     async with echo_server(native=native) as (server, client):
@@ -271,7 +253,6 @@ async def test_post_that_is_under_way_at_5_is_refused_not_swallowed(native: bool
 
 
 @on_both
-@real
 async def test_second_websocket_during_the_upgrade_is_accepted_and_closed(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sid = await client.open()
@@ -283,7 +264,6 @@ async def test_second_websocket_during_the_upgrade_is_accepted_and_closed(native
 
 
 @on_both
-@real
 async def test_second_websocket_after_the_upgrade_is_accepted_and_closed(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid, ws = await upgraded(client)
@@ -297,7 +277,6 @@ async def test_second_websocket_after_the_upgrade_is_accepted_and_closed(native:
 
 
 @on_both
-@real
 @pytest.mark.parametrize("packet", ["4hello", "5", "2", "3probe", "x"])
 async def test_other_first_packet_closes_that_websocket_only(native: bool, packet: str) -> None:
     async with echo_server(native=native) as (server, client):
@@ -314,7 +293,6 @@ async def test_other_first_packet_closes_that_websocket_only(native: bool, packe
 
 
 @on_both
-@real
 async def test_upgrade_timeout_closes_the_websocket_only(native: bool) -> None:
     async with echo_server(native=native, upgrade_timeout=0.1) as (_, client):
         sid = await client.open()
@@ -326,7 +304,6 @@ async def test_upgrade_timeout_closes_the_websocket_only(native: bool) -> None:
 
 
 @on_both
-@real
 async def test_websocket_that_breaks_off_while_probed_costs_nothing(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -343,7 +320,6 @@ async def test_websocket_that_breaks_off_while_probed_costs_nothing(native: bool
 
 
 @on_both
-@real
 async def test_session_that_ends_takes_the_probed_websocket_along(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()
@@ -355,7 +331,6 @@ async def test_session_that_ends_takes_the_probed_websocket_along(native: bool) 
 
 
 @on_both
-@real
 async def test_oversize_message_on_a_probed_websocket_costs_only_that(native: bool) -> None:
     async with echo_server(native=native, max_message_bytes=5000) as (server, client):
         sid = await client.open()
@@ -368,7 +343,6 @@ async def test_oversize_message_on_a_probed_websocket_costs_only_that(native: bo
 
 
 @on_both
-@real
 async def test_nothing_is_lost_or_doubled_while_upgrading(native: bool) -> None:
     """The server sends all the time; what came over polling and what came after 5 make up the whole, in order."""
     async with echo_server(native=native) as (server, client):

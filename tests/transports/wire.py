@@ -22,8 +22,15 @@ from tests.serving import serve
 PATIENCE = 5
 """Seconds to wait for what has to come."""
 
-on_both = pytest.mark.parametrize("native", [True, False], ids=["native", "asgi"])
 real = pytest.mark.bellwire(clock="real")
+on_both = pytest.mark.parametrize(
+    "native",
+    [
+        pytest.param(True, id="native", marks=pytest.mark.bellwire(clock="real", uvloop=True)),
+        pytest.param(False, id="asgi", marks=real),
+    ],
+)
+"""The native transport as `bellwire run` has it, on uvloop; the other under plain asyncio."""
 
 
 class Echo:
@@ -176,7 +183,10 @@ async def connect(url: str, path: str = "/socket.io/") -> AsyncIterator[Client]:
     """A client with connections of its own."""
     timeout = aiohttp.ClientTimeout(total=2 * PATIENCE)
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False) as http:
+    plain = {"accept-encoding": "identity"}
+    async with aiohttp.ClientSession(
+        timeout=timeout, connector=connector, headers=plain, auto_decompress=False
+    ) as http:
         yield Client(url, http, path)
 
 
