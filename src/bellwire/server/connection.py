@@ -237,8 +237,7 @@ class Connection(Receiver):
 
     def _nobody_came(self) -> None:
         self._timer = None
-        self.runtime.counters.add("sessions_closed_total", reason="connect_timeout")
-        self.session.close("forced server close")
+        self.session.close("connect timeout")
 
     def _somebody_came(self) -> None:
         if self._timer is not None:
@@ -288,7 +287,6 @@ class Connection(Receiver):
 
     def fail(self) -> None:
         """The client broke the protocol: its connection ends."""
-        self.runtime.counters.add("sessions_closed_total", reason="parse_error")
         self.session.close("parse error")
 
     def delay(self, n: int) -> None:

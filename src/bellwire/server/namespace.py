@@ -133,7 +133,8 @@ class Namespace(Target):
 
         ``reason`` is Socket.IO's: ``transport close``, ``transport error``, ``ping timeout``, ``parse error``,
         ``forced server close``, ``server shutting down``, ``client namespace disconnect`` or ``server namespace
-        disconnect``; and ``slow consumer`` for one that did not read.
+        disconnect``; and ``slow consumer`` for one that did not read, ``connect timeout`` for one that left while
+        ``on_connect`` took longer than ``Config.connect_timeout``.
         """
         _check_handler(handler, 2, "on_disconnect")
         self._owner.disconnect_handlers.append(handler)

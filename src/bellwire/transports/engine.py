@@ -8,7 +8,7 @@ from typing import Protocol
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
-from bellwire.protocol.engineio import check_request, encode_handshake, new_sid
+from bellwire.protocol.engineio import RequestError, check_request, encode_handshake, new_sid
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports.base import Application, Carrier, Request
 from bellwire.transports.polling import PollingCarrier
@@ -56,14 +56,18 @@ class Engine:
         Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers.
         """
         query = request.query
-        check_request(
-            method=method,
-            query=query,
-            transport_of=self._transport_of,
-            is_upgrade=upgrade,
-            origin=request.headers.get("origin"),
-            transports=self.config.transports,
-        )
+        try:
+            check_request(
+                method=method,
+                query=query,
+                transport_of=self._transport_of,
+                is_upgrade=upgrade,
+                origin=request.headers.get("origin"),
+                transports=self.config.transports,
+            )
+        except RequestError as error:
+            self.counters.add("requests_refused_total", reason=error.context.lower())
+            raise
         sid = query.get("sid")
         return self.sessions[sid] if sid else None
 
@@ -104,8 +108,9 @@ class Engine:
         for message in polling.release():
             websocket.send(message)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Session, reason: str) -> None:
         """``session`` ended. Packets that its client has not fetched yet wait a little for its next GET."""
+        self.counters.add("sessions_closed_total", reason=reason.replace(" ", "_"))
         self.sessions.pop(session.sid, None)
         carrier = session.carrier
         if isinstance(carrier, PollingCarrier) and carrier.lingers:
@@ -120,7 +125,6 @@ class Engine:
         if session.overflowed:
             return
         session.overflowed = True
-        self.counters.add("sessions_closed_total", reason="slow_consumer")
         logger.warning("a slow consumer is cut off: its send buffer passed %d bytes", self.config.send_buffer_bytes)
         self.loop.call_soon(partial(session.close, "slow consumer", abort=True))
 

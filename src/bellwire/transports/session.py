@@ -187,7 +187,7 @@ class Session:
             if carrier.name == "polling":
                 carrier.send(farewell)
             carrier.close(code)
-        self._engine.forget(self)
+        self._engine.forget(self, reason)
         self.receiver.closed(reason)
 
     def send(self, message: Message) -> None:
