@@ -94,8 +94,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(ge=1, le=10, description="binary attachments of one packet; Socket.IO parsers refuse over 10"),
     ] = 10
     max_packets_per_post: Annotated[
-        int, Meta(ge=1024, description="packets in one POST of long-polling; stock clients send hundreds")
-    ] = 1024
+        int,
+        Meta(ge=1024, description="packets in one POST of long-polling; a stock client sends all it has in one"),
+    ] = 16_384
     send_buffer_bytes: Annotated[
         int, Meta(ge=1, description="bytes that may wait for one slow client before it is disconnected")
     ] = 1_048_576
