@@ -141,7 +141,7 @@ async def test_post_of_1024_packets(native: bool) -> None:
 
 @on_both
 async def test_post_of_more_packets_than_allowed_is_refused_aloud(native: bool) -> None:
-    async with echo_server(native=native) as (server, client):
+    async with echo_server(native=native, max_packets_per_post=1024) as (server, client):
         sid = await client.open()
         assert (await client.post(sid, "\x1e".join(["4a"] * 1025))).status == 400
         assert server.echoes[sid].reasons == ["parse error"]
