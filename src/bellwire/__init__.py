@@ -13,7 +13,6 @@ from bellwire.core.errors import (
     ConnectRefused,
     Disconnected,
     EventRefused,
-    MessageTooLarge,
     RoomLimit,
     TooManyAttachments,
 )
@@ -48,7 +47,6 @@ __all__ = [
     "ConnectRefused",
     "Disconnected",
     "EventRefused",
-    "MessageTooLarge",
     "RoomLimit",
     "TooManyAttachments",
 ]

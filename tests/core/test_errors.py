@@ -13,7 +13,6 @@ from bellwire.core.errors import (
     ConnectRefused,
     Disconnected,
     EventRefused,
-    MessageTooLarge,
     OutcomeUnknown,
     PacketError,
     ProtocolError,
@@ -30,7 +29,6 @@ SAMPLES = [
     CallTimeout("x"),
     Disconnected("ping timeout"),
     TooManyAttachments(11, 10),
-    MessageTooLarge(2_000_000, 1_000_000),
     RoomLimit("x"),
     BrokerUnavailable("x"),
     OutcomeUnknown("m1", ("a", "b")),
@@ -81,7 +79,6 @@ def test_a_refusal_as_the_reply_of_an_acknowledgement() -> None:
 def test_messages_name_the_remedy() -> None:
     assert str(EventRefused("no", "wrong", path="$.a")) == "no: wrong - at `$.a`"
     assert "10 are allowed: send several events" in str(TooManyAttachments(11, 10))
-    assert "raise max_message_bytes" in str(MessageTooLarge(None, 5))
     assert str(Disconnected("transport close")) == "the connection ended: transport close"
     assert str(WebSocketError(1007, "not UTF-8")) == "not UTF-8 (close code 1007)"
 

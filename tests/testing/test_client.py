@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -83,6 +84,20 @@ async def test_user_stands_in_for_the_authentication() -> None:
     async with connect(server, user="ann") as client:
         (socket,) = await root.user("ann").sockets()
         assert socket.id == client.id
+
+
+async def test_a_user_may_have_claims() -> None:
+    server = Server()
+    root = server.namespace("/")
+    seen: list[object] = []
+
+    @root.use
+    async def see(socket: Socket, go_on: Callable[[], Awaitable[None]]) -> None:
+        seen.append(socket.claims["role"])
+        await go_on()
+
+    async with connect(server, user="ann", claims={"role": "admin"}):
+        assert seen == ["admin"]
 
 
 async def test_call_has_a_timeout_raises_refusals_and_knows_the_end() -> None:

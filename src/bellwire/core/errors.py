@@ -9,7 +9,6 @@
      ├── CallTimeout               "timeout"               (also a TimeoutError)
      ├── Disconnected              "disconnected"
      ├── TooManyAttachments        "too_many_attachments"
-     ├── MessageTooLarge           "message_too_large"
      ├── RoomLimit                 "room_limit"
      ├── CallLimit                 "call_limit"
      ├── BrokerUnavailable         "broker_unavailable"
@@ -132,21 +131,6 @@ class TooManyAttachments(BellwireError):  # noqa: N818
             f"{self.count} binary attachments in one event, {self.limit} are allowed: "
             "send several events, or join the parts to one bytes value"
         )
-
-
-class MessageTooLarge(BellwireError):  # noqa: N818
-    """A message is longer than ``Config.max_message_bytes``; sizes in bytes, ``size`` None if not known."""
-
-    code = "message_too_large"
-
-    def __init__(self, size: int | None, limit: int) -> None:
-        super().__init__(size, limit)
-        self.size = size
-        self.limit = limit
-
-    def __str__(self) -> str:
-        length = f"{self.size} bytes" if self.size is not None else "a message"
-        return f"{length} where {self.limit} bytes are allowed: send less at a time or raise max_message_bytes"
 
 
 class RoomLimit(BellwireError):  # noqa: N818

@@ -21,7 +21,7 @@ REMIND_EVERY: Final = 128
 
 
 class Cast(NamedTuple, Generic[M]):
-    """Send ``entry``, as it is, to all ``members``; ``members`` may be the audience's own set: do not keep it."""
+    """Send ``entry``, as it is, to all ``members``, which may be the audience's own set: settle before it changes."""
 
     gen: str
     entry: Entry
@@ -175,7 +175,18 @@ class Feed(Generic[M]):
         return outputs
 
     def _cast_all(self, entries: Iterable[tuple[str, Entry]]) -> list[Output[M]]:
-        return [output for gen, entry in entries for output in self._cast(gen, entry)]
+        """Cast several before any of it is sent: a later one may change the audience's set, so none may name that."""
+        outputs: list[Output[M]] = []
+        live, everyone = self.audience.live, None
+        for gen, entry in entries:
+            for output in self._cast(gen, entry):
+                if isinstance(output, Cast) and output.members is live:
+                    everyone = tuple(live) if everyone is None else everyone
+                    outputs.append(Cast(gen, entry, everyone))
+                else:
+                    everyone = None
+                    outputs.append(output)
+        return outputs
 
     def _passed_over(self, entry: Entry) -> Collection[M]:
         if entry.excluded or entry.copies:

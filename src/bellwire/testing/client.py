@@ -314,13 +314,15 @@ async def connect(
     namespace: str = "/",
     *,
     user: str | None = None,
+    claims: Mapping[str, Any] | None = None,
     auth: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = 1,  # noqa: ASYNC109
 ) -> AsyncIterator[TestClient]:
     """Connect to ``namespace``, and disconnect at the end of the block.
 
-    ``user`` stands in for the authentication: the socket is that user's, and the server's ``auth`` is not asked.
+    ``user`` stands in for the authentication, with ``claims`` if there are any: the socket is that user's, and the
+    server's ``auth`` is not asked.
     ``auth`` is what the client sends with CONNECT. The server is started if it is not running, and closed again then.
 
     Raises:
@@ -331,7 +333,8 @@ async def connect(
     await server.start()
     try:
         client = TestClient(server, namespace)
-        await _open(server, client, user, auth, headers or {}, timeout)
+        identity = None if user is None else Identity(user, claims or {})
+        await _open(server, client, identity, auth, headers or {}, timeout)
         try:
             yield client
         finally:
@@ -344,7 +347,7 @@ async def connect(
 async def _open(
     server: Server,
     client: TestClient,
-    user: str | None,
+    identity: Identity | None,
     auth: Mapping[str, Any] | None,
     headers: Mapping[str, str],
     timeout: float,  # noqa: ASYNC109
@@ -352,8 +355,7 @@ async def _open(
     head = "\r\n".join(f"{name}: {value}" for name, value in headers.items()).encode("latin-1")
     request = Request(path=server.config.path, query_string=b"EIO=4&transport=websocket", head=head)
     client.carrier.session = session = server.engine.open(client.carrier, request)
-    if user is not None:
-        cast("Connection", session.receiver).vouched = Identity(user)
+    cast("Connection", session.receiver).vouched = identity
     client.send(encode_connect(client.namespace, auth))
     try:
         async with asyncio.timeout(timeout):
