@@ -86,6 +86,7 @@ class Client:
         self.dead: list[Entry] = []
         self.outstanding: deque[Deliver | Reset] = deque()
         self.at_once = True
+        self.asked = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -152,6 +153,7 @@ class Client:
         for action in actions:
             match action:
                 case AskFor(stream, after):
+                    self.asked += 1
                     if self.node is not None:
                         self.node.pull(self, stream, after)
                 case DeadLetter(_, entry):
@@ -192,6 +194,7 @@ class Node:
         self.reads = 0
         self.casts = 0
         self.lazy = False
+        self._asked: dict[tuple[str, Client], Position] = {}
         self._page = page
         self._ring = ring
 
@@ -267,10 +270,13 @@ class Node:
         match feed.next(client):
             case Read(after, messages, _, confirmed):
                 self.reads += 1
+                self._asked[stream, client] = after
                 feed.read(client, self._read(stream, after, min(messages, self._page), confirmed=confirmed))
             case Proved(at):
                 client.link.append(("proved", stream, at))
             case ResetStep(reason, restart):
+                after = self._asked[stream, client]
+                assert not isinstance(self._read(stream, after, 1, confirmed=True), Page), "reset without a cause"
                 client.link.append(("reset", stream, reason, restart))
             case Hand(gen, prev, entries):
                 for entry in entries:

@@ -72,6 +72,7 @@ class Watched(Client):
 
 class Guarantee(RuleBasedStateMachine):
     sparse = False
+    lossy = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,6 +232,20 @@ class Guarantee(RuleBasedStateMachine):
         if client.node is not None and client in client.node.feed(STREAM).audience:
             client.node.feed(STREAM).lag(client)
 
+    @precondition(lambda self: self.lossy)
+    @rule(index=st.integers(0, 2), place=st.integers(0, 5), how=st.sampled_from(["lose", "double", "swap"]))
+    def spoil_link(self, index: int, place: int, how: str) -> None:
+        """No connection does that to a client; it is told of it all the same."""
+        link = self.clients[index].link
+        if place + 1 < len(link) and link[place][0] == link[place + 1][0] == "entry":
+            match how:
+                case "lose":
+                    del link[place]
+                case "double":
+                    link.insert(place, link[place])
+                case "swap":
+                    link[place], link[place + 1] = link[place + 1], link[place]
+
     @rule(index=st.integers(0, 2))
     def cut(self, index: int) -> None:
         self.clients[index].cut()
@@ -263,6 +278,8 @@ class Guarantee(RuleBasedStateMachine):
             if client.node is None:
                 client.connect(self.nodes[0])
         for _ in range(4):
+            if self.lossy:  # nothing but the next entry tells a client that one was lost on its link
+                self.publish("", 1)
             for node in self.nodes:
                 node.lazy = False
                 node.probe(STREAM)
@@ -275,11 +292,16 @@ class Guarantee(RuleBasedStateMachine):
             assert client.node is not None
             assert client in client.node.feed(STREAM).audience, "it is not live again"
             assert client.receiver.received()[STREAM].point == top
+            assert self.lossy or not client.asked, "what the nodes sent had a gap"
             client.walk(top)
 
 
 class SparseGuarantee(Guarantee):
     sparse = True
+
+
+class LossyGuarantee(Guarantee):
+    lossy = True
 
 
 def test_the_guarantee_holds() -> None:
@@ -288,3 +310,7 @@ def test_the_guarantee_holds() -> None:
 
 def test_the_guarantee_holds_where_numbers_are_left_out() -> None:
     run_state_machine_as_test(SparseGuarantee, settings=RUN)
+
+
+def test_the_guarantee_holds_where_frames_are_lost_doubled_and_swapped() -> None:
+    run_state_machine_as_test(LossyGuarantee, settings=RUN)

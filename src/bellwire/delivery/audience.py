@@ -121,4 +121,6 @@ class Audience(Generic[M]):
         for member in beyond:
             self.behind.pop(member, None)
         self.top = at
+        for member in [m for m, point in self.behind.items() if point == at]:
+            self.catch_up(member)
         return beyond

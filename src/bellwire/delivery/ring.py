@@ -22,7 +22,6 @@ The states (the guarantee, "The node")::
 A suspicion is no verdict: the log is. Whatever a deposed leader still publishes costs a read and changes nothing.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NamedTuple
@@ -96,7 +95,7 @@ class Ring:
         self._messages = messages
         self._size = size
         self._proved = self.chain.base
-        self._held: deque[tuple[str, Entry]] = deque()
+        self._held: dict[Point, tuple[str, Entry]] = {}
         self._missed = False  # something was not even held
 
     @property
@@ -115,6 +114,7 @@ class Ring:
             raise ValueError("the ring is open")
         self.chain = Chain(top.point)
         self.gen = top.gen
+        self._held = {point: held for point, held in self._held.items() if point.seq > top.seq}
         return self._follow()
 
     def accept(self, gen: str, entry: Entry) -> Verdict:
@@ -153,7 +153,7 @@ class Ring:
         top = chain.top
         if entry.prev == top and entry.seq > top.seq and (top.seq or gen == self.gen):
             return Verdict.ACCEPTED
-        if entry.seq <= top.seq and entry.seq > chain.base.seq and chain.locate(entry.point) is Place.PROVED:
+        if entry.seq <= top.seq and chain.locate(entry.point) is Place.PROVED:
             return Verdict.DUPLICATE
         return Verdict.GAP if entry.prev.seq > top.seq else Verdict.SUSPECT
 
@@ -171,7 +171,7 @@ class Ring:
 
     def _hold(self, gen: str, entry: Entry) -> None:
         if len(self._held) < HELD_MESSAGES:
-            self._held.append((gen, entry))
+            self._held[entry.point] = gen, entry
         else:
             self._missed = True
 
@@ -192,10 +192,11 @@ class Ring:
             self._missed = False
             self._ask(Verdict.GAP)
             return []
-        held, taken = self._held, []
-        while held and self.state is State.FOLLOWING:
-            gen, entry = held.popleft()
-            if self.accept(gen, entry) is Verdict.ACCEPTED:
+        held, self._held = self._held, {}
+        taken = []
+        for gen, entry in held.values():
+            # Once one of them made it ask, those up to its top are covered by the same question.
+            if (self.following or entry.seq > self.chain.top.seq) and self.accept(gen, entry) is Verdict.ACCEPTED:
                 taken.append((gen, entry))
         return taken
 
@@ -207,6 +208,7 @@ class Ring:
         new = [] if fresh is None else [(gen, fresh), *((gen, entry) for entry in entries)]
         for _, entry in new:
             chain.append(entry)
+            self._held.pop(entry.point, None)
         self.gen = gen
         self._shorten()
         if page.more:
@@ -219,6 +221,7 @@ class Ring:
         """Follow the log along the ring as far as they agree; return the log's first entry that is not ours."""
         ours = iter(self.chain.after(self._proved, len(self.chain), self.chain.size)[0])
         for entry in entries:
+            self._held.pop(entry.point, None)
             mine = next(ours, None)
             if mine is None or mine.point != entry.point:
                 return entry

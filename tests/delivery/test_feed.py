@@ -1,0 +1,159 @@
+"""One stream on a node: its parts meet; test_guarantee and test_corner_cases show what they promise together."""
+
+from collections.abc import Collection
+
+import pytest
+
+from bellwire.delivery.answer import Page, Reason, Unproved
+from bellwire.delivery.entry import Entry, enter, marker
+from bellwire.delivery.feed import REMIND_EVERY, Advance, Cast, Feed, Own, Told
+from bellwire.delivery.position import START, Point, Position, position
+from bellwire.delivery.resume import Hand, Live, Proved
+from bellwire.delivery.ring import Ring
+from tests.delivery.making import GEN, line, make
+
+
+def _skipped(entry: Entry) -> Collection[str]:
+    return entry.excluded
+
+
+def _nothing() -> None:
+    pass
+
+
+def _feed(top: Point, *members: str) -> Feed[str]:
+    feed: Feed[str] = Feed(_skipped, _nothing, Ring(4))
+    assert feed.opened(position(GEN, top)) == []
+    for member in members:
+        feed.join(member)
+    return feed
+
+
+TOP = Point(10, 1010)
+
+
+def test_an_entry_is_cast_to_all_in_one_value() -> None:
+    feed = _feed(TOP, "a", "b")
+    (entry,) = line(1, TOP)
+    assert feed.live(GEN, entry) == [Cast(GEN, entry, {"a", "b"})]
+    assert feed.live(GEN, entry) == ()
+
+
+def test_nobody_can_stand_at_the_start_of_an_empty_stream() -> None:
+    feed = _feed(START)
+    with pytest.raises(ValueError, match="append a marker"):
+        feed.join("a")
+    assert feed.empty
+
+
+def test_a_repair_names_everyone_as_they_were_at_each_entry() -> None:
+    feed = _feed(TOP, "a", "b")
+    first = make(11, TOP)
+    second = make(12, first.point, excluded=("a",))
+    third = make(13, second.point)
+    fourth = make(14, third.point)
+    feed.live(GEN, fourth)
+    assert feed.question == position(GEN, TOP)
+    page = Page([first, second, third, fourth], position(GEN, fourth.point), more=False, confirmed=True)
+    outputs = feed.answered(page)
+    got = [(o.entry.seq, sorted(o.members)) if isinstance(o, Cast) else o for o in outputs]
+    assert got == [
+        (11, ["a", "b"]),
+        (12, ["b"]),
+        (13, ["b"]),
+        Own(GEN, third, "a", first.point),
+        (14, ["a", "b"]),
+    ]
+    assert feed.question is None
+
+
+def test_a_marker_is_cast_to_nobody() -> None:
+    feed = _feed(TOP, "a")
+    mark = enter(marker(1), 11, TOP, 0.0)
+    assert feed.live(GEN, mark) == []
+    after = make(12, mark.point)
+    assert feed.live(GEN, after) == [Own(GEN, after, "a", TOP)]
+
+
+def test_who_is_always_passed_over_is_told_where_it_stands() -> None:
+    feed = _feed(TOP, "a", "b")
+    prev = TOP
+    outputs = []
+    for n in range(REMIND_EVERY):
+        entry = make(11 + n, prev, excluded=("a",))
+        outputs = list(feed.live(GEN, entry))
+        prev = entry.point
+    assert outputs[-1] == Advance("a", TOP, position(GEN, prev))
+    assert feed.audience.point("a") == prev
+
+
+def test_in_a_repair_it_is_told_the_entry_that_was_cast_and_not_where_the_ring_is() -> None:
+    feed = _feed(TOP, "a")
+    entries = []
+    prev = TOP
+    for n in range(REMIND_EVERY + 9):
+        entries.append(make(11 + n, prev, excluded=("a",)))
+        prev = entries[-1].point
+    feed.live(GEN, entries[-1])
+    outputs = feed.answered(Page(entries, position(GEN, prev), more=False, confirmed=True))
+    assert outputs == [Advance("a", TOP, position(GEN, entries[REMIND_EVERY - 1].point))]
+    assert feed.audience.point("a") == entries[REMIND_EVERY - 1].point
+
+
+def test_the_probe_tells_who_was_passed_over_where_it_stands() -> None:
+    feed = _feed(TOP, "a", "b")
+    entry = make(11, TOP, excluded=("a",))
+    feed.live(GEN, entry)
+    assert feed.probe(position(GEN, entry.point)) == [Advance("a", TOP, position(GEN, entry.point))]
+    assert feed.probe(position(GEN, entry.point)) == []
+    assert feed.probe(position(GEN, Point(12, 5))) == []
+    assert feed.question is not None
+
+
+def test_a_broken_ring_tells_those_beyond_the_common_point_first() -> None:
+    feed = _feed(TOP, "a", "b")
+    (first,) = line(1, TOP)
+    feed.live(GEN, first)
+    feed.live(GEN, make(12, first.point, excluded=("a",)))
+    other = make(12, first.point, branch=2)
+    feed.live("h", other)
+    outputs = feed.answered(Page([first, other], position("h", other.point), more=False, confirmed=True))
+    told, *casts = outputs
+    assert told == Told("b", Reason.DIVERGED, position("h", first.point))
+    assert [(o.entry, sorted(o.members)) for o in casts if isinstance(o, Cast)] == [(other, ["a", "b"])]
+
+
+def test_a_history_that_is_gone_tells_all() -> None:
+    feed = _feed(TOP, "a", "b")
+    feed.live(GEN, make(50, Point(49, 1)))
+    restart = Position("h", 40, 4)
+    outputs = feed.answered(Unproved(Reason.TRUNCATED, restart, Position("h", 50, 1), confirmed=True))
+    assert sorted(outputs) == [Told("a", Reason.TRUNCATED, restart), Told("b", Reason.TRUNCATED, restart)]
+    assert feed.question == restart
+
+
+def test_who_resumes_gets_nothing_live_until_it_has_caught_up() -> None:
+    feed = _feed(TOP, "a")
+    first, second, third = line(3, TOP)
+    feed.live(GEN, first)
+    feed.resume("b", position(GEN, TOP))
+    assert feed.live(GEN, second) == [Cast(GEN, second, {"a"})]
+    assert feed.next("b") == Proved(position(GEN, TOP))
+    assert feed.next("b") == Hand(GEN, TOP, (first, second))
+    assert feed.next("b") == Live(second.point)
+    assert not feed.resuming
+    assert feed.live(GEN, third) == [Cast(GEN, third, {"a", "b"})]
+
+
+def test_who_leaves_is_told_where_it_stood_wherever_it_was() -> None:
+    feed = _feed(TOP, "a", "b")
+    (entry,) = line(1, TOP)
+    feed.live(GEN, entry)
+    assert feed.leave("a") == position(GEN, entry.point)
+    feed.lag("b")
+    assert feed.leave("b") == position(GEN, entry.point)
+    feed.resume("c", position("old", TOP))
+    assert feed.leave("c") == position("old", TOP)
+    assert feed.empty
+    with pytest.raises(KeyError):
+        feed.leave("a")

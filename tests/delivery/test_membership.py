@@ -1,0 +1,42 @@
+"""Memberships, and which copy of a message to several rooms a reader takes."""
+
+import pytest
+
+from bellwire.delivery.entry import Copy, Draft, Entry, enter
+from bellwire.delivery.membership import Membership, taken_elsewhere
+from bellwire.delivery.position import START, Position
+
+
+def _at(seq: int) -> Position:
+    return Position("g", seq, 1)
+
+
+def _entry(*copies: Copy) -> Entry:
+    return enter(Draft("m", 1, b"", (), copies), 1, START, 0.0)
+
+
+def test_a_membership_covers_what_follows_on_the_join_up_to_the_leave() -> None:
+    inside = [seq for seq in range(10) if Membership(_at(3), _at(6)).covers(seq)]
+    assert inside == [4, 5, 6]
+    assert not Membership(_at(3)).covers(3)
+    assert Membership(_at(3)).covers(10**9)
+
+
+@pytest.mark.parametrize(
+    ("memberships", "elsewhere"),
+    [
+        ({}, False),
+        ({"r1": Membership(_at(3))}, True),
+        ({"r1": Membership(_at(5))}, False),  # it joined behind the copy
+        ({"r1": Membership(_at(1), _at(4))}, False),  # it left before the copy
+        ({"r2": Membership(_at(1))}, True),
+        ({"r3": Membership(_at(1))}, False),
+    ],
+)
+def test_the_first_named_room_that_the_reader_was_in(memberships: dict[str, Membership], elsewhere: bool) -> None:
+    entry = _entry(Copy("r1", "g", 5), Copy("r2", "g", 2))
+    assert taken_elsewhere(entry, memberships) is elsewhere
+
+
+def test_a_message_to_one_room_is_nowhere_else() -> None:
+    assert not taken_elsewhere(_entry(), {"r1": Membership(_at(0))})
