@@ -20,8 +20,8 @@ from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Limits, Log, dense
 from bellwire.delivery.position import Position
 
 FORGET_AFTER: Final = 24 * 3600.0
-"""Seconds after which a stream that had no entry and has no listener is forgotten. One that is made again under its
-name has another generation, so nobody takes it for the old one."""
+"""Seconds after which a stream without new entries and without a listener is forgotten; one that never had an entry
+is after the history's age. What is made again under its name has another generation, so nobody takes it for the old."""
 
 _SWEPT_PER_CALL: Final = 2
 """How many streams, or keys, each call that adds one looks after: more than one, so that what ran out goes."""
@@ -166,8 +166,9 @@ class MemoryBroker(Broker):
     def _log(self, stream: str) -> Log:
         log = self._logs.get(stream)
         if log is None:
-            self._sweep_streams(self.clock())
-            log = self._logs[stream] = Log(self.new_generation(), self._limits, self._step)
+            now = self.clock()
+            self._sweep_streams(now)
+            log = self._logs[stream] = Log(self.new_generation(), self._limits, self._step, now)
         return log
 
     def new_generation(self) -> str:
@@ -209,12 +210,9 @@ class MemoryBroker(Broker):
             stream, log = next(iter(self._logs.items()))
             self._logs.move_to_end(stream)
             log.expire(now)
-            if stream not in self._listeners and _is_forgotten(log, now):
+            patience = FORGET_AFTER if log.top.seq else self._limits.age
+            if log.touched < now - patience and stream not in self._listeners:
                 del self._logs[stream]
-
-
-def _is_forgotten(log: Log, now: float) -> bool:
-    return not log.top.seq or (len(log) > 0 and log.newest.at < now - FORGET_AFTER)
 
 
 class Faults:

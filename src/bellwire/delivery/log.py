@@ -53,11 +53,17 @@ def dense(last: int) -> int:
 
 
 class Log:
-    """A stream's history; ``step`` gives the number after a number (a stream in JetStream leaves some out)."""
+    """A stream's history; ``step`` gives the number after a number (a stream in JetStream leaves some out).
 
-    __slots__ = ("_chain", "_limits", "_mids", "_step", "generations")
+    ``touched`` is when it was last appended to, or made, in the broker's time.
+    """
 
-    def __init__(self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense) -> None:
+    __slots__ = ("_chain", "_limits", "_mids", "_step", "generations", "touched")
+
+    def __init__(
+        self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense, now: float = 0.0
+    ) -> None:
+        self.touched = now
         self.generations = Generations(gen)
         self._limits = limits
         self._step = step
@@ -92,6 +98,7 @@ class Log:
         prev = chain.top
         entry = enter(draft, self._step(prev.seq), prev, now)
         chain.append(entry)
+        self.touched = now
         point = chain.top
         self._mids[draft.mid] = now, Appended(gen, point, prev, duplicate=True)
         self._trim(now)

@@ -1,0 +1,194 @@
+"""The broker in memory: the contract, its own bounds, and the faults that it plays on request."""
+
+import asyncio
+
+import pytest
+
+from bellwire.brokers.base import Broker
+from bellwire.brokers.memory import FORGET_AFTER, MemoryBroker
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.answer import Page, Reason, Unproved
+from bellwire.delivery.log import Limits
+from bellwire.delivery.position import START, position
+from tests.brokers.contract import Contract, Ears, draft
+
+S = "room"
+
+
+class TestMemory(Contract):
+    def make(self, *, messages: int = 1_000) -> Broker:
+        return MemoryBroker(Limits(messages=messages))
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class TestMemoryThatLeavesNumbersOut(TestMemory):
+    def make(self, *, messages: int = 1_000) -> Broker:
+        return MemoryBroker(Limits(messages=messages), step=lambda last: last + 1 + last % 4)
+
+
+async def _broker() -> MemoryBroker:
+    broker = MemoryBroker()
+    await broker.start()
+    return broker
+
+
+async def test_two_brokers_have_no_generation_in_common() -> None:
+    first, second = await _broker(), await _broker()
+    assert (await first.top(S)).gen != (await second.top(S)).gen
+    assert (await first.top(S)).gen != (await first.top("other")).gen
+
+
+async def test_a_stream_that_nobody_used_for_a_day_is_forgotten_and_comes_back_as_another() -> None:
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe("followed", ears)
+    await broker.append("followed", draft("m"))
+    await broker.append("old", draft("m"))
+    followed, old = await broker.top("followed"), await broker.top("old")
+    await asyncio.sleep(FORGET_AFTER + 1)
+    for n in range(5):
+        await broker.append("busy", draft(f"m{n}"))
+    assert await broker.top("followed") == followed
+    assert (await broker.top("old")).gen != old.gen
+    answer = await broker.read("old", old)
+    assert isinstance(answer, Unproved)
+    assert answer.reason is Reason.GENERATION
+
+
+async def test_what_ran_out_is_not_kept() -> None:
+    broker = await _broker()
+    for n in range(1_000):
+        await broker.put(f"k{n}", b"x", ttl=1)
+        await broker.append(f"s{n}", draft("m"))
+    await asyncio.sleep(FORGET_AFTER + 1)
+    for n in range(1_000):
+        await broker.put("k", b"x")
+        await broker.append("s", draft(f"m{n}"))
+    assert len(broker._keys) < 10
+    assert len(broker._logs) < 10
+
+
+async def test_asking_for_the_tops_of_many_streams_keeps_none_of_them() -> None:
+    broker = await _broker()
+    for n in range(1_000):
+        await broker.top(f"s{n}")
+    await asyncio.sleep(601)
+    for n in range(1_000):
+        await broker.append(S, draft(f"m{n}"))
+    assert len(broker._logs) == 1
+
+
+# --- faults
+
+
+async def test_away_and_back() -> None:
+    broker = await _broker()
+    broker.faults.go_away()
+    with pytest.raises(BrokerUnavailable, match="away"):
+        await broker.append(S, draft("m"))
+    broker.faults.come_back()
+    assert not (await broker.append(S, draft("m"))).duplicate
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_lost_answer_and_the_retry(done: bool) -> None:
+    """C11: whichever it was, the publisher tries again with the same id and sees one success."""
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe(S, ears)
+    broker.faults.lose_answer(done=done)
+    with pytest.raises(OutcomeUnknown, match="'m'"):
+        await broker.append(S, draft("m"))
+    assert ears.mids == ["m"] * done
+    assert (await broker.append(S, draft("m"))).duplicate is done
+    assert ears.mids == ["m"]
+
+
+async def test_c11_a_failover_while_the_answer_is_pending_and_the_retry() -> None:
+    broker = await _broker()
+    await broker.append(S, draft("before"))
+    broker.faults.lose_answer(done=True)
+    with pytest.raises(OutcomeUnknown):
+        await broker.append(S, draft("m"))
+    broker.faults.lose_tail(S, 1)
+    again = await broker.append(S, draft("m"))
+    assert not again.duplicate
+    assert (await broker.append(S, draft("m"))).duplicate
+
+
+async def test_lost_live_entries_are_in_the_log_all_the_same() -> None:
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe(S, ears)
+    broker.faults.lose_live(S, 2)
+    for mid in ("m1", "m2", "m3"):
+        await broker.append(S, draft(mid))
+    assert ears.mids == ["m3"]
+    assert ears.entries[0][2].prev.seq == 2
+
+
+async def test_a_dead_subscription_looks_alive() -> None:
+    broker, ears, others = await _broker(), Ears(), Ears()
+    await broker.subscribe(S, ears)
+    await broker.subscribe(S, others)
+    broker.faults.deafen(ears)
+    await broker.append(S, draft("m1"))
+    broker.faults.heal(ears)
+    await broker.append(S, draft("m2"))
+    assert (ears.mids, others.mids) == (["m2"], ["m1", "m2"])
+
+
+async def test_live_entries_can_be_held_back() -> None:
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe(S, ears)
+    broker.faults.hold_live(S)
+    await broker.append(S, draft("m1"))
+    broker.faults.let_go(S)
+    await broker.append(S, draft("m2"))
+    ((listener, stream, gen, entry),) = broker.faults.held
+    listener.entry(stream, gen, entry)
+    assert ears.mids == ["m2", "m1"]
+
+
+async def test_a_follower_lags_and_the_leader_does_not() -> None:
+    broker = await _broker()
+    start = await broker.top(S)
+    for mid in ("m1", "m2", "m3"):
+        await broker.append(S, draft(mid))
+    broker.faults.lag(S, 2)
+    stale = await broker.read(S, start)
+    assert isinstance(stale, Page)
+    assert ([entry.mid for entry in stale.entries], stale.confirmed) == (["m1"], False)
+    unknown = await broker.read(S, await broker.top(S))
+    assert isinstance(unknown, Unproved)
+    assert not unknown.confirmed
+    leader = await broker.read(S, start, confirmed=True)
+    assert isinstance(leader, Page)
+    assert (len(leader.entries), leader.confirmed) == (3, True)
+
+
+async def test_a_tail_is_lost_with_the_memory_of_its_ids() -> None:
+    broker = await _broker()
+    gen = (await broker.top(S)).gen
+    points = [(await broker.append(S, draft(f"m{n}"))).point for n in range(1, 4)]
+    assert [entry.mid for entry in broker.faults.lose_tail(S, 2, same_generation=True)] == ["m2", "m3"]
+    assert await broker.top(S) == position(gen, points[0])
+    again = await broker.append(S, draft("m2"))
+    assert not again.duplicate
+    assert again.point.seq == points[1].seq
+    broker.faults.renew(S)
+    assert (await broker.top(S)).gen != gen
+    assert (await broker.top(S)).point == again.point
+
+
+async def test_forgotten_ids_truncation_and_a_wiped_stream() -> None:
+    broker = await _broker()
+    first = await broker.append(S, draft("m1"))
+    broker.faults.forget_mids(S)
+    assert not (await broker.append(S, draft("m1"))).duplicate
+    broker.faults.truncate(S, 1)
+    kept = await broker.read(S, position(first.gen, first.point))
+    assert isinstance(kept, Page)
+    assert isinstance(await broker.read(S, position(first.gen, START)), Unproved)
+    broker.faults.wipe(S)
+    assert (await broker.top(S)).point == START
+    assert (await broker.top(S)).gen != first.gen
