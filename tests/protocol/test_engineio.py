@@ -76,6 +76,12 @@ def test_handshake_is_read_by_a_client() -> None:
     assert decode_handshake(packet) == Handshake("s", ("websocket",), 25_000, 30_000, 9)
 
 
+def test_handshake_of_a_server_that_does_not_tell_its_limit() -> None:
+    handshake = decode_handshake('0{"sid":"s","upgrades":[],"pingInterval":25000,"pingTimeout":20000}')
+
+    assert handshake == Handshake("s", (), 25_000, 20_000, 0)
+
+
 @pytest.mark.parametrize("packet", ["", "4hello", "0", "0[]", '0{"sid":1}', "0" + "[" * 100_000, "0\ud800"])
 def test_handshake_that_is_none_is_refused_by_a_client(packet: str) -> None:
     with pytest.raises(PacketError):

@@ -36,6 +36,7 @@ from bellwire.protocol.socketio import (
     event_name,
     mend_surrogates,
     parse_packet,
+    read_refusal,
 )
 
 
@@ -167,10 +168,28 @@ def test_parse_disconnect_with_payload(text: str) -> None:
         parse_packet(text)
 
 
-@pytest.mark.parametrize("text", ['0"x"', "0[]", "0null", "0/admin,true", "0abc", '4"x"', "4abc", "4", "4/admin,"])
+@pytest.mark.parametrize("text", ['0"x"', "0[]", "0null", "0/admin,true", "0abc", "4[]", "4abc", "4", "4/admin,"])
 def test_parse_connect_or_its_error_without_an_object(text: str) -> None:
     with pytest.raises(PacketError):
         parse_packet(text)
+
+
+@pytest.mark.parametrize(
+    ("payload", "refusal"),
+    [
+        ('{"message":"no"}', ("no", None)),
+        ('{"message":"no","data":{"code":"E1"}}', ("no", {"code": "E1"})),
+        ('"Unable to connect"', ("Unable to connect", None)),  # python-socketio, of an unknown namespace
+    ],
+)
+def test_refusal_of_a_connection(payload: str, refusal: tuple[str, object]) -> None:
+    assert read_refusal(parse_packet("4" + payload).payload) == refusal
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"message":1}', '{"message":', '"x', "[]", "null"])
+def test_refusal_without_a_message(payload: str) -> None:
+    with pytest.raises(PacketError):
+        read_refusal(payload)
 
 
 @pytest.mark.parametrize("text", ["3{}", "312", '312"x"', "61-12", '61-12{"a":1}'])

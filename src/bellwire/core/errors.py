@@ -17,7 +17,8 @@
           ├── WebSocketError       "websocket_error"       carries the close code of RFC 6455
           ├── PacketError          "packet_error"          Engine.IO v4, Socket.IO v5
           ├── RequestError         "request_error"         in the protocol floor
-          └── HandshakeError       "handshake_error"       in the protocol floor
+          ├── HandshakeError       "handshake_error"       in the protocol floor
+          └── ResponseError        "response_error"        in the protocol floor
 
 Codes are part of the public surface: they do not change between minor versions, messages may. A
 message says what is wrong and what to do about it.

@@ -62,7 +62,8 @@ class Handshake(msgspec.Struct, frozen=True, rename="camel"):
     upgrades: tuple[str, ...]
     ping_interval: int
     ping_timeout: int
-    max_payload: int
+    max_payload: int = 0
+    """Bytes of one message to the server; 0 if it does not say, as Node's before engine.io 6.2 (2022)."""
 
 
 _decode_handshake: Final = msgspec.json.Decoder(Handshake).decode

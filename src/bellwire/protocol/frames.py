@@ -1,4 +1,4 @@
-"""WebSocket frames: their header, their mask, and the frames a server writes (RFC 6455, section 5).
+"""WebSocket frames: their header, their mask, and the frames that each side writes (RFC 6455, section 5).
 
 A frame on the wire (section 5.2)::
 
@@ -24,6 +24,7 @@ PONG: Final = 0xA
 
 FIN: Final = 0x80
 RSV1: Final = 0x40
+MASK: Final = 0x80  # of the second byte
 CONTROL: Final = 0x8  # the bit that control opcodes have in common, section 5.5
 
 OPCODES: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
@@ -45,18 +46,22 @@ _BYTES: Final = bytes(range(256))
 _XOR_TABLES: Final = tuple(bytes(byte ^ key for byte in _BYTES) for key in _BYTES)
 
 
-def build_frame(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False) -> bytes:
-    """Return one frame as a server writes it: unmasked, its length in the shortest form (section 5.2).
+def build_frame(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False, mask: bytes = b"") -> bytes:
+    """Return one frame, its length in the shortest form (section 5.2).
 
-    ``rsv1`` marks the first frame of a compressed message (RFC 7692, section 6).
+    ``mask`` is the four bytes of a client's frame (section 5.3), new for every frame and not to be foreseen;
+    without them it is a server's. ``rsv1`` marks the first frame of a compressed message (RFC 7692, section 6).
     """
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
     size = len(payload)
+    masked = 0
+    if mask:
+        masked, payload = MASK, mask + unmask(payload, mask)
     if size < _SHORT:
-        return bytes((first, size)) + payload
+        return bytes((first, masked | size)) + payload
     if size < _MEDIUM:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
+        return struct.pack("!BBH", first, masked | 126, size) + payload
+    return struct.pack("!BBQ", first, masked | 127, size) + payload
 
 
 def build_text(text: str) -> bytes:
@@ -73,20 +78,20 @@ def build_binary(data: bytes) -> bytes:
     return build_frame(BINARY, data)
 
 
-def build_close(code: int, reason: str = "") -> bytes:
+def build_close(code: int, reason: str = "", *, mask: bytes = b"") -> bytes:
     """Return a close frame (section 5.5.1); 1005, "no code was given", makes its payload empty.
 
     Raises ValueError for a code that may not be sent (section 7.4) and for a reason of more than 123
     bytes of UTF-8: a control frame holds 125, the code takes two.
     """
     if code == 1005 and not reason:
-        return build_frame(CLOSE, b"")
+        return build_frame(CLOSE, b"", mask=mask)
     if code not in CLOSE_CODES:
         raise ValueError(f"close code {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999")
     payload = code.to_bytes(2, "big") + reason.encode()
     if len(payload) > MAX_CONTROL_PAYLOAD:
         raise ValueError(f"a close reason of {len(payload) - 2} bytes: at most 123 bytes of UTF-8 fit")
-    return build_frame(CLOSE, payload)
+    return build_frame(CLOSE, payload, mask=mask)
 
 
 def parse_close(payload: bytes) -> int:
@@ -107,16 +112,18 @@ def parse_close(payload: bytes) -> int:
     return code
 
 
-def parse_header(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Read a client's frame header at ``data[start:end]``: ``(bytes of header, bytes of payload)``.
+def parse_header(data: bytes, start: int, end: int, mask: int = MASK) -> tuple[int, int]:
+    """Read a frame's header at ``data[start:end]``: ``(bytes of header, bytes of payload)``.
+
+    ``mask`` is MASK for a client's frame, whose header ends with the four bytes of its mask, and 0 for a server's.
 
     The frame is complete when ``end - start`` reaches the sum of the two. While the header itself is
     incomplete the payload counts as empty, so that the sum is what to wait for at the least; nothing
     is read beyond ``end``. Faults are found as early as they can be.
 
-    Raises WebSocketError(1002): RSV2 or RSV3, an unknown opcode, no mask (section 5.1), a control
-    frame that is fragmented, longer than 125 bytes (section 5.5) or marked as compressed (RFC 7692,
-    section 6.1), a length of 2^63 or more (section 5.2). RSV1 of other frames is judged by who knows
+    Raises WebSocketError(1002): RSV2 or RSV3, an unknown opcode, no mask on a client's frame or one on a
+    server's (section 5.1), a control frame that is fragmented, longer than 125 bytes (section 5.5) or
+    marked as compressed (RFC 7692, section 6.1), a length of 2^63 or more (section 5.2). RSV1 of other frames is judged by who knows
     the extensions. A length in a longer form than needed is let pass: section 5.2 forbids to send
     it, and asks no receiver to look.
     """
@@ -124,16 +131,18 @@ def parse_header(data: bytes, start: int, end: int) -> tuple[int, int]:
         return 2, 0
     first = data[start]
     opcode = first & 0x0F
-    size = data[start + 1] - 0x80
-    if size < 0:
-        raise WebSocketError(1002, "frame is not masked")
+    size = data[start + 1] ^ mask
+    if size & MASK:
+        raise WebSocketError(1002, "frame is not masked" if mask else "frame is masked")
     if first & 0x30 or opcode not in OPCODES:
         raise WebSocketError(1002, "reserved bits or opcode")
     if opcode & CONTROL and (size > MAX_CONTROL_PAYLOAD or first & (FIN | RSV1) != FIN):
         raise WebSocketError(1002, "control frame is fragmented, compressed or too long")
+    key = 4 if mask else 0
     if size < 126:
-        return 6, size
-    header, width = (8, 2) if size == 126 else (14, 8)
+        return 2 + key, size
+    width = 2 if size == 126 else 8
+    header = 2 + width + key
     if end - start < header:
         return header, 0
     size = int.from_bytes(data[start + 2 : start + 2 + width], "big")

@@ -15,10 +15,10 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CHALLENGE_BYTES: Final = 16  # what the key is the base64 of, section 4.1
 
 # RFC 9110, section 5.6.2 (token) and 5.5 (a field value holds no control characters but the tab).
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
-_UPGRADE: Final = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
+UPGRADE_FIELDS: Final = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 
 
 class HandshakeError(ProtocolError):
@@ -57,15 +57,15 @@ def check_upgrade(method: bytes | str, http_version: str, headers: Mapping[bytes
     """
     if method not in (b"GET", "GET"):
         raise HandshakeError(405, "a WebSocket is opened with GET", [(b"allow", b"GET")])
-    if not all(_has_token(headers, name, token) for name, token in _UPGRADE):
-        raise HandshakeError(426, "the request does not ask for an upgrade to a WebSocket", _UPGRADE)
+    if not all(has_token(headers, name, token) for name, token in UPGRADE_FIELDS):
+        raise HandshakeError(426, "the request does not ask for an upgrade to a WebSocket", UPGRADE_FIELDS)
     if http_version != "1.1":
         raise HandshakeError(400, "a WebSocket is opened with HTTP/1.1")
     if b"host" not in headers:
         raise HandshakeError(400, "the Host field is missing")
     if headers.get(b"sec-websocket-version", b"").strip() != b"13":
         raise HandshakeError(
-            426, "the only version of WebSocket here is 13", [*_UPGRADE, (b"sec-websocket-version", b"13")]
+            426, "the only version of WebSocket here is 13", [*UPGRADE_FIELDS, (b"sec-websocket-version", b"13")]
         )
     key = headers.get(b"sec-websocket-key", b"").strip()
     if not _is_challenge(key):
@@ -96,13 +96,14 @@ def build_response(
         fields.append((b"Sec-WebSocket-Extensions", extensions.encode("ascii")))
     fields.extend(headers)
     for name, value in fields:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             raise ValueError(f"{name!r}: {value!r} is no header field")
     lines = [b"%b: %b\r\n" % field for field in fields]
     return b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(lines) + b"\r\n"
 
 
-def _has_token(headers: Mapping[bytes, bytes], name: bytes, token: bytes) -> bool:
+def has_token(headers: Mapping[bytes, bytes], name: bytes, token: bytes) -> bool:
+    """Whether ``token``, in lower case, is in the list of tokens that the field ``name`` holds, in any case."""
     return any(part.strip().lower() == token for part in headers.get(name, b"").split(b","))
 
 

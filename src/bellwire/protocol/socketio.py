@@ -75,7 +75,8 @@ _HEADER: Final = re.compile(
 _MAX_ID_DIGITS: Final = 15  # below 2**53: JavaScript holds it exactly
 
 # What the payload of each type begins with; JSON.stringify puts no white space before it.
-_PAYLOAD_STARTS: Final = ("{", "", "[", "[", "{", "[", "[")
+# python-socketio refuses an unknown namespace with a bare string.
+_PAYLOAD_STARTS: Final = ("{", "", "[", "[", '{"', "[", "[")
 _PAYLOAD_OPTIONAL: Final = (True, True, False, False, False, False, False)
 
 
@@ -206,6 +207,17 @@ def check_connect_payload(payload: str) -> dict[str, Any] | None:
     if not isinstance(auth, dict):
         raise PacketError("the payload of CONNECT is not an object")
     return auth
+
+
+def read_refusal(payload: str) -> tuple[str, Any]:
+    """Return what a server sent with CONNECT_ERROR: its message, and its data or None. Raises :class:`PacketError`."""
+    refusal = decode_json(payload)
+    if isinstance(refusal, str):
+        return refusal, None
+    message = refusal.get("message") if isinstance(refusal, dict) else None
+    if not isinstance(message, str):
+        raise PacketError("the payload of CONNECT_ERROR holds no message")
+    return message, refusal.get("data")
 
 
 def check_ack_payload(payload: str) -> list[Any]:

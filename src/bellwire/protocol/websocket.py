@@ -1,4 +1,6 @@
-"""One WebSocket connection, server side, after the opening handshake: bytes in, messages out (RFC 6455).
+"""One WebSocket connection after the opening handshake: bytes in, messages out (RFC 6455).
+
+This is the server's side; what a client does otherwise is in ``client_websocket``.
 
 The life of a connection (section 7; a row is ``(state, event): (next state, is a close frame sent?)``)
 is the table below. CLOSED means that the protocol is done: write what is outgoing, then close the TCP
@@ -6,7 +8,7 @@ connection, which is the server's part to do first (section 7.1.1).
 """
 
 import codecs
-from typing import Final
+from typing import ClassVar, Final
 
 from bellwire.core.errors import WebSocketError
 from bellwire.protocol.deflate import Deflate
@@ -16,6 +18,7 @@ from bellwire.protocol.frames import (
     CONTINUATION,
     CONTROL,
     FIN,
+    MASK,
     PING,
     PONG,
     RSV1,
@@ -49,6 +52,8 @@ TRANSITIONS: Final = {
 
 _WHOLE_TEXT: Final = FIN | TEXT
 _WHOLE_BINARY: Final = FIN | BINARY
+
+_NO_MASK: Final = bytes(4)  # taking it off changes nothing
 
 
 class _Incoming:
@@ -110,6 +115,9 @@ class WebSocket:
         "outgoing",
         "state",
     )
+
+    _peer_masks: ClassVar[int] = MASK
+    """The mask bit of the frames that are received; section 5.1: a client masks all of its frames, a server none."""
 
     def __init__(self, *, max_message: int, max_fragments: int = 1024, deflate: Deflate | None = None) -> None:
         self.state: int = OPEN
@@ -173,9 +181,13 @@ class WebSocket:
     def _step(self, event: str, code: int, reason: str = "") -> None:
         state, sends_close = TRANSITIONS[self.state, event]
         if sends_close:
-            self._send(build_close(code, reason))
+            self._send(build_close(code, reason, mask=self._new_mask()))
         self.state = state
         self._fresh = False
+
+    def _new_mask(self) -> bytes:
+        """The mask of the next frame that is sent: a server's has none."""
+        return b""
 
     def _send(self, frame: bytes) -> None:
         if self.outgoing:
@@ -204,21 +216,23 @@ class WebSocket:
         if self._rest:
             data, self._rest = self._rest + data, b""
         end = len(data)
+        masked = self._peer_masks
         while start < end and self.state != CLOSED:
             first = data[start]
-            header, size = parse_header(data, start, end)
+            header, size = parse_header(data, start, end, masked)
             body = start + header
             start = body + size
+            mask = data[body - 4 : body] if masked else _NO_MASK
             if end < body or (first & CONTROL and end < start):
                 self._rest = data[body - header :]
             elif first & CONTROL:
-                self._take_control(first & 0x0F, unmask(data[body:start], data[body - 4 : body]))
+                self._take_control(first & 0x0F, unmask(data[body:start], mask))
             elif start <= end and self._incoming is None and first in (_WHOLE_TEXT, _WHOLE_BINARY):
                 self._limit(size, self._max_message)
-                payload = unmask(data[body:start], data[body - 4 : body])
+                payload = unmask(data[body:start], mask)
                 messages.append(_decode(payload) if first == _WHOLE_TEXT else payload)
             else:
-                incoming = self._begin_frame(first, size, data[body - 4 : body])
+                incoming = self._begin_frame(first, size, mask)
                 self._feed(incoming, data[body:start], messages)
 
     def _continue_payload(self, data: bytes, messages: list[str | bytes]) -> int:
@@ -263,7 +277,7 @@ class WebSocket:
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
-            self._send(build_frame(PONG, payload))  # section 5.5.2, as long as no close has come
+            self._send(build_frame(PONG, payload, mask=self._new_mask()))  # section 5.5.2, as long as no close has come
         elif opcode == CLOSE:
             self.close_code = parse_close(payload)
             self._step(_PEER_CLOSES, self.close_code)
