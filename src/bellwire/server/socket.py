@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from bellwire.core.errors import CallLimit, EventRefused, PacketError, RoomLimit
 from bellwire.core.events import Event
+from bellwire.guard.packets import pack
 from bellwire.guard.schema import ReplyReader
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import Packet, encode_ack
 from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.dispatch import Outcome
-from bellwire.server.packets import pack
-from bellwire.transports.base import Carrier, Request
+from bellwire.transports.base import Request, Sink
 
 if TYPE_CHECKING:
     from bellwire.guard.auth import Identity
@@ -65,13 +65,13 @@ class Socket:
         "_state",
         "_user",
         "auth",
-        "carrier",
         "claims",
         "expires",
         "id",
         "params",
         "phase",
         "reason",
+        "sink",
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class Socket:
         namespace: "Namespace",
         hub: "Hub",
         *,
-        carrier: Carrier,
+        sink: Sink,
         auth: Mapping[str, Any] | None,
         params: Mapping[str, str],
     ) -> None:
@@ -94,7 +94,7 @@ class Socket:
         """What the authentication knows of the user."""
         self.expires: float | None = None
         """When the identity ceases to hold, in seconds since the epoch."""
-        self.carrier = carrier
+        self.sink = sink
         self.phase = Phase.CONNECTING
         self.reason = ""
         """Why it was disconnected."""
@@ -161,12 +161,12 @@ class Socket:
     @property
     def writable(self) -> bool:
         """Whether the client keeps up; while it does not, volatile events to it are dropped."""
-        return self.carrier.writable
+        return self.sink.writable
 
     @property
     def buffered(self) -> int:
         """Bytes that were sent to the client's connection and that it has not read yet."""
-        return self.carrier.buffered
+        return self.sink.buffered
 
     # --- rooms
 
@@ -222,7 +222,7 @@ class Socket:
 
         """
         message = pack(self._hub.name, event, payload)
-        if event.volatile and not self.carrier.writable:
+        if event.volatile and not self.sink.writable:
             self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
             return
         self.send(message)
@@ -264,7 +264,7 @@ class Socket:
     def send(self, message: Outgoing) -> None:
         """Send a packet, behind all that was broadcast before it."""
         self._runtime.fanout.settle()
-        self.carrier.send(message)
+        self.sink.send(message)
 
     # --- acknowledgements
 
@@ -444,7 +444,7 @@ class Socket:
         self._hub = self._namespace.hub(self._hub.name)
         self._hub.add(self)
 
-    def depart(self, carrier: Carrier, reason: str) -> None:
+    def depart(self, sink: Sink, reason: str) -> None:
         """The client left: out of all rooms, and whoever waits for its acknowledgements is told.
 
         Until its last handler is done it counts among what the connection has to wait for, so that a client that joins
@@ -455,7 +455,7 @@ class Socket:
         self._hub.remove(self, self._rooms or ())
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED
-        self.carrier = carrier
+        self.sink = sink
         acks, self._acks = self._acks, None
         for acknowledgement in (acks or {}).values():
             acknowledgement.lost(self, reason)

@@ -7,10 +7,10 @@ import msgspec
 
 from bellwire.core.errors import CallLimit
 from bellwire.core.events import Event
+from bellwire.guard.packets import pack
 from bellwire.guard.schema import ReplyReader
 from bellwire.server.acks import Call, Replies
 from bellwire.server.hub import Key, User
-from bellwire.server.packets import pack
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub

@@ -14,6 +14,7 @@ from typing_extensions import override
 from bellwire.core.errors import CallTimeout, ConnectRefused, Disconnected
 from bellwire.core.events import Event
 from bellwire.guard.auth import Identity
+from bellwire.guard.packets import pack
 from bellwire.guard.schema import PayloadReader, ReplyReader
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.protocol.socketio import (
@@ -34,7 +35,6 @@ from bellwire.protocol.socketio import (
     parse_packet,
 )
 from bellwire.server.connection import Connection
-from bellwire.server.packets import pack
 from bellwire.server.server import Server
 from bellwire.transports.base import Carrier, Request
 from bellwire.transports.engine import Engine

@@ -3,7 +3,7 @@ from typing import Any, cast
 import pytest
 
 from bellwire import TooManyAttachments
-from bellwire.server.packets import pack
+from bellwire.guard.packets import pack
 from tests.server.house import ASK, BLOB, PAIR, POKE, SAY
 
 
