@@ -124,8 +124,8 @@ def parse_header(data: bytes, start: int, end: int, mask: int = MASK) -> tuple[i
     Raises WebSocketError(1002): RSV2 or RSV3, an unknown opcode, no mask on a client's frame or one on a
     server's (section 5.1), a control frame that is fragmented, longer than 125 bytes (section 5.5) or
     marked as compressed (RFC 7692, section 6.1), a length of 2^63 or more (section 5.2). RSV1 of other
-    frames is judged by who knows the extensions. A length in a longer form than needed is let pass: section 5.2 forbids to send
-    it, and asks no receiver to look.
+    frames is judged by who knows the extensions. A length in a longer form than needed is let pass: section
+    5.2 forbids to send it, and asks no receiver to look.
     """
     if end - start < 2:
         return 2, 0
