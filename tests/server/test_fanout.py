@@ -21,7 +21,7 @@ class Recorder(Carrier):
     buffered = 0
 
     def __init__(self, tick: Tick | None = None, *, writable: bool = True) -> None:
-        self.carrier = self
+        self.sink = self
         self.given: list[Message] = []
         self.flushes = 0
         self.full = not writable
@@ -153,7 +153,7 @@ async def test_a_message_is_framed_once_however_many_receive_it() -> None:
                 seen.append(message)
                 send(message)
 
-            root._hubs["/"].sockets[client.id].carrier = cast("Carrier", _Watched(watch))
+            root._hubs["/"].sockets[client.id].sink = cast("Carrier", _Watched(watch))
         await root.emit(SAY, "x")
         await root.emit(SAY, "y")
         await advance()

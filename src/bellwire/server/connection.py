@@ -102,7 +102,7 @@ class Connection(Receiver):
         self.runtime.fanout.settle()
         for socket in self._sockets.values():
             if socket.phase is Phase.CONNECTED:
-                socket.carrier = carrier
+                socket.sink = carrier
 
     @override
     def closed(self, reason: str) -> None:
@@ -184,7 +184,7 @@ class Connection(Receiver):
             self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
-        socket = Socket(self, namespace, namespace.hub(name), carrier=held, auth=auth, params=params)
+        socket = Socket(self, namespace, namespace.hub(name), sink=held, auth=auth, params=params)
         self._sockets[name] = socket
         socket.hold()
 
@@ -211,9 +211,9 @@ class Connection(Receiver):
     def _welcome(self, socket: Socket) -> None:
         self._somebody_came()
         self._send(encode_connect(socket.namespace, {"sid": socket.id}))
-        held, socket.carrier = socket.carrier, self.session.carrier
+        held, socket.sink = socket.sink, self.session.carrier
         if isinstance(held, Held):
-            held.release(socket.carrier)
+            held.release(socket.sink)
         socket.phase = Phase.CONNECTED
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
@@ -281,8 +281,8 @@ class Connection(Receiver):
 
     def _forget(self, socket: Socket, reason: str) -> None:
         self._sockets.pop(socket.namespace, None)
-        if isinstance(socket.carrier, Held):
-            socket.carrier.drop(reason="disconnected")
+        if isinstance(socket.sink, Held):
+            socket.sink.drop(reason="disconnected")
         socket.depart(self.runtime.nowhere, reason)
 
     def fail(self) -> None:

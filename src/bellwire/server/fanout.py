@@ -48,12 +48,12 @@ class Fanout:
                 self._hand_volatile(audience, run, len(messages))
             else:
                 for socket in audience:
-                    socket.carrier.send(run)
+                    socket.sink.send(run)
 
     def _hand_volatile(self, audience: "Collection[Socket]", run: Message, count: int) -> None:
         for socket in audience:
-            carrier = socket.carrier
-            if carrier.writable:
-                carrier.send(run)
+            sink = socket.sink
+            if sink.writable:
+                sink.send(run)
             else:
                 self._counters.dropped("volatile", reason="buffer_full", policy="oldest_kept", n=count)

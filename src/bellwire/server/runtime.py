@@ -42,7 +42,7 @@ class Runtime:
         self.heartbeat = Heartbeat(config, loop)
         self.dispatcher = Dispatcher(loop)
         self.nowhere = Nowhere(counters)
-        """The carrier of sockets that are gone."""
+        """The sink of sockets that are gone."""
 
     async def close(self) -> None:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""

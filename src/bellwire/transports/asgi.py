@@ -13,9 +13,10 @@ from typing_extensions import override
 from bellwire.core.clock import Timer
 from bellwire.protocol.engineio import RequestError
 from bellwire.protocol.outgoing import Message
-from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Carrier, Receive, Request, Scope, Send
+from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Receive, Request, Scope, Send
 from bellwire.transports.engine import Engine
 from bellwire.transports.polling import PollingCarrier, Response, compress
+from bellwire.transports.queued import QueuedCarrier
 from bellwire.transports.session import Session
 
 logger = logging.getLogger("bellwire.transports")
@@ -133,17 +134,13 @@ async def _deny(error: RequestError, scope: Scope, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body})
 
 
-class ASGIWebSocket(Carrier):
+class ASGIWebSocket(QueuedCarrier):
     """A WebSocket of somebody else's server."""
 
     __slots__ = (
         "_base64",
-        "_buffered",
         "_closing",
         "_end",
-        "_engine",
-        "_gate",
-        "_queue",
         "_receive",
         "_send",
         "_timer",
@@ -156,14 +153,11 @@ class ASGIWebSocket(Carrier):
     session: Session
 
     def __init__(self, engine: Engine, receive: Receive, send: Send, *, base64: bool) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._receive = receive
         self._send = send
         self._base64 = base64
-        self._queue: list[Message] = []
-        self._buffered = 0
         self._wake: asyncio.Future[None] | None = None
-        self._gate: asyncio.Future[None] | None = None
         self._closing: int | None = None
         self._end: asyncio.Future[None] = engine.loop.create_future()
         self._timer: Timer | None = None
@@ -200,24 +194,6 @@ class ASGIWebSocket(Carrier):
         if not self._end.done():
             self._end.set_result(None)
 
-    @override
-    def set_reading(self, reading: bool) -> None:
-        if not reading and self._gate is None:
-            self._gate = self._engine.loop.create_future()
-        elif reading and self._gate is not None:
-            self._gate.set_result(None)
-            self._gate = None
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return self._buffered
-
-    @property
-    @override
-    def writable(self) -> bool:
-        return self._buffered <= self._engine.config.volatile_buffer_bytes
-
     # --- the two halves
 
     async def run(self) -> None:
@@ -240,8 +216,7 @@ class ASGIWebSocket(Carrier):
             if message["type"] == "websocket.disconnect":
                 return
             self._take(message)
-            if self._gate is not None:
-                await self._gate
+            await self._may_read()
 
     def _take(self, message: ASGIMessage) -> None:
         packet = message.get("text")

@@ -103,17 +103,33 @@ def parse_query(query_string: bytes) -> dict[str, str]:
     return dict(pairs)
 
 
-class Carrier(ABC):
-    """One way to one client. Everything given to it leaves in the order in which it was given."""
+class Sink(ABC):
+    """Something that messages to one client are given to. They leave in the order in which they were given."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """Take a message; it is written when the tick of the event loop ends, together with all others."""
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes that were taken and that the kernel, or the client's next request, has not taken yet."""
+
+    @property
+    @abstractmethod
+    def writable(self) -> bool:
+        """Whether the client keeps up: ``buffered`` is at most ``Config.volatile_buffer_bytes``."""
+
+
+class Carrier(Sink):
+    """One way to one client, that can be read from and that ends."""
 
     __slots__ = ()
 
     name: ClassVar[str]
     """How Engine.IO calls this transport: ``polling`` or ``websocket``."""
-
-    @abstractmethod
-    def send(self, message: Message) -> None:
-        """Take a message; it is written when the tick of the event loop ends, together with all others."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -130,16 +146,6 @@ class Carrier(ABC):
     @abstractmethod
     def set_reading(self, reading: bool) -> None:
         """Stop taking bytes from the client, or go on: the client then feels TCP's own backpressure."""
-
-    @property
-    @abstractmethod
-    def buffered(self) -> int:
-        """Bytes that were taken and that the kernel, or the client's next request, has not taken yet."""
-
-    @property
-    @abstractmethod
-    def writable(self) -> bool:
-        """Whether the client keeps up: ``buffered`` is at most ``Config.volatile_buffer_bytes``."""
 
 
 class Receiver(Protocol):

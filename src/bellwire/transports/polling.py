@@ -14,7 +14,8 @@ from typing_extensions import override
 from bellwire.core.errors import PacketError
 from bellwire.protocol.engineio import NOOP, decode_payload
 from bellwire.protocol.outgoing import Message, Outgoing, join
-from bellwire.transports.base import Carrier, Request
+from bellwire.transports.base import Request
+from bellwire.transports.queued import QueuedCarrier
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
@@ -41,31 +42,18 @@ TOO_LARGE = Response(413)
 OK = Response(200, b"ok")
 
 
-class PollingCarrier(Carrier):
+class PollingCarrier(QueuedCarrier):
     """The server's half of long-polling: packets wait here for the client's next GET."""
 
-    __slots__ = (
-        "_buffered",
-        "_closing",
-        "_engine",
-        "_gate",
-        "_posting",
-        "_queue",
-        "_touched",
-        "_waiter",
-        "session",
-    )
+    __slots__ = ("_closing", "_posting", "_touched", "_waiter", "session")
 
     name: ClassVar[str] = "polling"
 
     session: "Session"
 
     def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-        self._queue: list[Message] = []
-        self._buffered = 0
+        super().__init__(engine)
         self._waiter: asyncio.Future[str | None] | None = None
-        self._gate: asyncio.Future[None] | None = None
         self._touched = False
         self._posting = False
         self._closing = False
@@ -103,24 +91,6 @@ class PollingCarrier(Carrier):
         self.set_reading(True)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    @override
-    def set_reading(self, reading: bool) -> None:
-        if not reading and self._gate is None:
-            self._gate = self._engine.loop.create_future()
-        elif reading and self._gate is not None:
-            self._gate.set_result(None)
-            self._gate = None
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return self._buffered
-
-    @property
-    @override
-    def writable(self) -> bool:
-        return self._buffered <= self._engine.config.volatile_buffer_bytes
 
     @property
     def lingers(self) -> bool:
@@ -203,8 +173,7 @@ class PollingCarrier(Carrier):
             return GONE
         for packet in packets:
             session.received(self, packet)
-            if self._gate is not None:
-                await self._gate
+            await self._may_read()
         return OK
 
 
