@@ -51,6 +51,11 @@ class ConnectRefused(BellwireError):  # noqa: N818 - the word of the domain: a c
     code = "connect_refused"
 
     def __init__(self, message: str, data: Any = None) -> None:
+        if not isinstance(message, str):
+            raise TypeError(
+                f"ConnectRefused takes its message as text, not {type(message).__name__}; data carries the rest: "
+                "ConnectRefused('no', {'code': ...})"
+            )
         super().__init__(message, data)
         self.message = message
         self.data = data
