@@ -169,6 +169,26 @@ def test_an_error_names_the_variable_the_flag_or_the_file(tmp_path: Path) -> Non
         Config.load(environ=NO_ENVIRONMENT, flags={"pong_timeout": -1})
 
 
+def test_values_that_do_not_go_together_are_named_with_their_sources(tmp_path: Path) -> None:
+    file = tmp_path / "bellwire.toml"
+    file.write_text("client_ping_timeout = 1\nvolatile_buffer_bytes = 5\n")
+    with pytest.raises(ConfigError) as raised:
+        Config.load(toml=file, environ={"BELLWIRE_PING_INTERVAL": "100"}, flags={"pong_timeout": "7"})
+    assert str(raised.value).endswith(
+        f"(client_ping_timeout is from {file}, ping_interval is from BELLWIRE_PING_INTERVAL, "
+        "pong_timeout is from --pong-timeout)"
+    )
+    with pytest.raises(ConfigError, match=r"or less \(send_buffer_bytes is from --send-buffer-bytes\)$"):
+        Config.load(environ={}, flags={"send_buffer_bytes": "1"})
+
+
+def test_a_table_in_the_file_is_told_that_there_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "bellwire.toml"
+    file.write_text("[bellwire]\nping_interval = 20\n")
+    with pytest.raises(ConfigError, match=r"^\[bellwire\] in .*toml is a table: settings stand at the top level"):
+        Config.load(toml=file, environ={})
+
+
 def test_an_unknown_setting_is_an_error_with_a_guess(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("ping_intervall = 3")

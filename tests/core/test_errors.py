@@ -1,6 +1,7 @@
 """The error tree: codes are stable and unique, messages name the remedy, errors survive pickling."""
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,9 @@ def test_a_refused_connection_carries_message_and_data() -> None:
     refused = ConnectRefused("not today", {"retry": False})
     assert (refused.message, refused.data, str(refused)) == ("not today", {"retry": False}, "not today")
     assert ConnectRefused("bye").data is None
+
+
+@pytest.mark.parametrize("message", [{"code": "full"}, None, 5])
+def test_a_refusals_message_is_text_and_data_carries_the_rest(message: Any) -> None:
+    with pytest.raises(TypeError, match=r"as text, not .*; data carries the rest: ConnectRefused\('no', "):
+        ConnectRefused(message)

@@ -6,7 +6,7 @@ import datetime
 import enum
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 import msgspec
 import pytest
@@ -111,7 +111,7 @@ def test_it_knows_whether_bytes_or_plain_text_are_inside(type_: Any, binary: boo
         (Opaque, "holds Opaque, which cannot travel as JSON"),
         (list[complex], "holds complex, which cannot travel as JSON"),
         (Callable[[], int], "holds Callable, which cannot travel as JSON"),
-        ("Draft", "cannot be read from JSON"),
+        ("Draft", "pass the type, not its name"),
         (3, "cannot be read from JSON"),
         (Draft | Tree, "cannot be read from JSON"),
         (Annotated[int, msgspec.Meta(extra={"bellwire": "plain"})], "it can only mark a str"),
@@ -122,6 +122,13 @@ def test_a_type_that_cannot_travel_is_refused_at_once(type_: Any, message: str) 
         Event("x", type_)
     with pytest.raises(TypeError, match=message):
         Event("x", reply=type_)
+
+
+def test_the_name_of_a_type_is_none() -> None:
+    with pytest.raises(TypeError, match=r"payload type of Event\('a'\) is the text 'str': pass the type, not its name"):
+        Event("a", cast("Any", "str"))
+    with pytest.raises(TypeError, match=r"reply type of .* is the text 'Receipt': pass the type"):
+        Event("a", reply=cast("Any", "Receipt"))
 
 
 def test_at_most_five_payload_types() -> None:

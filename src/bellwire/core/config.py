@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,18 +171,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         """
         values = msgspec.structs.asdict(base) if base is not None else {}
+        origins: dict[str, str] = {}
         for field, value in _read_toml(toml).items() if toml is not None else ():
             values[field] = _checked(_option(field, str(toml)), value, lax=False, origin=str(toml))
+            origins[field] = str(toml)
         environ = os.environ if environ is None else environ
         for field, option in _OPTIONS.items():
             variable = ENVIRONMENT_PREFIX + field.upper()
             if variable in environ:
                 values[field] = _checked(option, environ[variable], lax=True, origin=variable)
+                origins[field] = variable
         for field, value in (flags or {}).items():
             if value is not None:
                 flag = f"--{field.replace('_', '-')}"
                 values[field] = _checked(_option(field, "flags"), value, lax=True, origin=flag)
-        return cls(**values)
+                origins[field] = flag
+        try:
+            return cls(**values)
+        except ConfigError as error:  # each value is right, and together they are not
+            raise ConfigError(f"{error}{_sources(str(error), origins)}") from None
 
 
 class Option(NamedTuple):
@@ -234,11 +242,21 @@ def _checked(option: Option, value: Any, *, lax: bool, origin: str | None = None
         raise ConfigError(f"{option.field} = {value!r}{where}: {error} ({option.help})") from None
 
 
+def _sources(message: str, origins: Mapping[str, str]) -> str:
+    """Where the fields that ``message`` names came from, those that are not as in code."""
+    named = [f"{field} is from {origin}" for field, origin in origins.items() if re.search(rf"\b{field}\b", message)]
+    return f" ({', '.join(named)})" if named else ""
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            values = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise ConfigError(f"[{name}] in {path} is a table: settings stand at the top level, in no table")
+    return values

@@ -348,6 +348,8 @@ def _check_name(name: object) -> None:
 
 
 def _check_type(name: str, role: str, type_: Any) -> list[inspect.Type]:
+    if isinstance(type_, str):
+        raise TypeError(f"the {role} type of Event({name!r}) is the text {type_!r}: pass the type, not its name")
     # msgspec finds some mistakes when it describes a type, others when it builds the decoder.
     try:
         info = inspect.type_info(type_)

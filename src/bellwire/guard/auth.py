@@ -18,3 +18,21 @@ class Identity(msgspec.Struct, frozen=True):
     """What else is known of the user, for handlers to read."""
     expires: float | None = None
     """When this ceases to hold, in seconds since the epoch."""
+
+    def __post_init__(self) -> None:
+        require_user(self.user, "Identity")
+
+
+def require_user(user: object, where: str) -> None:
+    """Raise the error that names the fix if ``user`` is no user's id; ``where`` is what was called.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it is empty.
+
+    """
+    if not isinstance(user, str):
+        fix = "a guest has none" if user is None else f"write {where}(str({user if type(user) is int else 'user'}))"
+        raise TypeError(f"{where} takes a user's id as a str, not {type(user).__name__}: {fix}")
+    if not user:
+        raise ValueError(f"{where}('') names nobody: a user's id has at least one character")
