@@ -11,6 +11,7 @@
      ├── TooManyAttachments        "too_many_attachments"
      ├── RoomLimit                 "room_limit"
      ├── CallLimit                 "call_limit"
+     ├── MessageTooLarge           "message_too_large"
      ├── BrokerUnavailable         "broker_unavailable"
      ├── OutcomeUnknown            "outcome_unknown"
      └── ProtocolError             "protocol_error"        a peer broke the wire
@@ -149,6 +150,20 @@ class CallLimit(BellwireError):  # noqa: N818
     """Too many acknowledgements of one client are outstanding; wait for some, or call it less often."""
 
     code = "call_limit"
+
+
+class MessageTooLarge(BellwireError):  # noqa: N818
+    """A message has more bytes than the broker takes; it was not sent. Both numbers are in bytes."""
+
+    code = "message_too_large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a message of {self.size} bytes, the broker takes {self.limit}: send less, or raise its max_payload"
 
 
 class BrokerUnavailable(BellwireError):  # noqa: N818
