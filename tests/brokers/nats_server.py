@@ -1,10 +1,13 @@
 """A nats-server of the tests' own: a real process on the loopback, which a test may kill and start again."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bellwire.brokers.private_nats import find_program
@@ -17,7 +20,7 @@ class NatsServer:
 
     def __init__(self, folder: Path, *, max_payload: int = 1024 * 1024) -> None:
         self._folder = folder
-        self._max_payload = max_payload
+        self.max_payload = max_payload
         self.port = -1
         self.start()
 
@@ -34,7 +37,7 @@ class NatsServer:
                     "port": self.port,
                     "ports_file_dir": str(self._folder),
                     "authorization": {"token": TOKEN},
-                    "max_payload": self._max_payload,
+                    "max_payload": self.max_payload,
                     "jetstream": {"store_dir": str(self._folder / "js")},
                     "log_file": str(self._folder / "log"),
                 }
@@ -60,9 +63,94 @@ class NatsServer:
         self.process.kill()
         self.process.wait()
 
+    async def crash(self) -> None:
+        """End it as a crash does, and start it again."""
+        await asyncio.to_thread(self.kill)
+        await asyncio.to_thread(self.start)
+
     def freeze(self) -> None:
         """Let it stand still: connections stay open and nothing is answered."""
         os.kill(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
+
+
+class Proxy:
+    """Stands between a broker and its server, and does to their connections what networks do."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._door: asyncio.Server | None = None
+        self._muted = self._swallowing = self._closed = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.swallowed = asyncio.Event()
+        self.port = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, server: NatsServer) -> "AsyncIterator[Proxy]":
+        proxy = cls(server.port)
+        proxy._door = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
+        proxy.port = proxy._door.sockets[0].getsockname()[1]
+        try:
+            yield proxy
+        finally:
+            proxy._door.close()
+            proxy.cut()
+            await asyncio.gather(*proxy._pumps, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        return f"nats://{TOKEN}@127.0.0.1:{self.port}"
+
+    def mute(self) -> None:
+        """Pass nothing on from the server, until the cut."""
+        self._muted = True
+
+    def swallow(self) -> None:
+        """Pass nothing on from the client, until the cut; ``swallowed`` is set when there was something."""
+        self._swallowing = True
+
+    def cut(self) -> None:
+        """End all connections; new ones are as they should be."""
+        self._muted = self._swallowing = False
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def close_door(self) -> None:
+        """End new connections at once."""
+        self._closed = True
+
+    def open_door(self) -> None:
+        self._closed = False
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, up_writer}
+        for pump in (self._pump(reader, up_writer, up=True), self._pump(up_reader, writer, up=False)):
+            task = asyncio.create_task(pump)
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if up and self._swallowing:
+                    self.swallowed.set()
+                elif up or not self._muted:
+                    writer.write(data)
+                    await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)

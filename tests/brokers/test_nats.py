@@ -1,16 +1,28 @@
 """The broker on NATS: the contract on a real nats-server, and every trap of JetStream by its name."""
 
 import asyncio
+import itertools
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from bellwire.brokers import nats_link
 from bellwire.brokers.base import Broker
-from bellwire.brokers.nats import NatsBroker
-from bellwire.delivery.log import Limits
-from tests.brokers.contract import Contract, draft, name
-from tests.brokers.nats_server import NatsServer
+from bellwire.brokers.nats import PARTITIONS, NatsBroker
+from bellwire.brokers.nats_link import Link
+from bellwire.brokers.nats_streams import ask_api, partition_name, place_of
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge, OutcomeUnknown
+from bellwire.delivery.answer import Page, Reason, Unproved
+from bellwire.delivery.log import DEFAULT_LIMITS, Limits
+from bellwire.delivery.position import START, position
+from tests.brokers.contract import Contract, Ears, draft, name
+from tests.brokers.nats_server import NatsServer, Proxy
 
 pytestmark = pytest.mark.bellwire(clock="real")
 
@@ -48,7 +60,358 @@ class TestNats(Contract):
         first = await broker.append(stream, draft("m"))
         assert (await broker.append(stream, draft("m"))).duplicate
         async with asyncio.timeout(10):
-            while (again := await broker.append(stream, draft("m"))).duplicate:
-                await asyncio.sleep(0.05)
+            while (again := await broker.append(stream, draft("m"))).duplicate:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # the server's own clock
         assert again.point.seq > first.point.seq
         await broker.close()
+
+
+@asynccontextmanager
+async def broker_at(
+    url: str, limits: Limits | None = None, prefix: str = "traps", **more: Any
+) -> AsyncIterator[NatsBroker]:
+    broker = NatsBroker(url, limits or Limits(), prefix=prefix, **more)
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def behind_proxy(
+    server: NatsServer, limits: Limits = DEFAULT_LIMITS, prefix: str = "traps"
+) -> AsyncIterator[tuple[NatsBroker, NatsBroker, Proxy]]:
+    """A broker behind a proxy, and another one of the same cluster that is not."""
+    async with (
+        Proxy.to(server) as proxy,
+        broker_at(proxy.url, limits, prefix) as broker,
+        broker_at(server.url, limits, prefix) as other,
+    ):
+        yield broker, other, proxy
+
+
+async def again(action: Callable[[], Any]) -> Any:
+    """Do what needs a connection, as soon as there is one again."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await action()
+            except BrokerUnavailable:
+                await asyncio.sleep(0.02)
+
+
+async def entries_of(broker: NatsBroker, stream: str) -> list[str]:
+    start = (await broker.top(stream))._replace(seq=0, tag=0)
+    answer = await broker.read(stream, start, confirmed=True)
+    assert isinstance(answer, Page)
+    for before, entry in itertools.pairwise(answer.entries):
+        assert entry.prev == before.point
+    return [entry.mid for entry in answer.entries]
+
+
+# --- what the package needs
+
+
+def test_bellwire_imports_without_the_extra_and_the_broker_names_it() -> None:
+    program = (
+        "import sys; sys.modules['nats'] = None; import bellwire, bellwire.brokers.private_nats\n"
+        "from bellwire.core.errors import ConfigError\n"
+        "try: import bellwire.brokers.nats\n"
+        "except ConfigError as error: assert 'pip install bellwire[nats]' in str(error)\n"
+        "else: raise SystemExit('imported')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "a.b", "a b", "*", "ü", ">"])
+def test_a_prefix_that_would_mean_something_in_a_subject_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError):
+        NatsBroker("nats://localhost", prefix=prefix)
+
+
+async def test_nobody_there_is_unavailable_and_leaves_nothing_behind() -> None:
+    broker = NatsBroker("nats://127.0.0.1:1")
+    with pytest.raises(BrokerUnavailable):
+        await broker.start()
+
+
+async def test_a_wrong_token_is_unavailable(server: NatsServer) -> None:
+    with pytest.raises(BrokerUnavailable):
+        await NatsBroker(server.url.replace("for-tests-only", "wrong")).start()
+
+
+# --- appends
+
+
+async def test_one_message_to_two_streams_of_one_partition_is_no_duplicate(server: NatsServer) -> None:
+    first = name()
+    names = (f"{first}.{n}" for n in itertools.count())
+    second = next(n for n in names if place_of(n, PARTITIONS).partition == place_of(first, PARTITIONS).partition)
+    async with broker_at(server.url) as broker:
+        one, two = await broker.append(first, draft("m")), await broker.append(second, draft("m"))
+        assert one.gen == two.gen
+        assert not two.duplicate
+        assert two.prev == START
+
+
+async def test_headers_count_against_max_payload_and_the_connection_stays(server: NatsServer) -> None:
+    counters = Counters()
+    async with broker_at(server.url, counters=counters) as broker:
+        stream = name()
+        for size in (server.max_payload, server.max_payload - 60):
+            with pytest.raises(MessageTooLarge):
+                await broker.append(stream, draft("m", b"x" * size))
+        with pytest.raises(MessageTooLarge):
+            await broker.put(stream, b"x" * server.max_payload)
+        with pytest.raises(MessageTooLarge):
+            await broker.publish(stream, b"x" * (server.max_payload + 1))
+        assert not (await broker.append(stream, draft("m", b"x" * (server.max_payload - 200)))).duplicate
+        assert not counters.get("broker_connections_lost_total")
+
+
+async def test_an_append_without_an_answer_is_found_again(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream, ears = name(), Ears()
+        await other.subscribe(stream, ears)
+        await broker.append(stream, draft("before"))
+        proxy.mute()
+        attempt = asyncio.create_task(broker.append(stream, draft("m")))
+        await ears.until(2)
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown) as caught:
+            await attempt
+        assert caught.value.mid == "m"
+        appended = await again(lambda: broker.append(stream, draft("m")))
+        assert appended.duplicate
+        assert (appended.point, appended.prev) == (ears.entries[1][2].point, ears.entries[1][2].prev)
+        assert await entries_of(other, stream) == ["before", "m"]
+
+
+async def test_an_append_that_never_arrived_is_made_by_the_retry(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream = name()
+        proxy.swallow()
+        attempt = asyncio.create_task(broker.append(stream, draft("m")))
+        await proxy.swallowed.wait()
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown):
+            await attempt
+        assert not (await again(lambda: broker.append(stream, draft("m")))).duplicate
+        assert await entries_of(other, stream) == ["m"]
+
+
+async def test_an_entry_that_was_evicted_before_a_crash_is_not_appended_twice(server: NatsServer) -> None:
+    async with behind_proxy(server, Limits(messages=3), "few") as (broker, other, proxy):
+        stream, ears = name(), Ears()
+        await other.subscribe(stream, ears)
+        proxy.mute()
+        attempt = asyncio.create_task(broker.append(stream, draft("m")))
+        await ears.until(1)
+        for n in range(10):
+            await other.append(stream, draft(f"later{n}"))
+        await server.crash()
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown):
+            await attempt
+        with pytest.raises(OutcomeUnknown):
+            await again(lambda: broker.append(stream, draft("m")))
+        assert "m" not in await again(lambda: tail_of(other, stream))
+
+
+async def tail_of(broker: NatsBroker, stream: str) -> list[str]:
+    start = (await broker.top(stream))._replace(seq=0, tag=0)
+    answer = await broker.read(stream, start, confirmed=True)
+    assert isinstance(answer, Unproved)
+    page = await broker.read(stream, answer.restart, confirmed=True)
+    assert isinstance(page, Page)
+    return [entry.mid for entry in page.entries]
+
+
+async def test_a_server_that_stands_still_leaves_the_outcome_unknown(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_link, "ANSWER_TIMEOUT", 0.3)
+    async with broker_at(server.url) as broker:
+        stream = name()
+        await broker.append(stream, draft("before"))
+        server.freeze()
+        try:
+            with pytest.raises(OutcomeUnknown):
+                await broker.append(stream, draft("m"))
+            with pytest.raises(BrokerUnavailable):
+                await broker.top(stream)
+        finally:
+            server.thaw()
+        await broker.append(stream, draft("m"))
+        assert await entries_of(broker, stream) == ["before", "m"]
+
+
+# --- the server dies
+
+
+async def test_what_was_acknowledged_outlives_the_server_and_listeners_go_on(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker, broker_at(server.url) as other:
+        stream, ears = name(), Ears()
+        await broker.subscribe(stream, ears)
+        first = await broker.append(stream, draft("m1"))
+        key = await broker.put(stream, b"value")
+        await ears.until(1)
+        await asyncio.to_thread(server.kill)
+        with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
+            await broker.append(stream, draft("away"))
+        await asyncio.to_thread(server.start)
+        assert (await again(lambda: broker.append(stream, draft("m1")))) == first._replace(duplicate=True)
+        assert await broker.get(stream) == (b"value", key)
+        await again(lambda: other.append(stream, draft("m2")))
+        await ears.until(2)
+        assert [entry.prev for _, _, entry in ears.entries] == [START, first.point]
+        assert {gen for _, gen, _ in ears.entries} == {first.gen}
+
+
+async def test_after_a_reconnection_the_newest_entry_shows_the_gap(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream, ears = name(), Ears()
+        await broker.subscribe(stream, ears)
+        await other.append(stream, draft("m1"))
+        await ears.until(1)
+        proxy.close_door()
+        proxy.cut()
+        await other.append(stream, draft("lost"))
+        second = await other.append(stream, draft("m2"))
+        proxy.open_door()
+        await ears.until(2)
+        assert ears.mids == ["m1", "m2"]
+        assert ears.entries[1][2].prev == second.prev
+        third = await other.append(stream, draft("m3"))
+        await ears.until(3)
+        assert ears.entries[2][2].prev == second.point == third.prev
+
+
+async def test_a_broker_that_is_away_can_be_closed(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, _, proxy):
+        proxy.close_door()
+        proxy.cut()
+        with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
+            await broker.append(name(), draft("m"))
+
+
+# --- generations
+
+
+async def test_a_partition_that_was_made_again_is_another_generation_with_greater_numbers(server: NatsServer) -> None:
+    async with broker_at(server.url, prefix="wiped") as broker:
+        stream = name()
+        old = await broker.append(stream, draft("m1"))
+        link = Link()
+        await link.open(server.url)
+        partition = partition_name("wiped", place_of(stream, PARTITIONS).partition)
+        assert (await ask_api(link, f"STREAM.DELETE.{partition}"))["success"]
+        await link.close()
+        at = position(old.gen, old.point)
+        answer = await again(lambda: broker.read(stream, at, confirmed=True))
+        assert isinstance(answer, Unproved)
+        assert answer.reason is Reason.GENERATION
+        new = await broker.append(stream, draft("m1"))
+        assert not new.duplicate
+        assert new.gen != old.gen
+        assert new.point.seq > old.point.seq
+
+
+async def test_other_limits_change_the_partitions_and_not_the_generation(server: NatsServer) -> None:
+    stream = name()
+    async with broker_at(server.url, Limits(messages=10), "limits") as broker:
+        first, *_ = [await broker.append(stream, draft(f"m{n}")) for n in range(8)]
+    async with broker_at(server.url, Limits(messages=2), "limits") as broker:
+        answer = await broker.read(stream, position(first.gen, first.point), confirmed=True)
+        assert isinstance(answer, Unproved)
+        assert answer.reason is Reason.TRUNCATED
+        assert await tail_of(broker, stream) == ["m5", "m6", "m7"]
+
+
+# --- the sweep
+
+
+async def test_the_sweep_takes_out_what_is_too_old_and_keeps_the_point_before_the_rest(server: NatsServer) -> None:
+    shift = 0.0
+    async with broker_at(server.url, monotonic=lambda: time.monotonic() + shift) as broker:
+        stream = name()
+        made = [await broker.append(stream, draft(f"m{n}")) for n in range(5)]
+        shift = 3600.0
+        await broker.sweep(stream)
+        assert await stored_in(server, stream) == 2
+        at = position(made[3].gen, made[3].point)
+        page = await broker.read(stream, at, confirmed=True)
+        assert isinstance(page, Page)
+        assert [entry.mid for entry in page.entries] == ["m4"]
+        assert await tail_of(broker, stream) == ["m4"]
+
+
+async def test_the_sweep_counts_bytes(server: NatsServer) -> None:
+    counters = Counters()
+    async with broker_at(server.url, Limits(size=10_000), counters=counters) as broker:
+        stream, at = name(), await broker.top("s")
+        for n in range(40):
+            await broker.append(stream, draft(f"m{n}", b"x" * 1_000))
+        async with asyncio.timeout(5):
+            while not counters.get("broker_swept_streams_total"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await broker.sweep(stream)
+        assert await stored_in(server, stream) == 11
+        assert await tail_of(broker, stream) == [f"m{n}" for n in range(30, 40)]
+        assert at.seq == 0
+
+
+async def stored_in(server: NatsServer, stream: str, prefix: str = "traps") -> int:
+    link = Link()
+    await link.open(server.url)
+    place = place_of(stream, PARTITIONS)
+    subject = f"{prefix}.in.{place.partition}.{place.hash}"
+    request = {"subjects_filter": subject}
+    info = await ask_api(link, f"STREAM.INFO.{partition_name(prefix, place.partition)}", request)
+    await link.close()
+    return int(info["state"]["subjects"][subject])
+
+
+# --- keys
+
+
+async def test_a_comparison_that_was_not_answered_is_read_back(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        key = name()
+        proxy.mute()
+        attempt = asyncio.create_task(broker.put(key, b"x", expected=0))
+        kept = None
+        async with asyncio.timeout(5):
+            while kept is None:
+                kept = await other.get(key)
+        proxy.cut()
+        assert await attempt == kept.revision
+        assert await broker.get(key) == (b"x", kept.revision)
+
+
+async def test_a_comparison_that_never_arrived_is_made_again(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        key = name()
+        first = await broker.put(key, b"x")
+        proxy.swallow()
+        attempt = asyncio.create_task(broker.put(key, b"y", expected=first))
+        await proxy.swallowed.wait()
+        proxy.cut()
+        revision = await attempt
+        assert await other.get(key) == (b"y", revision)
+
+
+async def test_a_put_that_was_not_answered_and_may_have_been_replaced_is_unknown(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        key = name()
+        proxy.swallow()
+        attempt = asyncio.create_task(broker.put(key, b"x", expected=0))
+        await proxy.swallowed.wait()
+        await other.put(key, b"y")
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown):
+            await attempt
+        kept = await other.get(key)
+        assert kept is not None
+        assert kept.value == b"y"

@@ -20,6 +20,8 @@ try:
 except ImportError as error:  # pragma: no cover - the tests have it installed
     raise ConfigError("a broker at nats:// needs the NATS client: pip install bellwire[nats]") from error
 
+__all__ = ["ANSWER_TIMEOUT", "Link", "Message", "Subscription", "Unanswered"]
+
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds to wait for an answer: what takes a server milliseconds, unless it is on its way out."""
 

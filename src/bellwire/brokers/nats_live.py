@@ -13,10 +13,8 @@ What cannot be linked is dropped and counted; the next one shows the gap to whoe
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from nats.aio.subscription import Subscription
-
 from bellwire.brokers.base import Listener
-from bellwire.brokers.nats_link import Message
+from bellwire.brokers.nats_link import Message, Subscription
 from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, opened, sequence
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
