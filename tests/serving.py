@@ -24,12 +24,12 @@ class Served(Protocol):
 
 
 @asynccontextmanager
-async def serve(server: Served, *, native: bool = True) -> AsyncIterator[str]:
-    """Serve on a free port and give ``http://127.0.0.1:port``; what ``bellwire run`` or plain uvicorn would do.
+async def serve(server: Served, *, native: bool = True, port: int = 0) -> AsyncIterator[str]:
+    """Serve, and give ``http://127.0.0.1:port``; what ``bellwire run`` or plain uvicorn would do. Port 0 is a free one.
 
     uvicorn's loop around it, its signals and the tenths of a second that it sleeps are left out.
     """
-    runner = _runner(server, native=native)
+    runner = _runner(server, native=native, port=port)
     await runner.startup()
     port = runner.servers[0].sockets[0].getsockname()[1]
     try:
@@ -38,12 +38,12 @@ async def serve(server: Served, *, native: bool = True) -> AsyncIterator[str]:
         await _stop(runner)
 
 
-def _runner(server: Served, *, native: bool) -> uvicorn.Server:
+def _runner(server: Served, *, native: bool, port: int) -> uvicorn.Server:
     protocols: dict[str, Any] = {}
     if native:
         protocols = {"ws": native_websockets(lambda: server.engine), "http": native_http(lambda: server.engine)}
     config = uvicorn.Config(
-        cast("Any", server), port=0, loop="none", lifespan="on", log_config=None, access_log=False, **protocols
+        cast("Any", server), port=port, loop="none", lifespan="on", log_config=None, access_log=False, **protocols
     )
     config.load()
     runner = uvicorn.Server(config)

@@ -4,6 +4,8 @@ One process and one port serve unmodified Socket.IO clients; events, their paylo
 that an application needs is here; :mod:`bellwire.testing` has what its tests need.
 """
 
+from bellwire.client.client import Client
+from bellwire.client.messages import Messages, MessagesLost
 from bellwire.core.config import Config
 from bellwire.core.errors import (
     BellwireError,
@@ -39,6 +41,9 @@ __all__ = [
     "Replies",
     "Request",
     "Identity",
+    # connected
+    "Client",
+    "Messages",
     # raised
     "BellwireError",
     "CallLimit",
@@ -47,6 +52,7 @@ __all__ = [
     "ConnectRefused",
     "Disconnected",
     "EventRefused",
+    "MessagesLost",
     "RoomLimit",
     "TooManyAttachments",
 ]

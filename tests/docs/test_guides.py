@@ -16,6 +16,7 @@ import socketio
 from fastapi import FastAPI
 
 from bellwire import ConnectRefused, Socket
+from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
 from tests.docs.pages import all_blocks, write_project
 from tests.serving import Served, serve
@@ -156,6 +157,22 @@ async def test_the_migrated_handler(guide: Guide) -> None:
         assert await ada.call(page.GREET, page.Visitor("Ada")) == "Hello, Ada"
         assert await bob.receive(page.ARRIVED) == "Ada"
         await ada.receive_nothing()
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_a_client_in_python(guide: Guide, capsys: pytest.CaptureFixture[str]) -> None:
+    events, page, station = guide("weather_events"), guide("weather"), guide("client_weather")
+    async with serve(page.server) as url:
+        station.client._address = parse_url(url)
+        running = asyncio.ensure_future(station.main())
+        async with connect(page.server, "/stations", auth={"token": "6f1c2b"}) as other:
+            assert await other.receive(events.STORM, timeout=10) == "54.1 N, 7.9 E"
+        await page.stations.disconnect()
+        await running
+    assert capsys.readouterr().out.splitlines() == ["storm at 54.1 N, 7.9 E", "4"]
+    with pytest.raises(ConnectRefused, match="unknown station"):
+        async with connect(page.server, "/stations"):
+            raise AssertionError
 
 
 # --- beside FastAPI, on real sockets

@@ -1,0 +1,1 @@
+"""The asyncio client: one namespace of one server, connected again and again."""

@@ -1,0 +1,91 @@
+"""Events and waits that the tests of the client share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from bellwire import Event
+from bellwire.client.client import Client
+from bellwire.client.session import State
+
+
+class Draft(msgspec.Struct):
+    text: str
+    data: bytes = b""
+
+
+SAY = Event("say", str)
+PAIR = Event("pair", int, str)
+POKE = Event("poke")
+ASK = Event("ask", str, reply=int)
+BLOB = Event("blob", Draft, reply=Draft)
+TICK = Event("tick", int, volatile=True)
+
+SECONDS = 10
+"""For what has to happen on real sockets; far more than it takes."""
+
+
+class Heard:
+    """Collects what handlers are told, and waits for it."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, value: Any) -> None:
+        self.all.append(value)
+        self._more.set()
+
+    async def until(self, enough: Callable[[list[Any]], bool]) -> list[Any]:
+        async with asyncio.timeout(SECONDS):
+            while not enough(self.all):
+                self._more.clear()
+                await self._more.wait()
+        return self.all
+
+    async def count(self, n: int) -> list[Any]:
+        return await self.until(lambda values: len(values) >= n)
+
+
+async def until_state(client: Client, state: State) -> None:
+    """Wait for a state that comes from now on, or is there."""
+    reached = asyncio.Event()
+
+    def told(now: State) -> None:
+        if now == state:
+            reached.set()
+
+    client.on_state(told)
+    if client.state != state:
+        async with asyncio.timeout(SECONDS):
+            await reached.wait()
+
+
+@asynccontextmanager
+async def served_by(react: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
+    """A server of the test's own making, with one coroutine for each connection; gives its URL."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await react(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
