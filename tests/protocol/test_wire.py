@@ -276,9 +276,10 @@ def nested(depth: int, kind: str) -> Any:
 def test_depth_is_limited(kind: str) -> None:
     """``args`` are the first level; brackets in strings are none."""
     for packed in (False, True):
-        parse(encode(event([nested(MAX_DEPTH - 1, kind)], packed=packed), msgpack=packed))
-        with pytest.raises(PacketError, match="32 levels"):
-            parse(encode(event([nested(MAX_DEPTH, kind)], packed=packed), msgpack=packed))
+        for broad in ([], [[], {}] * 20):
+            parse(encode(event([*broad, nested(MAX_DEPTH - 1, kind)], packed=packed), msgpack=packed))
+            with pytest.raises(PacketError, match="32 levels"):
+                parse(encode(event([*broad, nested(MAX_DEPTH, kind)], packed=packed), msgpack=packed))
 
 
 @pytest.mark.parametrize("depth", [1_000, 100_000])

@@ -441,8 +441,6 @@ def _read(data: str | bytes, from_json: Callable[[str], M], from_msgpack: Callab
 def _read_json(text: str, decode: Callable[[str], M]) -> M:
     try:
         message = decode(text)
-    except msgspec.ValidationError:
-        raise
     except msgspec.DecodeError:
         text = mend_surrogates(text)  # JavaScript escapes the half of a pair that it has cut
         message = decode(text)
