@@ -275,8 +275,9 @@ def nested(depth: int, kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["arrays", "maps", "both"])
 def test_depth_is_limited(kind: str) -> None:
     """``args`` are the first level; brackets in strings are none."""
+    siblings: list[list[Any]] = [[], [[], {}] * 20]
     for packed in (False, True):
-        for broad in ([], [[], {}] * 20):
+        for broad in siblings:
             parse(encode(event([*broad, nested(MAX_DEPTH - 1, kind)], packed=packed), msgpack=packed))
             with pytest.raises(PacketError, match="32 levels"):
                 parse(encode(event([*broad, nested(MAX_DEPTH, kind)], packed=packed), msgpack=packed))

@@ -32,7 +32,6 @@ are copied.
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from itertools import chain
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args, overload
 
 import msgspec
@@ -471,8 +470,9 @@ def _is_deep(tree: Any) -> bool:
     """Whether there are more than `MAX_DEPTH` levels in a message: each round goes to the next one."""
     level = [tree]
     for _ in range(MAX_DEPTH + 1):
-        inside = chain.from_iterable([chain(c, c.values()) if type(c) is dict else c for c in level])
-        level = [item for item in inside if type(item) in _CONTAINERS]
+        values = [item for c in level if type(c) is dict for item in c.values() if type(item) in _CONTAINERS]
+        level = [item for c in level for item in c if type(item) in _CONTAINERS]  # of a map, these are the keys
+        level += values
         if not level:
             return False
     return True
