@@ -1,4 +1,4 @@
-"""Bellwire inside FastAPI: uvicorn mounted:app"""
+"""Bellwire inside FastAPI: uvicorn mounted:app --timeout-graceful-shutdown 3"""
 
 from fastapi import FastAPI
 from shop import orders, router

@@ -1,9 +1,10 @@
 """The examples, run as their pages say."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import aiohttp
 import pytest
@@ -45,7 +46,8 @@ def front() -> Iterator[str]:
 
 @contextmanager
 def mounted() -> Iterator[str]:
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(SHOP), "--port", "0", "mounted:app"]
+    options = ["--app-dir", str(SHOP), "--port", "0", "--timeout-graceful-shutdown", "1"]
+    command = [sys.executable, "-m", "uvicorn", *options, "mounted:app"]
     with Process(command, r"http://127\.0\.0\.1:\d+") as process:
         yield process.said()[0]
 
@@ -70,6 +72,16 @@ def url(served: object) -> Iterator[str]:
     assert callable(served)
     with served() as address:
         yield address
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_an_open_poll_does_not_hold_up_the_end_where_the_option_is_given() -> None:
+    serving = ExitStack()  # it gives the process ten seconds to end; a poll is open for up to 25
+    async with socketio.AsyncSimpleClient(reconnection=False) as client:
+        url = await asyncio.to_thread(serving.enter_context, mounted())
+        await client.connect(url, namespace="/orders", transports=["polling"])
+        assert await client.call("order:watch", 7, timeout=10) is True
+        await asyncio.to_thread(serving.close)
 
 
 def test_every_example_is_listed() -> None:

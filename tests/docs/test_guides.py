@@ -11,11 +11,12 @@ from types import ModuleType
 from typing import Any, cast
 
 import aiohttp
+import httpx
 import pytest
 import socketio
 from fastapi import FastAPI
 
-from bellwire import ConnectRefused, Socket
+from bellwire import ConnectRefused, Event, Socket
 from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
 from tests.docs.pages import all_blocks, write_project
@@ -222,6 +223,19 @@ async def test_bellwire_mounted_under_a_prefix(guide: Guide) -> None:
     app.mount("/realtime", page.server)
     async with serve(cast("Served", app), native=False) as url, stock(url, "realtime/socket.io") as client:
         assert await client.call("ping:me", timeout=10) in ("websocket", "polling")
+
+
+async def test_pydantic_at_the_edge(guide: Guide) -> None:
+    page = guide("shop_models")
+    transport = httpx.ASGITransport(page.app)
+    async with connect(page.server) as client, httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
+        response = await http.post("/orders", json={"id": 7, "customer": "Ada"})
+        assert response.json() == {"id": 7, "customer": "Ada"}
+        assert await client.receive(page.ORDER_PLACED) == page.Placed(7, "Ada")
+        await client.call(page.ORDER_PLACE, page.Placed(8, "Grace"))
+    assert list(page.orders.values()) == [page.Order(id=7, customer="Ada"), page.Order(id=8, customer="Grace")]
+    with pytest.raises(TypeError, match=r"Order.*cannot travel"):
+        Event("order:placed", page.Order)
 
 
 @pytest.mark.bellwire(clock="real")

@@ -117,7 +117,7 @@ def test_the_tests_pass(tmp_path: Path) -> None:
     tests = [str(path) for path in paths if path.name.startswith("test_")]
     done = run(tmp_path, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
-    assert len(tests) == 2
+    assert len(tests) == 3
 
 
 # --- the README
