@@ -166,14 +166,19 @@ class Client:
     def handle(self) -> None:
         """Let the handler of the oldest outstanding message return."""
         action = self.outstanding.popleft()
-        seen = action.entry if isinstance(action, Deliver) else action
-        self.handed.setdefault(action.stream, []).append(seen)
-        self.check(action.stream, seen)
+        self._see(action.stream, action.entry if isinstance(action, Deliver) else action)
         self._act(self.receiver.handed(action.stream))
 
+    def _see(self, stream: str, seen: Entry | Reset) -> None:
+        self.handed.setdefault(stream, []).append(seen)
+        self.check(stream, seen)
+
     def fail(self) -> None:
-        """Let the handler of the oldest outstanding message raise."""
-        self._act(self.receiver.failed(self.outstanding.popleft().stream))
+        """Let the handler of the oldest outstanding message raise; one of a reset has seen it all the same."""
+        action = self.outstanding.popleft()
+        if isinstance(action, Reset):
+            self._see(action.stream, action)
+        self._act(self.receiver.failed(action.stream))
 
     def check(self, stream: str, seen: Entry | Reset) -> None:
         """For a test to look at each thing that is handed over."""
@@ -290,9 +295,10 @@ class Node:
 
     def drive(self) -> None:
         """Do all there is to be done."""
-        moved = True
+        moved, turns = True, 0
         while moved:
-            moved = False
+            moved, turns = False, turns + 1
+            assert turns < 1_000, "the node reads in a circle"
             for stream, feed in list(self.feeds.items()):
                 moved |= self.repair(stream)
                 for client in list(feed.resuming):

@@ -191,3 +191,21 @@ def test_it_waits_for_a_ring_that_is_not_open_yet() -> None:
     assert resume.next() == Wait()
     ring.open(position(GEN, entries[1].point))
     assert resume.next() == Live(entries[1].point)
+
+
+def test_when_the_log_ends_before_the_ring_begins_the_ring_is_repaired() -> None:
+    entries = line(9)
+    ring = _ring(entries[7].point, entries[8:])  # what it holds was taken back since
+    resume = Resume(ring, position(GEN, entries[2].point), _all)
+    resume.next()
+    resume.answered(_page(entries[3:5], entries[4].point))
+    assert isinstance(resume.next(), Proved)
+    assert isinstance(resume.next(), Hand)
+    assert isinstance(resume.next(), Read)
+    resume.answered(_page([], entries[4].point))
+    assert resume.next() == Wait()
+    assert ring.question == position(GEN, entries[7].point)
+    at = position(GEN, entries[4].point)
+    assert ring.repair(Unproved(Reason.DIVERGED, at, at, confirmed=True)).broken is not None
+    ring.repair(_page([], entries[4].point))
+    assert resume.next() == Live(entries[4].point)

@@ -106,6 +106,7 @@ class Resume:
     __slots__ = (
         "_asked",
         "_at",
+        "_brought",
         "_confirmed",
         "_entries",
         "_known",
@@ -145,6 +146,7 @@ class Resume:
         self._asked = False
         self._more = False
         self._confirmed = False
+        self._brought = False  # the last answer had entries
 
     def next(self) -> Step:
         """Return what is to be done next."""
@@ -162,6 +164,7 @@ class Resume:
         if isinstance(answer, Page):
             self._more = answer.more
             self._entries = answer.entries
+            self._brought = bool(answer.entries)
             self._prove(answer.top.gen)
             return
         self._more = False
@@ -206,7 +209,8 @@ class Resume:
             return None
         if self.state is State.SUBSCRIBED or self._more:
             return self._read(confirmed=False)
-        if not self._confirmed or self._ring.chain.locate(self._at.point) is Place.BEHIND:
+        overtaken = self._brought and self._ring.chain.locate(self._at.point) is Place.BEHIND
+        if overtaken or not self._confirmed:
             return self._read(confirmed=True)
         self._ring.compare(self._at)
         self.state = State.MERGING
