@@ -1,6 +1,7 @@
 """A nats-server of the tests' own: a real process on the loopback, which a test may kill and start again."""
 
 import asyncio
+import atexit
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ class NatsServer:
         self.max_payload = max_payload
         self.port = -1
         self.start()
+        atexit.register(self.kill)
 
     @property
     def url(self) -> str:
@@ -59,7 +61,7 @@ class NatsServer:
         return int(ports["nats"][0].rpartition(":")[2])
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End it as a crash does; nothing happens if it ended before."""
         self.process.kill()
         self.process.wait()
 
@@ -68,9 +70,10 @@ class NatsServer:
         await asyncio.to_thread(self.kill)
         await asyncio.to_thread(self.start)
 
-    def freeze(self) -> None:
-        """Let it stand still: connections stay open and nothing is answered."""
+    async def freeze(self) -> None:
+        """Let it stand still, with all its threads: connections stay open and nothing is answered."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        await asyncio.to_thread(os.waitpid, self.process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)

@@ -235,7 +235,7 @@ async def test_a_server_that_stands_still_leaves_the_outcome_unknown(
     async with broker_at(server.url) as broker:
         stream = name()
         await broker.append(stream, draft("before"))
-        server.freeze()
+        await server.freeze()
         try:
             with pytest.raises(OutcomeUnknown):
                 await broker.append(stream, draft("m"))

@@ -92,7 +92,7 @@ class PrivateNats:
         """
         if not sys.platform.startswith("linux"):
             raise ConfigError("a data directory needs Linux: only there dies the private nats-server with its parent")
-        program = self._program or find_program()
+        program = self._program if self._program is not None else await asyncio.to_thread(find_program)
         self._lock = await self._take_lock()
         try:
             await self._run(program)
@@ -160,7 +160,7 @@ class PrivateNats:
         """Start the process and wait until it answers."""
         config = await asyncio.to_thread(self._write_config)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _STARTER, str(os.getpid()), str(program), "-c", str(config)),
+            *tied_to_parent(program, "-c", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -235,6 +235,11 @@ class PrivateNats:
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+
+def tied_to_parent(program: Path, *arguments: str) -> list[str]:
+    """Return the command that runs ``program`` so that the kernel kills it when this process dies."""
+    return [sys.executable, "-I", "-S", "-c", _STARTER, str(os.getpid()), str(program), *arguments]
 
 
 def find_program() -> Path:

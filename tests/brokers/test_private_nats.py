@@ -1,0 +1,242 @@
+"""The private nats-server: real processes that are killed, directories that are fought over."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bellwire.brokers import private_nats
+from bellwire.brokers.nats import NatsBroker
+from bellwire.brokers.private_nats import PrivateNats, find_program
+from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
+from bellwire.delivery.answer import Page
+from tests.brokers.contract import draft
+
+pytestmark = [
+    pytest.mark.bellwire(clock="real"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a private nats-server needs Linux"),
+]
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from bellwire.brokers.nats import NatsBroker
+from bellwire.brokers.private_nats import PrivateNats
+from bellwire.delivery.entry import Draft
+
+async def main():
+    nats = PrivateNats(Path(sys.argv[1]))
+    await nats.start()
+    broker = NatsBroker(lambda: nats.url)
+    await broker.start()
+    print(nats.pid, flush=True)
+    n = 0
+    while True:
+        await broker.append("room", Draft(f"{sys.argv[2]}.{n}", n, b"x"))
+        print(f"{sys.argv[2]}.{n}", flush=True)
+        n += 1
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def running(data: Path) -> AsyncIterator[PrivateNats]:
+    nats = PrivateNats(data)
+    await nats.start()
+    try:
+        yield nats
+    finally:
+        await nats.close()
+
+
+@asynccontextmanager
+async def broker_on(nats: PrivateNats) -> AsyncIterator[NatsBroker]:
+    broker = NatsBroker(lambda: nats.url)
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+async def mids_in(broker: NatsBroker, stream: str) -> list[str]:
+    at = (await broker.top(stream))._replace(seq=0, tag=0)
+    mids: list[str] = []
+    more = True
+    while more:
+        page = await broker.read(stream, at, confirmed=True)
+        assert isinstance(page, Page)
+        mids += [entry.mid for entry in page.entries]
+        at, more = at._replace(seq=page.entries[-1].seq, tag=page.entries[-1].tag), page.more
+    return mids
+
+
+async def read(path: Path) -> bytes:
+    return await asyncio.to_thread(path.read_bytes)
+
+
+async def until_gone(pid: int) -> None:
+    """Wait until no process has this id, or only one that nobody has buried yet."""
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(is_running, pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_it_answers_on_the_loopback_only_to_those_with_the_token(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as nats:
+        async with broker_on(nats) as broker:
+            assert not (await broker.append("room", draft("m"))).duplicate
+        for url in (nats.url.replace(nats._token, "x" * 64), nats.url.replace(nats._token + "@", "")):
+            with pytest.raises(BrokerUnavailable):
+                await NatsBroker(url).start()
+        config = json.loads(await read(tmp_path / "data" / "nats-server.conf"))
+        assert config["host"] == "127.0.0.1"
+        assert config["jetstream"]["sync_interval"] == "always"
+        assert config["max_payload"] == 8 * 1024 * 1024
+        pid = nats.pid
+        assert pid is not None
+    assert not await asyncio.to_thread(is_running, pid)
+    assert b"Server Exiting" in await read(tmp_path / "data" / "nats-server.log")
+
+
+async def test_the_token_is_for_its_owner_only_and_another_one_each_time(tmp_path: Path) -> None:
+    async with running(tmp_path) as nats:
+        first = nats._token
+        status = await asyncio.to_thread(os.stat, tmp_path / "nats-server.conf")
+        assert stat.S_IMODE(status.st_mode) == 0o600
+        assert first.encode() not in await read(Path(f"/proc/{nats.pid}/cmdline"))
+    async with running(tmp_path) as nats:
+        assert nats._token != first
+    assert len(first) == 64
+
+
+async def test_what_was_acknowledged_is_there_after_a_stop_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path) as nats, broker_on(nats) as broker:
+        appended = await broker.append("room", draft("m"))
+        revision = await broker.put("key", b"value")
+    async with running(tmp_path) as nats, broker_on(nats) as broker:
+        assert await broker.append("room", draft("m")) == appended._replace(duplicate=True)
+        assert await broker.get("key") == (b"value", revision)
+
+
+async def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            await PrivateNats(tmp_path).start()
+    async with running(tmp_path):
+        pass
+
+
+async def test_a_server_that_is_killed_is_started_again_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    async with running(tmp_path) as nats, broker_on(nats) as broker:
+        made: list[str] = []
+
+        async def publish() -> None:
+            for n in range(300):
+                while True:
+                    try:
+                        await broker.append("room", draft(f"m{n}"))
+                    except (BrokerUnavailable, OutcomeUnknown):
+                        await asyncio.sleep(0.01)
+                    else:
+                        break
+                made.append(f"m{n}")
+
+        publisher = asyncio.create_task(publish())
+        for kill_at in (50, 150):
+            pid, restarts = nats.pid, nats.restarts
+            assert pid is not None
+            async with asyncio.timeout(20):
+                while len(made) < kill_at:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                os.kill(pid, signal.SIGKILL)
+                while nats.restarts == restarts:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await publisher
+        assert await mids_in(broker, "room") == made == [f"m{n}" for n in range(300)]
+
+
+async def test_a_parent_that_is_killed_leaves_no_orphan_and_no_broken_directory(tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    for life in ("first", "second"):
+        parent = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PARENT, str(tmp_path), life), stdout=asyncio.subprocess.PIPE
+        )
+        assert parent.stdout is not None
+        async with asyncio.timeout(20):
+            pid = int(await parent.stdout.readline())
+            while len(acknowledged) < (20 if life == "first" else 40):
+                acknowledged.append((await parent.stdout.readline()).decode().strip())
+            parent.kill()
+            acknowledged += (await parent.stdout.read()).decode().split()
+            await parent.wait()
+        if life == "second":
+            await until_gone(pid)
+    async with running(tmp_path) as nats, broker_on(nats) as broker:
+        mids = await mids_in(broker, "room")
+    # One more than was acknowledged may be there of each life: the one whose answer nobody lived to read.
+    assert [mid for mid in mids if mid in set(acknowledged)] == acknowledged
+    assert len(mids) <= len(acknowledged) + 2
+
+
+async def test_its_port_taken_it_takes_another_one(tmp_path: Path) -> None:
+    async with running(tmp_path) as nats:
+        first, pid = nats._port, nats.pid
+        assert pid is not None
+        assert nats._watcher is not None
+        nats._watcher.cancel()
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
+        with socket.create_server(("127.0.0.1", first)):
+            nats._watcher = asyncio.create_task(nats._watch(await asyncio.to_thread(find_program)))
+            async with asyncio.timeout(20):
+                while not nats.restarts:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert nats._port != first
+            async with broker_on(nats) as broker:
+                assert await broker.get("key") is None
+
+
+async def test_a_program_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+    await asyncio.to_thread((tmp_path / "jetstream").write_text, "in the way of the directory")
+    with pytest.raises(BrokerUnavailable, match="ended with 1"):
+        await PrivateNats(tmp_path).start()
+    await asyncio.to_thread((tmp_path / "jetstream").unlink)
+    async with running(tmp_path):
+        pass
+
+
+async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_nats, "READY_WITHIN", 0.3)
+    program = tmp_path / "program"
+    await asyncio.to_thread(program.write_text, "#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
+        await PrivateNats(tmp_path / "data", program=program).start()
+
+
+@pytest.mark.parametrize("version", ["2.11.9", "1.4.1", "", "x.y", "2"])
+def test_an_old_server_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError, match=r"2\.12 or newer"):
+        private_nats._check_version(version)
+
+
+@pytest.mark.parametrize("version", ["2.12.0", "2.15.1", "3.0.0-beta.1", "2.12.0-RC.3"])
+def test_a_server_that_has_what_is_needed_is_taken(version: str) -> None:
+    private_nats._check_version(version)
