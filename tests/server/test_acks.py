@@ -288,3 +288,19 @@ async def test_a_handler_may_call_its_own_client_while_further_events_wait() -> 
         await client.answer(ASK, "yes")
         await advance()
         assert order == ["yes", "first", "second", "third"]
+
+
+@pytest.mark.parametrize("seconds", [None, "5"])
+async def test_a_timeout_is_a_number(seconds: Any) -> None:
+    server, root = make()
+    async with connect(server) as client:
+        for call in (socket_of(root, client).call, root.call):
+            with pytest.raises(TypeError, match="give a number of seconds, such as timeout=10; no call waits for ever"):
+                await call(ASK, "x", timeout=seconds)
+
+
+async def test_a_call_that_ran_out_of_time_names_its_event() -> None:
+    server, root = make()
+    async with connect(server) as client:
+        with pytest.raises(CallTimeout, match=r"^no acknowledgement of 'ask' within 2 s$"):
+            await socket_of(root, client).call(ASK, "x", timeout=2)

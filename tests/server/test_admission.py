@@ -1,11 +1,12 @@
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from bellwire import Config, ConnectRefused, Identity, Namespace, Request, Server, Socket
+from bellwire import Config, ConnectRefused, EventRefused, Identity, Namespace, Request, Server, Socket
 from bellwire.server.admission import Next
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
@@ -146,6 +147,102 @@ async def test_any_other_exception_is_an_internal_error_without_its_text(
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], LookupError)
         assert_empty(server)
+
+
+@PLACES
+async def test_event_refused_is_a_connect_error_with_its_code_as_data(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    root = server.namespace("/")
+    _refusing(server, root, where, EventRefused("full", "come back later", retry_after=5))
+    async with server.lifespan():
+        with caplog.at_level(logging.DEBUG, "bellwire"):
+            error = await refusal(server)
+        assert (error.message, error.data) == ("come back later", {"code": "full", "retry_after": 5})
+        assert server.counters.get("connects_refused_total", reason="refused") == 1
+        assert server.counters.get("handler_errors_total") == 0
+        (record,) = caplog.records
+        assert record.getMessage().startswith("refused to connect Socket('/', ")
+        assert record.getMessage().endswith(": full")
+        assert_empty(server)
+
+
+async def test_a_room_that_is_not_open_refuses_the_client_that_on_connect_wants_in_it() -> None:
+    server = Server()
+    root = server.namespace("/")
+
+    @root.authorize
+    async def nobody(socket: Socket, room: str) -> bool:
+        return False
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.join("staff")
+
+    async with server.lifespan():
+        error = await refusal(server)
+        assert error.data == {"code": "forbidden"}
+
+
+@pytest.mark.parametrize(("result", "told"), [(False, "False"), ("no", "a value of the type str")])
+@pytest.mark.parametrize("where", ["middleware", "on_connect"])
+async def test_a_result_is_no_refusal_but_a_mistake(
+    where: str, result: object, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    root = server.namespace("/")
+
+    async def middleware(socket: Socket, go_on: Next) -> object:
+        await go_on()
+        return result
+
+    async def on_connect(socket: Socket) -> object:
+        return result
+
+    if where == "middleware":
+        root.use(cast("Any", middleware))
+    else:
+        root.on_connect(cast("Any", on_connect))
+    async with server.lifespan():
+        with caplog.at_level(logging.ERROR, "bellwire"):
+            error = await refusal(server)
+        assert (error.message, error.data) == ("internal error", {"code": "internal"})
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert re.fullmatch(
+            rf"{where} tests\..*{where} returned {told}: raise ConnectRefused\(...\) to refuse",
+            str(record.exc_info[1]),
+        )
+        assert_empty(server)
+
+
+async def test_auth_that_returns_something_else_is_told_what_to_return(caplog: pytest.LogCaptureFixture) -> None:
+    async def auth(request: Request, payload: Mapping[str, Any]) -> dict[str, str]:
+        return {"user": "ann"}
+
+    server = Server(auth=cast("Any", auth))
+    server.namespace("/")
+    async with server.lifespan():
+        error = await refusal(server)
+        assert error.message == "internal error"
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == (
+            "auth returned dict: return Identity(user), None, or raise ConnectRefused(...)"
+        )
+        assert_empty(server)
+
+
+async def test_a_namespace_that_is_not_there_is_logged_for_who_looks(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    name = "/" + "x\n" * 100
+    with caplog.at_level(logging.DEBUG, "bellwire"), pytest.raises(ConnectRefused):
+        async with connect(server, name):
+            pass
+    assert [record.getMessage() for record in caplog.records] == [
+        f"refused CONNECT to {name[:64]!r}: no namespace has this name"
+    ]
 
 
 async def test_data_that_is_no_json_costs_the_client_its_reason_and_nobody_anything_else(

@@ -19,6 +19,25 @@ def test_a_wrong_name_is_refused(name: str) -> None:
         Namespace(name)
 
 
+def test_a_name_is_a_string() -> None:
+    with pytest.raises(TypeError, match="a namespace's name is a str, like '/chat', not int"):
+        Namespace(cast("Any", 7))
+
+
+@pytest.mark.parametrize(
+    ("emits", "message"),
+    [
+        (SAY, r"takes a tuple of events: for one, write emits=\(EVENT,\)"),
+        ("say", r"takes a tuple of events, not str: emits=\(EVENT,\)"),
+        (7, "takes a tuple of events, not int"),
+        (("say",), r"pass SAY"),
+    ],
+)
+def test_emits_are_events(emits: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Namespace("/", emits=emits)
+
+
 @pytest.mark.parametrize("name", ["/org/{org-id}", "/org/{", "/org/}", "/org/{}", "/org/{{org}}"])
 def test_a_parameter_that_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="parameter"):
@@ -112,6 +131,38 @@ async def test_at_wants_exactly_the_patterns_parameters(params: dict[str, str]) 
         org.at(**params)
 
 
+def test_at_takes_text() -> None:
+    org = Server().namespace("/org/{org}")
+    with pytest.raises(TypeError, match=r"^at\(org=7\): a parameter is a str, write at\(org='7'\)$"):
+        org.at(org=cast("Any", 7))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "name", "hidden"),
+    [
+        ("/org/{a}", "/org/{b}", True),
+        ("/{x}", "/org-{y}", True),
+        ("/{x}-{y}", "/a-{z}", True),
+        ("/org-{y}", "/{x}", False),
+        ("/{a}/b", "/x/{c}", False),
+        ("/{x}", "/org/{y}", False),
+        ("/{x}", "/chat", False),
+        ("/chat", "/{x}", False),
+    ],
+)
+def test_a_pattern_that_an_earlier_one_hides_is_refused(earlier: str, name: str, hidden: bool) -> None:
+    assert Namespace(earlier).hides(Namespace(name)) is hidden
+    for register in (Server.namespace, lambda server, name: server.include(Namespace(name))):
+        server = Server()
+        server.namespace(earlier)
+        if hidden:
+            with pytest.raises(ValueError, match=r"is hidden by .*: register the narrower pattern first"):
+                register(server, name)
+        else:
+            register(server, name)
+            assert list(server.namespaces) == [earlier, name]
+
+
 @pytest.mark.parametrize("value", ["", "a/b", "a,b", "{x}"])
 async def test_at_refuses_what_no_client_could_connect_to(value: str) -> None:
     org = Server().namespace("/org/{org}")
@@ -129,10 +180,27 @@ async def test_a_pattern_itself_is_nobody_and_says_so() -> None:
             await org.to("r").emit(SAY, "x")
 
 
-async def test_a_namespace_of_a_server_that_does_not_run_says_so() -> None:
+async def test_a_namespace_of_a_server_that_does_not_run_says_how_it_starts() -> None:
     root = Server().namespace("/")
-    with pytest.raises(BellwireError, match="is not running"):
+    with pytest.raises(
+        BellwireError, match=r"is not running: it starts with its lifespan, or at .* Socket.IO request"
+    ) as e:
         await root.emit(SAY, "x")
+    assert "serve the server and not app" in str(e.value)
+    assert "lifespan=server.lifespan" in str(e.value)
+
+
+async def test_a_namespace_that_was_never_included_says_so() -> None:
+    server, parts = Server(), Namespace("/parts")
+    with pytest.raises(BellwireError, match=r"^'/parts' belongs to no server: write server.include\(namespace\)$"):
+        await parts.emit(SAY, "x")
+    server.include(parts)
+    with pytest.raises(BellwireError, match="is not running"):
+        await parts.emit(SAY, "x")
+    more = Namespace("/parts")
+    server.include(more)
+    with pytest.raises(BellwireError, match="is not running"):
+        await more.emit(SAY, "x")
 
 
 # --- registration
@@ -192,14 +260,18 @@ def test_a_handler_that_cannot_take_the_payload_is_refused_at_registration() -> 
     async def too_many(socket: Socket, a: int, b: int, c: int) -> None: ...
     async def by_name(socket: Socket, a: int, b: int, *, c: int) -> None: ...
 
-    for handler in (too_few, too_many, by_name):
-        with pytest.raises(TypeError, match=r"on\('pair'\) calls its handler with 3 argument"):
+    for handler, takes in (
+        (too_few, "handler too_few takes 2 arguments"),
+        (too_many, "handler too_many takes 4 arguments"),
+        (by_name, "handler by_name takes 3 arguments and c by name"),
+    ):
+        with pytest.raises(TypeError, match=rf"^on\('pair'\): {takes} and is called with 3: write async def "):
             Namespace("/").on(PAIR)(cast("Any", handler))
-    with pytest.raises(TypeError, match="on_connect calls its handler with 1 argument"):
+    with pytest.raises(TypeError, match=r"^on_connect: .* called with 1: write async def too_few\(socket\)$"):
         Namespace("/").on_connect(cast("Any", too_few))
-    with pytest.raises(TypeError, match="on_disconnect calls its handler with 2 argument"):
+    with pytest.raises(TypeError, match=r"on_disconnect: .* 2: write async def too_many\(socket, reason\)$"):
         Namespace("/").on_disconnect(cast("Any", too_many))
-    with pytest.raises(TypeError, match="use calls its handler with 2 argument"):
+    with pytest.raises(TypeError, match=r"use: .* 2: write async def too_many\(socket, next\)$"):
         Namespace("/").use(cast("Any", too_many))
 
 
@@ -222,6 +294,16 @@ def test_there_is_one_authorizer() -> None:
 
 
 # --- on_any
+
+
+def test_on_any_has_to_take_every_payload() -> None:
+    async def one(socket: Socket, name: str, value: object) -> None: ...
+    async def none(socket: Socket, name: str) -> None: ...
+    async def first(socket: Socket, name: str, value: object, *more: object) -> None: ...
+
+    for handler in (one, none, first):
+        with pytest.raises(TypeError, match=r"^on_any: handler .*: write async def .*\(socket, name, \*payload\)$"):
+            Namespace("/").on_any(handler)
 
 
 async def test_on_any_sees_every_event_before_its_handler() -> None:

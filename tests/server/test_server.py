@@ -1,8 +1,8 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -46,8 +46,52 @@ def test_constructing_a_server_needs_no_loop_and_no_environment(monkeypatch: pyt
     server = Server()
     server.namespace("/")
     assert not server.running
-    with pytest.raises(BellwireError, match="not running"):
+    with pytest.raises(BellwireError, match=r"not running: it starts with .* lifespan=server.lifespan"):
         server.engine  # noqa: B018
+
+
+async def _auth(request: object) -> None: ...
+def _sync_auth(request: object, payload: object) -> None: ...
+async def _lifespan(server: Server) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": {"ping_interval": 20}}, r"Server\(config=...\) takes a Config, not dict"),
+        ({"auth": _auth}, r"Server\(auth=...\): handler _auth takes 1 .*2: write async def _auth\(request, payload\)"),
+        ({"auth": _sync_auth}, r"Server\(auth=...\) takes an async function: write 'async def _sync_auth'"),
+        ({"http": "app:app"}, r"Server\(http=...\) takes an ASGI application, not str"),
+        ({"lifespan": _lifespan}, r"write @asynccontextmanager \(of contextlib\) above async def _lifespan\(server\)"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Server(**arguments)
+
+
+async def test_a_lifespan_that_gives_no_async_manager_says_so_at_the_start() -> None:
+    @contextmanager
+    def lifespan(server: Server) -> Iterator[None]:
+        yield
+
+    server = Server(lifespan=cast("Any", lifespan))
+    with pytest.raises(TypeError, match="lifespan gives no async context manager: write @asynccontextmanager"):
+        await server.start()
+    assert not server.running
+
+
+def test_only_a_namespace_can_be_included() -> None:
+    with pytest.raises(TypeError, match=r"include takes a Namespace, not str: make it with Namespace\('/chat'\)"):
+        Server().include(cast("Any", "/chat"))
+
+
+def test_a_user_is_named_by_text() -> None:
+    server = Server()
+    for user in (server.user, server.namespace("/").user, server.namespace("/x").to("r").user):
+        with pytest.raises(TypeError, match=r"write user\(str\(5\)\)"):
+            user(cast("Any", 5))
 
 
 def test_a_namespace_is_registered_once() -> None:
@@ -281,7 +325,12 @@ def test_paths_are_relative_to_the_mount(path: str, root: str, expected: str) ->
 async def test_other_paths_are_not_found_without_an_http_application() -> None:
     server = Server()
     start, body = await ask(server, "/other")
-    assert (start["status"], body["body"]) == (404, b"Not Found\n")
+    assert start["status"] == 404
+    assert body["body"] == (
+        b"Not Found: Socket.IO is served at /socket.io/. Pages come from an application in Server(http=app).\n"
+    )
+    assert (b"content-type", b"text/plain; charset=utf-8") in start["headers"]
+    assert (b"x-content-type-options", b"nosniff") in start["headers"]
     assert await ask(server, "/other", type="websocket") == [{"type": "websocket.close", "code": 1008}]
     await server.close()
 
@@ -309,8 +358,9 @@ async def test_fastapi_runs_it_in_its_lifespan_and_mounts_it() -> None:
         async with app.router.lifespan_context(app):
             assert server.running
             assert await handshakes(app, f"{prefix}/socket.io/")
-            start, _ = await ask(app, f"{prefix}/nothing")
+            start, body = await ask(app, f"{prefix}/nothing")
             assert start["status"] == 404
+            assert f"served at {prefix}/socket.io/. ".encode() in body["body"]
         assert not server.running
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from bellwire import Config, Event, EventRefused, Namespace, Server, Socket
+from bellwire import Config, ConnectRefused, Event, EventRefused, Namespace, Server, Socket
 from bellwire.protocol.socketio import decode_json
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
@@ -227,10 +227,73 @@ async def test_an_exception_is_internal_without_its_text_logged_once_and_hurts_n
             assert await client.call(ASK, "next", timeout=5) == "next"
             assert await other.call(ASK, "other", timeout=5) == "other"
         (record,) = caplog.records
+        assert record.getMessage().startswith("handling 'ask' (tests.server.test_socket_events.")
+        assert ".ask) failed for Socket('/', " in record.getMessage()
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], LookupError)
         assert record.exc_info[2] is not None
         assert server.counters.get("handler_errors_total") == 1
+
+
+async def test_connect_refused_in_a_handler_is_internal_with_a_hint(caplog: pytest.LogCaptureFixture) -> None:
+    server, root = make()
+
+    @root.on(ASK)
+    async def ask(socket: Socket, text: str) -> str:
+        raise ConnectRefused("of somebody else's server, perhaps")
+
+    async with connect(server) as client:
+        with pytest.raises(EventRefused, match=r"^internal: the server failed"):
+            await client.call(ASK, "x")
+    assert "raise EventRefused(code, message) here" in caplog.text
+
+
+async def test_what_fails_in_on_any_and_on_disconnect_is_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    server, root = make()
+
+    @root.on_any
+    async def watch(socket: Socket, name: str, *payload: object) -> None:
+        raise LookupError
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        raise EventRefused("late", "nobody hears it")
+
+    async with connect(server) as client:
+        await client.emit(SAY, "x")
+    said = [record.getMessage().partition(" for Socket(")[0] for record in caplog.records]
+    assert said == ["on_any failed", "on_disconnect failed"]
+    assert server.counters.get("handler_errors_total") == 2
+
+
+async def test_refusals_are_logged_for_who_looks_without_payloads(caplog: pytest.LogCaptureFixture) -> None:
+    server, root = make()
+
+    @root.on(ASK)
+    async def ask(socket: Socket, text: str) -> str:
+        raise EventRefused("sold_out", f"no {text} left")
+
+    async with connect(server) as client:
+        with caplog.at_level(logging.DEBUG, "bellwire"):
+            for part in ('42["ask",7]', '42["ask","secret"]', f'42["{"n" * 100}","secret"]'):
+                raw(client, part)
+        said = [record.getMessage() for record in caplog.records]
+        who = f"Socket('/', '{client.id}', user=None)"
+        assert said == [
+            f"refused the event 'ask' of {who}: invalid_payload at '$'",
+            f"refused the event 'ask' of {who}: sold_out",
+            f"refused the event '{'n' * 64}' of {who}: unknown_event",
+        ]
+        assert {record.name for record in caplog.records} == {"bellwire.server"}
+        assert client.carrier.session.sid not in caplog.text
+
+
+async def test_an_unknown_event_is_named_with_its_namespace() -> None:
+    server, _ = make()
+    server.namespace("/org/{org}")
+    async with connect(server, "/org/7") as client:
+        with pytest.raises(EventRefused, match=r"^unknown_event: no handler takes 'n{64}' in '/org/7'$"):
+            await client.call(Event("n" * 100), timeout=1)
 
 
 async def test_a_handler_that_lets_a_cancellation_through_is_internal_too() -> None:

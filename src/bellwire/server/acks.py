@@ -7,13 +7,14 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from typing_extensions import override
 
 from bellwire.core.clock import Wheel
 from bellwire.core.errors import BellwireError, CallTimeout, Disconnected, EventRefused, PacketError
+from bellwire.core.events import Event
 from bellwire.guard.schema import ReplyReader
 
 if TYPE_CHECKING:
@@ -50,15 +51,21 @@ class Acknowledgement(ABC):
 
 
 class Call(Acknowledgement, Generic[R]):
-    """Waits for all of ``asked`` at most ``timeout`` seconds; raises :class:`ValueError` if that is no such number."""
+    """Waits at most ``timeout`` seconds until all of ``asked`` have acknowledged ``event``.
 
-    __slots__ = ("_done", "_errors", "_open", "_reader", "_timeout", "_values")
+    Raises:
+        TypeError: ``timeout`` is no number.
+        ValueError: it is negative or not finite.
 
-    def __init__(self, reader: ReplyReader[R], asked: "Collection[Socket]", timeout: float) -> None:
-        if not 0 <= timeout < math.inf:
-            raise ValueError(f"timeout is {timeout!r}: give a finite number of seconds from 0 on")
+    """
+
+    __slots__ = ("_done", "_errors", "_name", "_open", "_reader", "_timeout", "_values")
+
+    def __init__(self, event: Event[R, *tuple[Any, ...]], asked: "Collection[Socket]", timeout: float) -> None:
+        check_timeout(timeout)
         self._timeout = timeout
-        self._reader = reader
+        self._name = event.name
+        self._reader: ReplyReader[R] = ReplyReader(event)
         self._open = {socket.id for socket in asked}
         self._values: dict[str, R] = {}
         self._errors: dict[str, BellwireError] = {}
@@ -112,4 +119,12 @@ class Call(Acknowledgement, Generic[R]):
             raise error
         for value in replies.values.values():
             return value
-        raise CallTimeout(f"no acknowledgement within {self._timeout:g} s")
+        raise CallTimeout(f"no acknowledgement of {self._name!r} within {self._timeout:g} s")
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise :class:`TypeError` or :class:`ValueError` if a call cannot wait so long."""
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is {timeout!r}: give a number of seconds, such as timeout=10; no call waits for ever")
+    if not 0 <= timeout < math.inf:
+        raise ValueError(f"timeout is {timeout!r}: give a finite number of seconds from 0 on")

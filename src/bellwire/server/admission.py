@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bellwire.core.errors import ConnectRefused
 from bellwire.guard.auth import Identity
+from bellwire.server.callables import full_name
 from bellwire.server.socket import Phase, Socket
 from bellwire.transports.base import Request
 
@@ -24,7 +25,12 @@ Middleware: TypeAlias = Callable[[Socket, Next], Awaitable[None]]
 async def admit(socket: Socket, namespace: "Namespace", authenticate: Authenticator | None) -> None:
     """Let ``socket`` in, or raise."""
     if authenticate is not None:
-        socket.identify(await authenticate(socket.request, socket.auth))
+        identity = await authenticate(socket.request, socket.auth)
+        if identity is not None and not isinstance(identity, Identity):
+            raise TypeError(
+                f"auth returned {type(identity).__name__}: return Identity(user), None, or raise ConnectRefused(...)"
+            )
+        socket.identify(identity)
     if socket.phase is Phase.DISCONNECTED:
         return
     socket.enter()
@@ -38,7 +44,7 @@ async def _pass(socket: Socket, namespace: "Namespace", position: int) -> None:
             return
         socket.phase = Phase.ENTERING
         for handler in namespace.connect_handlers:
-            await handler(socket)
+            await _without_result(handler(socket), "on_connect", handler)
         return
     passed = False
 
@@ -47,6 +53,15 @@ async def _pass(socket: Socket, namespace: "Namespace", position: int) -> None:
         passed = True
         await _pass(socket, namespace, position + 1)
 
-    await namespace.middleware[position](socket, go_on)
+    middleware = namespace.middleware[position]
+    await _without_result(middleware(socket, go_on), "middleware", middleware)
     if not passed:
         raise ConnectRefused("refused")
+
+
+async def _without_result(called: Awaitable[object], what: str, function: object) -> None:
+    """Run it. A result would be ignored, and a False is hardly meant to be: it is an error."""
+    result = await called
+    if result is not None:
+        told = repr(result) if isinstance(result, bool) else f"a value of the type {type(result).__name__}"
+        raise TypeError(f"{what} {full_name(function)} returned {told}: raise ConnectRefused(...) to refuse")

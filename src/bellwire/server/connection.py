@@ -14,12 +14,13 @@ a client cannot know better, and its other namespaces are not to suffer for it.
 A connection whose client joins no namespace within ``connect_timeout`` is ended as well.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from bellwire.core.clock import Timer
-from bellwire.core.errors import ConnectRefused, PacketError
+from bellwire.core.errors import ConnectRefused, EventRefused, PacketError
 from bellwire.guard.auth import Identity
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import (
@@ -43,13 +44,15 @@ from bellwire.server.admission import admit
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
 from bellwire.server.namespace import Namespace
-from bellwire.server.socket import Phase, Socket
+from bellwire.server.socket import Phase, Socket, described
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.session import Session
 
 if TYPE_CHECKING:
     from bellwire.server.runtime import Runtime
     from bellwire.server.server import Server
+
+logger = logging.getLogger("bellwire.server")
 
 MAX_NAMESPACES = 128
 """Namespaces that one connection can be in; a pattern would otherwise let a client have as many as it likes."""
@@ -94,8 +97,8 @@ class Connection(Receiver):
                 self._attach(message)
         except _TooLate:
             self.runtime.counters.dropped("packet", reason="disconnected", policy="at_most_once")
-        except PacketError:
-            self.fail()
+        except PacketError as error:
+            self.fail(error)
 
     @override
     def moved(self, carrier: Carrier) -> None:
@@ -178,6 +181,8 @@ class Connection(Receiver):
         found = self._server.find(name)
         if found is None or len(self._sockets) >= MAX_NAMESPACES:
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
+            why = "no namespace has this name" if found is None else f"the client is in {MAX_NAMESPACES} already"
+            logger.debug("refused CONNECT to %r: %s", name[:64], why)
             self._send(encode_connect_error(name, "Invalid namespace"))
             return
         if self._expelled is not None:
@@ -217,7 +222,13 @@ class Connection(Receiver):
         socket.phase = Phase.CONNECTED
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
-        if not isinstance(error, ConnectRefused):
+        if isinstance(error, EventRefused):  # what join() raises, for example
+            logger.debug("refused to connect %r: %s", socket, described(error))
+            data = {key: value for key, value in error.as_reply()["error"].items() if key != "message"}
+            error = ConnectRefused(str(error.message), data)
+        elif isinstance(error, ConnectRefused):
+            logger.debug("refused to connect %r: ConnectRefused", socket)
+        else:
             if not self.runtime.dispatcher.ended(error):
                 self._server.log_failure("connecting", socket, error)
             error = _INTERNAL
@@ -285,8 +296,9 @@ class Connection(Receiver):
             socket.sink.drop(reason="disconnected")
         socket.depart(self.runtime.nowhere, reason)
 
-    def fail(self) -> None:
+    def fail(self, error: PacketError) -> None:
         """The client broke the protocol: its connection ends."""
+        logger.debug("a client is disconnected, parse error: %s", str(error)[:200])
         self.session.close("parse error")
 
     def delay(self, n: int) -> None:

@@ -1,8 +1,7 @@
 """Namespaces: what an application registers, and the sockets that are in it."""
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 from bellwire.core.errors import BellwireError, EventRefused
@@ -10,8 +9,10 @@ from bellwire.core.events import Event, require_event
 from bellwire.guard.schema import PayloadReader
 from bellwire.protocol.socketio import Packet, decode_json, event_name
 from bellwire.server.admission import Middleware
+from bellwire.server.callables import check_any_handler, check_handler, payload_names
 from bellwire.server.dispatch import Job
 from bellwire.server.hub import Hub, User
+from bellwire.server.runtime import NOT_RUNNING
 from bellwire.server.socket import Socket
 from bellwire.server.target import Target
 
@@ -51,6 +52,7 @@ class Namespace(Target):
     __slots__ = (
         "_handlers",
         "_hubs",
+        "_included",
         "_owner",
         "_pattern",
         "_runtime",
@@ -64,15 +66,9 @@ class Namespace(Target):
     )
 
     def __init__(self, name: str, *, emits: tuple[Event[Any, *tuple[Any, ...]], ...] = ()) -> None:
-        if not name.startswith("/") or "," in name or "?" in name or len(name) > MAX_NAME_LENGTH:
-            raise ValueError(
-                f"{name!r} is no namespace: it begins with '/', has no ',' or '?' and at most {MAX_NAME_LENGTH} "
-                "characters, like '/chat'"
-            )
-        for event in emits:
-            require_event(event, "namespace(emits=...)")
+        check_name(name)
         self.name = name
-        self.emits = emits
+        self.emits = _checked_emits(emits)
         """The events that the server sends in it: what documents and typed clients are made of."""
         self.middleware: list[Middleware] = []
         self.connect_handlers: list[ConnectHandler] = []
@@ -83,6 +79,7 @@ class Namespace(Target):
         self._hubs: dict[str, Hub] = {}
         self._pattern = _compile(name)
         self._runtime: Runtime | None = None
+        self._included = False
         self._owner = self  # or the namespace of a server that this one was included in
         super().__init__(self, name)
 
@@ -107,7 +104,7 @@ class Namespace(Target):
         require_event(event, "on")
 
         def register(handler: Callable[[Socket, *Ts], Awaitable[R]]) -> Callable[[Socket, *Ts], Awaitable[R]]:
-            _check_handler(handler, 1 + len(event.payload_types), f"on({event.name!r})")
+            check_handler(handler, ("socket", *payload_names(event.payload_types)), f"on({event.name!r})")
             self._owner._register(Registration(event, handler, PayloadReader(event)))  # type: ignore[arg-type]
             return handler
 
@@ -122,9 +119,11 @@ class Namespace(Target):
     def on_connect(self, handler: ConnectHandler) -> ConnectHandler:
         """Call ``async (socket)`` for each client before it is told that it is connected.
 
-        What it emits leaves right after that reply. It may raise :class:`ConnectRefused`.
+        What it emits leaves right after that reply. It may raise :class:`ConnectRefused`, or :class:`EventRefused`,
+        whose code the client then finds in the error's data. It returns None: anything else, as a False that is meant
+        to refuse, is taken for a mistake, and the client is refused with an internal error.
         """
-        _check_handler(handler, 1, "on_connect")
+        check_handler(handler, ("socket",), "on_connect")
         self._owner.connect_handlers.append(handler)
         return handler
 
@@ -136,7 +135,7 @@ class Namespace(Target):
         disconnect``; and ``slow consumer`` for one that did not read, ``connect timeout`` for one that left while
         ``on_connect`` took longer than ``Config.connect_timeout``.
         """
-        _check_handler(handler, 2, "on_disconnect")
+        check_handler(handler, ("socket", "reason"), "on_disconnect")
         self._owner.disconnect_handlers.append(handler)
         return handler
 
@@ -145,13 +144,16 @@ class Namespace(Target):
 
         An event that no handler declares comes with its payload as plain JSON values: nothing has checked it.
         """
-        _check_coroutine(handler, "on_any")
+        check_any_handler(handler, "on_any")
         self._owner.any_handlers.append(handler)
         return handler
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Add ``async (socket, next)`` around connecting; a client whose ``next`` is not awaited is refused."""
-        _check_handler(middleware, 2, "use")
+        """Add ``async (socket, next)`` around connecting; a client whose ``next`` is not awaited is refused.
+
+        It returns None, as ``on_connect`` does.
+        """
+        check_handler(middleware, ("socket", "next"), "use")
         self._owner.middleware.append(middleware)
         return middleware
 
@@ -162,7 +164,7 @@ class Namespace(Target):
             ValueError: there is one already, which would be asked no longer.
 
         """
-        _check_handler(authorizer, 2, "authorize")
+        check_handler(authorizer, ("socket", "room"), "authorize")
         self._owner._authorize(authorizer)
         return authorizer
 
@@ -201,10 +203,21 @@ class Namespace(Target):
     # --- whom it means
 
     def at(self, **params: str) -> Target:
-        """One of a pattern's namespaces: ``ns.at(org="7")`` for ``/org/7``."""
+        """One of a pattern's namespaces: ``ns.at(org="7")`` for ``/org/7``.
+
+        Raises:
+            TypeError: these are not the pattern's parameters, or one is no str.
+            ValueError: one has characters that no part of a namespace's name can have.
+
+        """
         wanted = set(_PARAMETER.findall(self.name))
         if wanted != set(params):
             raise TypeError(f"{self.name!r} takes {sorted(wanted)}, not {sorted(params)}")
+        for parameter, value in params.items():
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"at({parameter}={value!r}): a parameter is a str, write at({parameter}={str(value)!r})"
+                )
         name = _PARAMETER.sub(lambda match: params[match[1]], self.name)
         if self.match(name) is None:
             raise ValueError(f"{name!r} is no namespace of {self.name!r}: a part has no '/', no ',' and no braces")
@@ -215,6 +228,12 @@ class Namespace(Target):
         found = self._pattern.fullmatch(name) if len(name) <= MAX_NAME_LENGTH else None
         return None if found is None else found.groupdict()
 
+    def hides(self, other: "Namespace") -> bool:
+        """Whether this is a pattern that takes every name of the pattern ``other``, so that nobody could be in that."""
+        # No literal part has this character, so only a parameter can have taken it; and that takes any value.
+        probe, parameters = _PARAMETER.subn("\0", other.name)
+        return parameters > 0 and self._pattern.fullmatch(probe) is not None
+
     # --- at run time
 
     @property
@@ -222,13 +241,14 @@ class Namespace(Target):
         """What it runs on. Raises :class:`BellwireError` before its server has started."""
         runtime = self._owner._runtime
         if runtime is None:
-            raise BellwireError(
-                f"the server of {self.name!r} is not running: it starts with its lifespan, or at its first request"
-            )
+            if not self._owner._included:
+                raise BellwireError(f"{self.name!r} belongs to no server: write server.include(namespace)")
+            raise BellwireError(f"the server of {self.name!r} is not running: {NOT_RUNNING}")
         return runtime
 
     def bind(self, runtime: "Runtime | None") -> None:
-        """The server started, or ended."""
+        """It is a server's; that started, or ended."""
+        self._included = True
         self._runtime = runtime
         self._hubs.clear()
 
@@ -276,7 +296,7 @@ class Namespace(Target):
                 return registration, self._with_any(socket, name, args, registration.handler)
             return registration, registration.handler(socket, *args)
         if not self.any_handlers:
-            raise EventRefused("unknown_event", "no handler takes this event in this namespace")
+            raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {socket.namespace!r}")
         values = decode_json(packet.payload) if objects is None else objects
         return None, self._with_any(socket, name, values[1:], None)
 
@@ -294,6 +314,28 @@ class Namespace(Target):
             await handler(socket, reason)
 
 
+def check_name(name: str) -> None:
+    """Raise :class:`ValueError` if ``name`` can be no namespace's, :class:`TypeError` if it is no str."""
+    if not isinstance(name, str):
+        raise TypeError(f"a namespace's name is a str, like '/chat', not {type(name).__name__}")
+    if not name.startswith("/") or "," in name or "?" in name or len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"{name!r} is no namespace: it begins with '/', has no ',' or '?' and at most {MAX_NAME_LENGTH} "
+            "characters, like '/chat'"
+        )
+
+
+def _checked_emits(emits: Any) -> tuple[Event[Any, *tuple[Any, ...]], ...]:
+    if isinstance(emits, Event):
+        raise TypeError("namespace(emits=...) takes a tuple of events: for one, write emits=(EVENT,)")
+    if isinstance(emits, str) or not isinstance(emits, Iterable):
+        raise TypeError(f"namespace(emits=...) takes a tuple of events, not {type(emits).__name__}: emits=(EVENT,)")
+    events: tuple[Event[Any, *tuple[Any, ...]], ...] = tuple(emits)
+    for event in events:
+        require_event(event, "namespace(emits=...)")
+    return events
+
+
 def _compile(name: str) -> re.Pattern[str]:
     """A pattern as a regular expression; a parameter is one part of the name, between slashes."""
     parts = _PARAMETER.split(name)
@@ -306,17 +348,3 @@ def _compile(name: str) -> re.Pattern[str]:
     for parameter, literal in zip(parameters, literals[1:], strict=True):
         pattern += f"(?P<{parameter}>[^/,{{}}]+){re.escape(literal)}"
     return re.compile(pattern)
-
-
-def _check_coroutine(handler: Callable[..., Any], where: str) -> None:
-    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
-        raise TypeError(f"{where} takes an async function: write 'async def {getattr(handler, '__name__', 'handler')}'")
-
-
-def _check_handler(handler: Callable[..., Any], count: int, where: str) -> None:
-    """Whether ``handler`` can be called with ``count`` arguments is found out here, not at the first event."""
-    _check_coroutine(handler, where)
-    try:
-        inspect.signature(handler).bind(*range(count))
-    except TypeError as error:
-        raise TypeError(f"{where} calls its handler with {count} argument(s): {error}") from None

@@ -12,6 +12,12 @@ from bellwire.server.held import Nowhere
 from bellwire.transports.base import Application
 from bellwire.transports.engine import Engine
 
+NOT_RUNNING = (
+    "it starts with its lifespan, or at its first Socket.IO request. With Server(http=app), serve the server and not "
+    "app; if it is mounted in another application, give that one lifespan=server.lifespan"
+)
+"""When a server starts, for the errors of those who need it before."""
+
 RESOLUTION = 0.25
 """Seconds by which a deadline may be late; deadlines are whole seconds, and the wheel turns less often so."""
 

@@ -14,11 +14,13 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
+from bellwire.guard.auth import require_user
 from bellwire.server.admission import Authenticator
+from bellwire.server.callables import check_handler, check_lifespan, no_manager
 from bellwire.server.connection import Connection
 from bellwire.server.lifespan import serve_lifespan
 from bellwire.server.namespace import Namespace
-from bellwire.server.runtime import Runtime
+from bellwire.server.runtime import NOT_RUNNING, Runtime
 from bellwire.server.socket import Socket
 from bellwire.transports.asgi import handle_http, handle_websocket
 from bellwire.transports.base import Application, Receive, Scope, Send
@@ -47,6 +49,9 @@ class Server(Application):
 
     Constructing it touches no event loop, no network and no environment.
 
+    Raises:
+        TypeError: an argument is not what it has to be.
+
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Server(Application):
         http: ASGIApplication | None = None,
         lifespan: Lifespan | None = None,
     ) -> None:
+        _check_arguments(config, auth, http, lifespan)
         self.config = config or Config()
         """The settings as given in code; while the server runs, as merged with all others."""
         self.authenticator = auth
@@ -81,7 +87,8 @@ class Server(Application):
         """Register a namespace: ``"/"``, ``"/chat"``, or a pattern such as ``"/org/{org}"``.
 
         Raises:
-            ValueError: the name is none, or is registered already.
+            TypeError: ``emits`` are no events.
+            ValueError: the name is none, or is registered already, or is a pattern that another one hides.
 
         """
         if name in self.namespaces:
@@ -92,9 +99,15 @@ class Server(Application):
         """Register a namespace that was made elsewhere; one of a name that is known becomes a part of that one.
 
         Raises:
-            ValueError: an event has a handler in both, or both have an authorizer.
+            TypeError: it is no namespace.
+            ValueError: an event has a handler in both, or both have an authorizer; or it is a pattern that another one
+                hides.
 
         """
+        if not isinstance(namespace, Namespace):
+            raise TypeError(
+                f"include takes a Namespace, not {type(namespace).__name__}: make it with Namespace('/chat')"
+            )
         known = self.namespaces.get(namespace.name)
         if known is None:
             self._add(namespace)
@@ -102,12 +115,19 @@ class Server(Application):
             known.extend(namespace)
 
     def _add(self, namespace: Namespace) -> Namespace:
+        for earlier in self.namespaces.values():
+            if earlier.hides(namespace):
+                raise ValueError(
+                    f"{namespace.name!r} is hidden by {earlier.name!r}, which takes all of its names: register the "
+                    "narrower pattern first"
+                )
         self.namespaces[namespace.name] = namespace
         namespace.bind(self._runtime)
         return namespace
 
     def user(self, id: str) -> "UserTarget":  # noqa: A002 - the contract's word
-        """All sockets of a user, in every namespace."""
+        """All sockets of a user, in every namespace. Raises :class:`TypeError` if ``id`` is no str."""
+        require_user(id, "user")
         return UserTarget(self, id)
 
     @asynccontextmanager
@@ -184,11 +204,17 @@ class Server(Application):
         if self._lifespan is not None:
             self._exit = AsyncExitStack()
             try:
-                await self._exit.enter_async_context(self._lifespan(self))
+                await self._exit.enter_async_context(self._managed(self._lifespan))
             except BaseException:
                 await self._close()
                 raise
         self._ready = True
+
+    def _managed(self, lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
+        manager = lifespan(self)
+        if not hasattr(manager, "__aenter__"):
+            raise no_manager(lifespan, "Server(lifespan=...)")
+        return manager
 
     @property
     def running(self) -> bool:
@@ -199,7 +225,7 @@ class Server(Application):
     def engine(self) -> Engine:
         """The sessions, for the transports. Raises :class:`BellwireError` if the server is not running."""
         if self._runtime is None:
-            raise BellwireError("the server is not running: it starts with its lifespan, or at its first request")
+            raise BellwireError(f"the server is not running: {NOT_RUNNING}")
         return self._runtime.engine
 
     # --- ASGI
@@ -217,7 +243,7 @@ class Server(Application):
         elif self.http is not None:
             await self.http(scope, receive, send)
         elif kind == "http":
-            await _not_found(send)
+            await _not_found(scope.get("root_path", "").rstrip("/") + self.config.path, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -286,12 +312,28 @@ def relative_path(scope: Scope) -> str:
     return rest if rest.startswith("/") else path  # some servers leave the prefix out of the path
 
 
-async def _not_found(send: Send) -> None:
+def _check_arguments(config: object, auth: Any, http: object, lifespan: Any) -> None:
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(
+            f"Server(config=...) takes a Config, not {type(config).__name__}: write Config(ping_interval=20)"
+        )
+    if auth is not None:
+        check_handler(auth, ("request", "payload"), "Server(auth=...)")
+    if http is not None and not callable(http):
+        raise TypeError(
+            f"Server(http=...) takes an ASGI application, not {type(http).__name__}: pass the object itself"
+        )
+    if lifespan is not None:
+        check_lifespan(lifespan, "Server(lifespan=...)")
+
+
+async def _not_found(socketio: str, send: Send) -> None:
+    text = f"Not Found: Socket.IO is served at {socketio}. Pages come from an application in Server(http=app).\n"
     await send(
         {
             "type": "http.response.start",
             "status": 404,
-            "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+            "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")],
         }
     )
-    await send({"type": "http.response.body", "body": b"Not Found\n"})
+    await send({"type": "http.response.body", "body": text.encode(errors="replace")})

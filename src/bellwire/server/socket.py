@@ -7,14 +7,14 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from bellwire.core.errors import CallLimit, EventRefused, PacketError, RoomLimit
+from bellwire.core.errors import CallLimit, ConnectRefused, EventRefused, PacketError, RoomLimit
 from bellwire.core.events import Event
 from bellwire.guard.packets import pack
-from bellwire.guard.schema import ReplyReader
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet, encode_ack
+from bellwire.protocol.socketio import Packet, encode_ack, event_name
 from bellwire.server.acks import Acknowledgement, Call
+from bellwire.server.callables import full_name
 from bellwire.server.dispatch import Outcome
 from bellwire.transports.base import Request, Sink
 
@@ -31,6 +31,8 @@ Ts = TypeVarTuple("Ts")
 logger = logging.getLogger("bellwire.server")
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+_MISPLACED = ": ConnectRefused is for auth, middleware and on_connect; raise EventRefused(code, message) here"
 
 
 class Phase(Enum):
@@ -235,6 +237,7 @@ class Socket:
             Disconnected: the client went away first.
             EventRefused: the client answered with an error, or with something that is no reply of this event.
             CallLimit: too many acknowledgements of this client are outstanding.
+            TypeError: the payload is not what the event declares, or ``timeout`` is no number.
             ValueError: ``timeout`` is negative or not finite.
             RuntimeError: in ``on_connect``, where no acknowledgement can come before it has returned.
 
@@ -243,7 +246,7 @@ class Socket:
             raise RuntimeError("call() in on_connect waits for ever: the client is connected once on_connect returns")
         number = self._hub.next_ack()
         message = pack(self._hub.name, event, payload, number)
-        call: Call[R] = Call(ReplyReader(event), (self,), timeout)
+        call: Call[R] = Call(event, (self,), timeout)
         self.expect(number, call)
         try:
             self.send(message)
@@ -326,7 +329,7 @@ class Socket:
         try:
             registration, job = self._namespace.read(self, packet, objects)
         except EventRefused as refusal:
-            self._refuse(packet.id, refusal)
+            self._refuse(packet.id, refusal, event_name(packet.payload))
             return False
         self._current = (packet.id, registration)
         outcome = self._runtime.dispatcher.start(job, self._finished)
@@ -349,10 +352,10 @@ class Socket:
             try:
                 if self._handle(packet, objects):
                     return
-            except PacketError:
+            except PacketError as error:
                 self._connection.delay(-len(self._queue))
                 self._queue.clear()  # as if it had been read at once: nothing counts behind a broken packet
-                self._connection.fail()
+                self._connection.fail(error)
         self._queue = None
         self._busy = False
         if self._farewell is not None:
@@ -384,7 +387,8 @@ class Socket:
             self._parted(outcome)
 
     def _parted(self, outcome: Outcome) -> None:
-        self._settle(outcome)
+        if outcome.error is not None:
+            self._failed(None, outcome.error, "on_disconnect")
         self._connection.delay(-1)
 
     def _settle(self, outcome: Outcome) -> None:
@@ -394,9 +398,9 @@ class Socket:
             if number is not None:
                 self._acknowledge(number, registration, outcome.result)
         elif isinstance(error, EventRefused):
-            self._refuse(number, error)
+            self._refuse(number, error, "" if registration is None else registration.event.name)
         else:
-            self._failed(number, error)
+            self._failed(number, error, _handling(registration))
 
     def _acknowledge(self, number: int, registration: "Registration | None", result: Any) -> None:
         event = None if registration is None else registration.event
@@ -404,21 +408,23 @@ class Socket:
         try:
             message = encode_ack(self._hub.name, number, reply, binary=event is not None and event.reply_binary)
         except Exception as error:
-            self._failed(number, error)
+            self._failed(number, error, _handling(registration))
         else:
             self.send(message)
 
-    def _failed(self, number: int | None, error: BaseException) -> None:
+    def _failed(self, number: int | None, error: BaseException, doing: str) -> None:
         if self._runtime.dispatcher.ended(error):
             self._runtime.counters.add("handlers_cancelled_total")
         else:
             self._runtime.counters.add("handler_errors_total")
-            logger.error("a handler of %r failed", self, exc_info=error)
+            hint = _MISPLACED if isinstance(error, ConnectRefused) else ""
+            logger.error("%s failed for %r%s", doing, self, hint, exc_info=error)
         if number is not None:
             self._answer(number, EventRefused("internal", "the server failed to handle this event"))
 
-    def _refuse(self, number: int | None, refusal: EventRefused) -> None:
+    def _refuse(self, number: int | None, refusal: EventRefused, name: str) -> None:
         self._runtime.counters.add("events_refused_total")
+        logger.debug("refused the event %r of %r: %s", name[:64], self, described(refusal))
         if number is not None:
             self._answer(number, refusal)
 
@@ -426,7 +432,7 @@ class Socket:
         try:
             message = encode_ack(self._hub.name, number, (refusal.as_reply(),), binary=False)
         except Exception as error:  # the application made it of something that is no JSON
-            self._failed(number, error)
+            self._failed(number, error, "answering with a refusal")
         else:
             self.send(message)
 
@@ -459,3 +465,16 @@ class Socket:
         acks, self._acks = self._acks, None
         for acknowledgement in (acks or {}).values():
             acknowledgement.lost(self, reason)
+
+
+def _handling(registration: "Registration | None") -> str:
+    """What is being done, for the log."""
+    if registration is None:
+        return "on_any"
+    return f"handling {registration.event.name!r} ({full_name(registration.handler)})"
+
+
+def described(refusal: EventRefused) -> str:
+    """A refusal for the log. Its message stays out, for that may quote the payload."""
+    code = str(refusal.code)[:64]
+    return code if refusal.path is None else f"{code} at {str(refusal.path)[:64]!r}"

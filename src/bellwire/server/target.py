@@ -7,8 +7,8 @@ import msgspec
 
 from bellwire.core.errors import CallLimit
 from bellwire.core.events import Event
+from bellwire.guard.auth import require_user
 from bellwire.guard.packets import pack
-from bellwire.guard.schema import ReplyReader
 from bellwire.server.acks import Call, Replies
 from bellwire.server.hub import Key, User
 
@@ -53,7 +53,8 @@ class Target:
         return Target(self._namespace, self._name, self._keys, self._excluded | _names(rooms))
 
     def user(self, id: str) -> "Target":  # noqa: A002 - the contract's word
-        """The sockets of this user, beside those already meant."""
+        """The sockets of this user, beside those already meant. Raises :class:`TypeError` if ``id`` is no str."""
+        require_user(id, "user")
         return Target(self._namespace, self._name, self._keys | {User(id)}, self._excluded)
 
     # --- events
@@ -77,7 +78,7 @@ class Target:
         """Send ``event`` to all of them and wait for their acknowledgements, at most ``timeout`` seconds.
 
         Raises:
-            TypeError: the payload is not what the event declares.
+            TypeError: the payload is not what the event declares, or ``timeout`` is no number.
             ValueError: ``timeout`` is negative or not finite.
 
         """
@@ -86,7 +87,7 @@ class Target:
         message = pack(self._name, event, payload, number)
         audience = [] if hub is None else [s for s in hub.select(self._keys, self._excluded) if s.answering]
         runtime = self._namespace.runtime
-        call: Call[R] = Call(ReplyReader(event), audience, timeout)
+        call: Call[R] = Call(event, audience, timeout)
         asked: list[Socket] = []
         try:
             for socket in audience:

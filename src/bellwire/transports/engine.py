@@ -67,6 +67,7 @@ class Engine:
             )
         except RequestError as error:
             self.counters.add("requests_refused_total", reason=error.context.lower())
+            logger.debug("refused a request of Engine.IO: %s", error.context)
             raise
         sid = query.get("sid")
         return self.sessions[sid] if sid else None

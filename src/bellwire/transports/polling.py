@@ -5,6 +5,7 @@ What Node's server answers in each case is kept to the letter, since clients of 
 
 import asyncio
 import gzip
+import logging
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -20,6 +21,8 @@ from bellwire.transports.queued import QueuedCarrier
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
     from bellwire.transports.session import Session
+
+logger = logging.getLogger("bellwire.transports")
 
 COMPRESS_FROM = 1024
 """Responses of this many bytes and more are compressed if the client takes that (Node's ``httpCompression``)."""
@@ -168,7 +171,8 @@ class PollingCarrier(QueuedCarrier):
             return GONE
         try:
             packets = decode_payload(content, max_packets=self._engine.config.max_packets_per_post)
-        except PacketError:
+        except PacketError as error:
+            logger.debug("a client is disconnected, parse error: %s", error)
             session.close("parse error")
             return GONE
         for packet in packets:

@@ -4,6 +4,7 @@ Engine.IO protocol v4, "Protocol", "Upgrade" and "Heartbeat". Which packet may c
 :mod:`bellwire.protocol.engineio`; this file carries their verdicts out.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 from bellwire.core.clock import Timer
@@ -25,6 +26,8 @@ from bellwire.transports.base import Carrier, Receiver, Request
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
+
+logger = logging.getLogger("bellwire.transports")
 
 _PING = Outgoing(PING)
 _NOOP = Outgoing(NOOP)
@@ -87,7 +90,8 @@ class Session:
     def _control(self, packet: str | bytes) -> None:
         try:
             message = read_packet(packet)
-        except PacketError:
+        except PacketError as error:
+            logger.debug("a client is disconnected, parse error: %s", error)
             self.close("parse error")
             return
         if message is Control.CLOSE:
