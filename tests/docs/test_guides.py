@@ -19,10 +19,12 @@ from fastapi import FastAPI
 from bellwire import ConnectRefused, Event, Socket
 from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
-from tests.docs.pages import all_blocks, write_project
+from tests.docs.pages import ROOT, all_blocks, write_project
 from tests.serving import Served, serve
 
 Guide = Callable[[str], Any]
+
+DEBUGGING = (ROOT / "docs" / "howto" / "debugging.md").read_text()
 
 
 @pytest.fixture
@@ -244,6 +246,28 @@ async def test_both_lifespans(guide: Guide) -> None:
     async with serve(cast("Served", page.app), native=False):
         assert page.server.running
     assert not page.server.running
+
+
+@pytest.mark.bellwire(clock="real")
+@pytest.mark.parametrize(
+    ("namespace", "path", "said"),
+    [
+        ("/chta", "socket.io", "One or more namespaces failed to connect: /chta"),
+        ("/", "realtime", "Unexpected status code 404"),
+    ],
+)
+async def test_what_a_client_says_that_does_not_connect(guide: Guide, namespace: str, path: str, said: str) -> None:
+    refusals: list[Any] = []
+    client = socketio.AsyncClient(reconnection=False)
+    client.on("connect_error", refusals.append, namespace=namespace)
+    async with serve(guide("shop_front").server) as url:
+        with pytest.raises(socketio.exceptions.ConnectionError, match=said):
+            await client.connect(url, namespaces=[namespace], socketio_path=path)
+        await client.disconnect()
+    assert said in DEBUGGING
+    assert "`Invalid namespace`" in DEBUGGING
+    if path == "socket.io":
+        assert refusals == [{"message": "Invalid namespace"}]
 
 
 def test_the_guides_are_all_tried() -> None:
