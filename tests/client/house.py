@@ -1,6 +1,7 @@
 """Events and waits that the tests of the client share."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,14 +66,13 @@ async def until_state(client: Client, state: State) -> None:
 
 
 @asynccontextmanager
-async def served_by(react: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
+async def served_by(
+    react: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any], *, context: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """A server of the test's own making, with one coroutine for each connection; gives its URL."""
-    tasks: set[asyncio.Task[Any]] = set()
+    tasks: list[asyncio.Task[None]] = []
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await react(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -80,7 +80,10 @@ async def served_by(react: Callable[[asyncio.StreamReader, asyncio.StreamWriter]
         finally:
             writer.transport.abort()
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.ensure_future(serve(reader, writer)))
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
     try:
         yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     finally:
