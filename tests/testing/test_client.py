@@ -1,6 +1,7 @@
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +32,66 @@ async def test_it_starts_a_server_that_does_not_run_and_closes_it_again() -> Non
     assert client.reason == "transport close"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"namespace": "nope"}, ValueError, "'nope' is no namespace: it begins with '/'"),
+        ({"namespace": None}, TypeError, "a namespace's name is a str"),
+        ({"auth": "token"}, TypeError, r"a mapping such as \{'token': 't'\}, not str"),
+        ({"user": 5}, TypeError, r"write Identity\(str\(5\)\)"),
+        ({"server": make}, TypeError, "connect takes a bellwire.Server, not function"),
+    ],
+)
+async def test_wrong_arguments_are_refused_before_anything_starts(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    server = make()
+    with pytest.raises(error, match=message):
+        async with connect(**({"server": server} | arguments)):
+            pass
+    assert not server.running
+
+
+async def test_who_waits_in_vain_hears_what_the_server_refused_meanwhile() -> None:
+    server = make()
+    async with connect(server) as client, connect(server) as other:
+        with pytest.raises(AssertionError, match=r"^'say' was expected, nothing came within 1 s$"):
+            await client.receive(SAY)
+        await client.emit(PAIR, 1, 2)
+        await client.emit(ASK, "no number")
+        with pytest.raises(AssertionError) as caught:
+            await other.receive(SAY)
+    assert str(caught.value) == (
+        "'say' was expected, nothing came within 1 s; meanwhile the server counted events_refused_total 1, "
+        "handler_errors_total 1 (its log has the reasons, see pytest --log-level=DEBUG)"
+    )
+
+
+async def test_a_call_has_a_timeout_and_events_are_no_strings() -> None:
+    async with connect(make()) as client:
+        with pytest.raises(TypeError, match="no call waits for ever"):
+            await client.call(ASK, "1", timeout=cast("Any", None))
+        with pytest.raises(TypeError, match="pass SAY"):
+            await client.receive(cast("Any", "say"))
+        with pytest.raises(TypeError, match="pass ASK"):
+            await client.answer(cast("Any", "ask"), None)
+
+
+async def test_nobody_complains_of_a_call_whose_caller_was_cancelled_when_the_connection_ended() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with connect(make()) as client:
+        call = asyncio.ensure_future(client.call(ASK, "5", timeout=9))
+        await advance(1)
+        client.drop()
+        call.cancel()
+        await asyncio.wait((call,))
+        assert call.cancelled()
+        del call
+        gc.collect()
+    assert complaints == []
+
+
 async def test_it_leaves_a_running_server_running() -> None:
     server = make()
     async with server.lifespan():
@@ -53,7 +114,7 @@ async def test_nothing_is_left_of_a_client_that_was_refused_or_disconnected_or_w
         with pytest.raises(ConnectRefused, match="Invalid namespace"):
             async with connect(server, "/nowhere"):
                 pass
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="no answer to CONNECT within 2 s: auth, middleware or on_connect"):
             async with connect(server, "/stuck", timeout=2):
                 pass
         async with connect(server, "/brief") as client:
@@ -183,7 +244,7 @@ async def test_disconnect_leaves_the_namespace() -> None:
 
 async def test_closed_waits_with_a_timeout() -> None:
     async with connect(make()) as client:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"^the connection was to end within 2 s, and it goes on$"):
             await client.closed(timeout=2)
         client.drop()
         client.drop()

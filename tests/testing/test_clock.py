@@ -223,13 +223,40 @@ def test_a_test_that_waits_beside_an_endless_timer_is_ended(monkeypatch: pytest.
 
 
 def test_describe_task_names_the_task_and_its_line() -> None:
-    async def main() -> tuple[str, str]:
+    async def main() -> str:
         task = asyncio.create_task(asyncio.sleep(1), name="sleeper")
         await asyncio.sleep(0)
         waiting = describe_task(task)
         await task
-        return waiting, describe_task(task)
+        return waiting
 
-    waiting, done = run(main())
+    waiting = run(main())
     assert waiting.startswith("sleeper sleep at ")
+
+
+def test_describe_task_names_the_applications_line_and_not_the_libraries() -> None:
+    async def waits() -> None:
+        await asyncio.wait_for(asyncio.sleep(1), 5)
+
+    async def around() -> None:
+        await waits()
+
+    async def main() -> str:
+        task = asyncio.create_task(around(), name="caller")
+        await asyncio.sleep(0)
+        waiting = describe_task(task)
+        await task
+        return waiting
+
+    line = test_describe_task_names_the_applications_line_and_not_the_libraries.__code__.co_firstlineno + 2
+    assert run(main()).endswith(f".waits at {__file__}:{line}")
+
+
+def test_describe_task_of_one_that_is_done_has_no_line() -> None:
+    async def main() -> str:
+        task = asyncio.create_task(asyncio.sleep(1), name="sleeper")
+        await task
+        return describe_task(task)
+
+    done = run(main())
     assert done == "sleeper sleep"

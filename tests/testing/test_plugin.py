@@ -102,22 +102,27 @@ def test_the_real_clock_and_uvloop_are_there_on_demand(suite: pytest.Pytester) -
     [
         ("clock='fast'", "the clock is 'virtual' or 'real'"),
         ("uvloop=True", "uvloop has no virtual clock, add clock='real'"),
-        ("speed=2", "unexpected keyword argument 'speed'"),
+        ("speed=2", "the options are clock='virtual' or 'real', and uvloop=True"),
+        ("'real'", "the options are clock='virtual' or 'real', and uvloop=True"),
     ],
 )
-def test_a_wrong_option_fails_with_the_right_ones(suite: pytest.Pytester, options: str, message: str) -> None:
-    counts, text = outcome(
-        suite,
+def test_a_wrong_option_is_a_usage_error_with_the_right_ones(
+    suite: pytest.Pytester, options: str, message: str
+) -> None:
+    suite.makepyfile(
         f"""
         import pytest
 
         @pytest.mark.bellwire({options})
         async def test_it():
             pass
-        """,
+        """
     )
-    assert counts == {"failed": 1}
-    assert message in text
+    result = suite.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:anyio")
+    assert result.ret is pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line.startswith("ERROR: ")]
+    assert line.startswith("ERROR: test_a_wrong_option_is_a_usage_error_with_the_right_ones.py::test_it: ")
+    assert line.endswith(f"@pytest.mark.bellwire({options}): {message}")
 
 
 def test_a_task_left_behind_fails_the_test_by_name(suite: pytest.Pytester) -> None:
@@ -363,3 +368,31 @@ def test_parameters_and_examples_go_together(suite: pytest.Pytester) -> None:
 def test_the_marker_is_registered(suite: pytest.Pytester) -> None:
     text = suite.runpytest_subprocess("--markers").stdout.str()
     assert "@pytest.mark.bellwire(clock='virtual', uvloop=False): run this async test" in text
+
+
+def test_a_deadlock_names_the_line_of_the_test(suite: pytest.Pytester) -> None:
+    counts, text = outcome(
+        suite,
+        """
+        import asyncio, pytest
+        from bellwire import Event, Server
+        from bellwire.testing import VirtualClockLoop, connect
+
+        @pytest.fixture(autouse=True)
+        def impatient(monkeypatch):
+            monkeypatch.setattr(VirtualClockLoop.__init__, "__kwdefaults__", {"patience": 0.01})
+
+        class Stuck(Server):
+            async def start(self):
+                await asyncio.get_running_loop().create_future()
+
+        @pytest.mark.bellwire
+        async def test_it():
+            async with connect(Stuck()):  # here
+                pass
+        """,
+    )
+    assert counts == {"failed": 1}, text
+    assert "Task-1 test_it at " in text
+    assert "test_a_deadlock_names_the_line_of_the_test.py:15" in text
+    assert "never retrieved" not in text

@@ -5,14 +5,14 @@ Everything that a client's bytes go through is the real thing, from the Engine.I
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, TypeVarTuple, cast, overload
 
 from typing_extensions import override
 
 from bellwire.core.errors import CallTimeout, ConnectRefused, Disconnected
-from bellwire.core.events import Event
+from bellwire.core.events import Event, require_event
 from bellwire.guard.auth import Identity
 from bellwire.guard.packets import pack
 from bellwire.guard.schema import PayloadReader, ReplyReader
@@ -34,7 +34,9 @@ from bellwire.protocol.socketio import (
     event_name,
     parse_packet,
 )
+from bellwire.server.acks import check_timeout
 from bellwire.server.connection import Connection
+from bellwire.server.namespace import check_name
 from bellwire.server.server import Server
 from bellwire.transports.base import Carrier, Request
 from bellwire.transports.engine import Engine
@@ -43,7 +45,18 @@ from bellwire.transports.session import Session
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+
+Waits: TypeAlias = Coroutine[Any, Any, T1]
+
 MAX_BYTES = 64 * 1024 * 1024
+
+_FAULTS = ("events_refused_total", "handler_errors_total", "dropped_total")
+"""Counters that say why a client may wait in vain."""
 
 
 class MemoryCarrier(Carrier):
@@ -141,6 +154,8 @@ class TestClient:
         """Why the connection ended; None while it lasts."""
         self.refused: ConnectRefused | None = None
         self.carrier = MemoryCarrier(server.engine, self)
+        self._counters = server.counters
+        self._before = server.counters.snapshot()
         self._events: deque[tuple[Packet, list[Any] | None]] = deque()
         self._replies: dict[int, asyncio.Future[str | list[Any]]] = {}
         self._arrived = asyncio.Event()
@@ -160,8 +175,10 @@ class TestClient:
             EventRefused: the server refused the event.
             CallTimeout: no acknowledgement came in time.
             Disconnected: the connection ended first.
+            TypeError: ``timeout`` is no number.
 
         """
+        check_timeout(timeout)
         number, self._next = self._next, self._next + 1
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
         self.send(pack(self.namespace, event, payload, number))
@@ -175,7 +192,21 @@ class TestClient:
         reader: ReplyReader[R] = ReplyReader(event)
         return reader.read(answer) if isinstance(answer, str) else reader.read_objects(answer)
 
-    async def receive(self, event: Event[R, *Ts], /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+    @overload
+    def receive(self, event: Event[Any], /, *, timeout: float = 1) -> Waits[None]: ...
+    @overload
+    def receive(self, event: Event[Any, T1], /, *, timeout: float = 1) -> Waits[T1]: ...
+    @overload
+    def receive(self, event: Event[Any, T1, T2], /, *, timeout: float = 1) -> Waits[tuple[T1, T2]]: ...
+    @overload
+    def receive(self, event: Event[Any, T1, T2, T3], /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3]]: ...
+    @overload
+    def receive(self, event: Event[Any, T1, T2, T3, T4], /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3, T4]]: ...
+    @overload
+    def receive(
+        self, event: Event[Any, T1, T2, T3, T4, T5], /, *, timeout: float = 1
+    ) -> Waits[tuple[T1, T2, T3, T4, T5]]: ...
+    async def receive(self, event: Event[Any, *tuple[Any, ...]], /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
         """The payload of the next event, which has to be this one: a value, a tuple of several, None without any.
 
         Raises:
@@ -183,6 +214,7 @@ class TestClient:
             Disconnected: the connection ended first.
 
         """
+        require_event(event, "receive")
         packet, objects = await self._next_event(event.name, timeout)
         name = event_name(packet.payload)
         if name != event.name:
@@ -191,8 +223,25 @@ class TestClient:
         args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
         return args[0] if len(args) == 1 else args or None
 
-    async def answer(self, event: Event[R, *Ts], reply: R, /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+    @overload
+    def answer(self, event: Event[R], reply: R, /, *, timeout: float = 1) -> Waits[None]: ...
+    @overload
+    def answer(self, event: Event[R, T1], reply: R, /, *, timeout: float = 1) -> Waits[T1]: ...
+    @overload
+    def answer(self, event: Event[R, T1, T2], reply: R, /, *, timeout: float = 1) -> Waits[tuple[T1, T2]]: ...
+    @overload
+    def answer(self, event: Event[R, T1, T2, T3], reply: R, /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3]]: ...
+    @overload
+    def answer(
+        self, event: Event[R, T1, T2, T3, T4], reply: R, /, *, timeout: float = 1
+    ) -> Waits[tuple[T1, T2, T3, T4]]: ...
+    @overload
+    def answer(
+        self, event: Event[R, T1, T2, T3, T4, T5], reply: R, /, *, timeout: float = 1
+    ) -> Waits[tuple[T1, T2, T3, T4, T5]]: ...
+    async def answer(self, event: Event[Any, *tuple[Any, ...]], reply: Any, /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
         """Receive ``event`` and acknowledge it with ``reply``; return its payload."""
+        require_event(event, "answer")
         packet, _ = self._events[0] if self._events else await self._peek(event.name, timeout)
         payload = await self.receive(event, timeout=timeout)
         if packet.id is None:
@@ -221,11 +270,14 @@ class TestClient:
         self.carrier.session.lost(self.carrier, "transport close")
 
     async def closed(self, *, timeout: float = 1) -> str:  # noqa: ASYNC109
-        """Wait for the end of the connection and return its reason."""
-        async with asyncio.timeout(timeout):
-            while self.reason is None:
-                self._arrived.clear()
-                await self._arrived.wait()
+        """Wait for the end of the connection and return its reason. Raises :class:`TimeoutError` if it goes on."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.reason is None:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            raise TimeoutError(f"the connection was to end within {timeout:g} s, and it goes on") from None
         return self.reason
 
     async def welcomed(self) -> None:
@@ -289,6 +341,7 @@ class TestClient:
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(Disconnected(self.reason))
+                reply.exception()  # whoever waited for it may be gone; asyncio is not to complain of that
         self._arrived.set()
 
     async def _peek(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
@@ -300,8 +353,17 @@ class TestClient:
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
-            raise AssertionError(f"{name!r} was expected, nothing came within {timeout:g} s") from None
+            said = f"{name!r} was expected, nothing came within {timeout:g} s{self._meanwhile()}"
+            raise AssertionError(said) from None
         return self._events[0]
+
+    def _meanwhile(self) -> str:
+        """What the server refused, dropped or failed at since this client was made: perhaps for that reason."""
+        now = self._counters.snapshot()
+        new = {name: count - self._before.get(name, 0) for name, count in now.items() if name.startswith(_FAULTS)}
+        told = [f"{name} {count}" for name, count in new.items() if count]
+        hint = "its log has the reasons, see pytest --log-level=DEBUG"
+        return f"; meanwhile the server counted {', '.join(told)} ({hint})" if told else ""
 
     async def _next_event(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
         await self._peek(name, timeout)
@@ -327,13 +389,21 @@ async def connect(
 
     Raises:
         ConnectRefused: the server refused the client.
+        TimeoutError: it did not answer within ``timeout`` seconds.
+        TypeError: an argument has the wrong type.
+        ValueError: ``namespace`` can be no namespace's name, or ``user`` nobody's id.
 
     """
+    if not isinstance(server, Server):
+        raise TypeError(f"connect takes a bellwire.Server, not {type(server).__name__}")
+    check_name(namespace)
+    if auth is not None and not isinstance(auth, Mapping):
+        raise TypeError(f"auth is what the client sends, a mapping such as {{'token': 't'}}, not {type(auth).__name__}")
+    identity = None if user is None else Identity(user, claims or {})
     started = not server.running
     await server.start()
     try:
         client = TestClient(server, namespace)
-        identity = None if user is None else Identity(user, claims or {})
         await _open(server, client, identity, auth, headers or {}, timeout)
         try:
             yield client
@@ -360,6 +430,11 @@ async def _open(
     try:
         async with asyncio.timeout(timeout):
             await client.welcomed()
+    except TimeoutError:
+        client.drop()
+        raise TimeoutError(
+            f"no answer to CONNECT within {timeout:g} s: auth, middleware or on_connect has not returned"
+        ) from None
     except BaseException:
         client.drop()
         raise

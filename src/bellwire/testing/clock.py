@@ -14,13 +14,18 @@ to one wants the real clock. While a job of an executor runs, time stands still 
 
 import asyncio
 import selectors
+import sysconfig
 from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 _Events = list[tuple[selectors.SelectorKey, int]]
+
+_LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 
 _MAX_JUMPS = 1_000_000
 """How often the clock of one loop may jump. Enough for 11 days of a timer that ticks every second, and soon
@@ -154,10 +159,26 @@ async def advance(seconds: float = 0.0) -> None:
 
 
 def describe_task(task: asyncio.Task[Any]) -> str:
-    """One line that tells which task this is and where it waits: ``Task-3 chat.serve at chat.py:12``."""
+    """One line that tells which task this is and where it waits: ``Task-3 chat.serve at chat.py:12``.
+
+    The place is the innermost line that is neither the standard library's nor Bellwire's, if there is one: what the
+    line waits for is named beside it.
+    """
     coro = task.get_coro()
-    name = getattr(coro, "__qualname__", repr(coro))
-    frames = task.get_stack()
+    frames = _frames(coro)
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_LIBRARIES)]
     if not frames:
-        return f"{task.get_name()} {name}"
-    return f"{task.get_name()} {name} at {frames[-1].f_code.co_filename}:{frames[-1].f_lineno}"
+        return f"{task.get_name()} {getattr(coro, '__qualname__', repr(coro))}"
+    frame = own[-1] if own else frames[0]
+    return f"{task.get_name()} {frame.f_code.co_qualname} at {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _frames(waiting: object) -> list[FrameType]:
+    """The frames of a coroutine that waits, and of those that it waits for, outermost first."""
+    frames = []
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return frames

@@ -40,13 +40,36 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse options that the marker does not have before any test runs."""
+    for item in items:
+        mark = item.get_closest_marker("bellwire")
+        if mark is not None:
+            try:
+                _check_options(mark)
+            except ValueError as error:
+                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+
+
+def _check_options(mark: pytest.Mark) -> None:
+    written = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
+    where = f"@pytest.mark.bellwire({written})"
+    if mark.args or mark.kwargs.keys() - {"clock", "uvloop"}:
+        raise ValueError(f"{where}: the options are clock='virtual' or 'real', and uvloop=True")
+    clock = mark.kwargs.get("clock", "virtual")
+    if clock not in ("virtual", "real"):
+        raise ValueError(f"{where}: the clock is 'virtual' or 'real'")
+    if mark.kwargs.get("uvloop", False) and clock == "virtual":
+        raise ValueError(f"{where}: uvloop has no virtual clock, add clock='real'")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Put a plain function that runs the loop in the place of a marked coroutine function."""
     mark = pyfuncitem.get_closest_marker("bellwire")
     if mark is None:
         return (yield)
-    factory = _loop_factory(*mark.args, **mark.kwargs)
+    factory = _loop_factory(**mark.kwargs)
     holder, attribute = _place_of_test(pyfuncitem)
     test = getattr(holder, attribute)
     if not inspect.iscoroutinefunction(test):
@@ -67,13 +90,9 @@ def _place_of_test(item: pytest.Function) -> tuple[object, str]:
 def _loop_factory(
     *, clock: Literal["virtual", "real"] = "virtual", uvloop: bool = False
 ) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The marker's options, as a function that makes the loop."""
-    if clock not in ("virtual", "real"):
-        raise ValueError(f"bellwire(clock={clock!r}): the clock is 'virtual' or 'real'")
+    """The marker's options, which were checked, as a function that makes the loop."""
     if not uvloop:
         return VirtualClockLoop if clock == "virtual" else asyncio.new_event_loop
-    if clock == "virtual":
-        raise ValueError("bellwire(uvloop=True): uvloop has no virtual clock, add clock='real'")
     from uvloop import new_event_loop
 
     return new_event_loop
