@@ -27,7 +27,8 @@ copy carries the positions of the ones before, which a double is answered with a
 
 An append that was not answered is tried again, the same step, until the broker says that it is too late. After a
 failover the record is read again before anything is appended: the relay may have been done and its messages taken
-back, and later ones may stand there in the meantime. The events of one producer on one connection go through their machines one after the other: the next begins when this one ended.
+back, and later ones may stand there in the meantime. The events of one producer on one connection go through their
+machines one after the other: the next begins when this one ended.
 """
 
 from abc import ABC, abstractmethod

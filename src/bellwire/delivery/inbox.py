@@ -204,6 +204,7 @@ class Complete(NamedTuple):
 
 class Nack(NamedTuple):
     """Nothing was done and the number is not taken: send from ``expect`` on, under ``generation``.
+
     ``retry_after`` (seconds) comes from a rate or a broker that is away; then ``expect`` is the number itself.
     """
 
