@@ -58,19 +58,20 @@ def test_json_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (("app:server", "--max-attachments", "11"), "max_attachments = '11' (from --max-attachments): "),
-        (("app:server", "--config", "absent.toml"), "absent.toml cannot be read: "),
-        (("app:other",), "the module 'app' has no 'other': did you mean app:server?"),
+        (("app:server", "--max-attachments", "11"), 2, "max_attachments = '11' (from --max-attachments): "),
+        (("app:server", "--config", "absent.toml"), 2, "absent.toml cannot be read: "),
+        (("app:other",), 1, "the module 'app' has no 'other': did you mean app:server?"),
+        (("app.server",), 2, "'app.server' is not MODULE:SERVER: write app.server:server"),
     ],
 )
-def test_what_cannot_run_exits_with_1_and_the_error(arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_run_exits_as_run_does_with_the_error(arguments: tuple[str, ...], code: int, message: str) -> None:
     result = check(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert result.output.startswith(f"Error: {message}")
     result = check(*arguments, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == code
     report = json.loads(result.output)
     assert report["ok"] is False
     assert report["errors"][0].startswith(message)

@@ -72,9 +72,10 @@ def test_a_server_inside_an_object_is_found(folder: Path) -> None:
     ],
 )
 def test_what_is_not_module_and_server_is_rewritten(target: str, hint: str) -> None:
-    message = failure(target).message
-    assert f"{target!r} is not MODULE:SERVER" in message
-    assert hint in message
+    error = failure(target)
+    assert f"{target!r} is not MODULE:SERVER" in error.message
+    assert hint in error.message
+    assert error.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def test_a_missing_module_is_named(target: str, message: str) -> None:
     error = failure(target)
     assert error.message.startswith(message)
     assert error.traceback is None
+    assert error.exit_code == 1
 
 
 def test_a_missing_name_brings_the_servers_of_the_module() -> None:
@@ -120,11 +122,24 @@ def test_what_is_no_server_is_told_apart(name: str, message: str) -> None:
 
 
 def test_a_server_inside_another_application_is_refused_with_a_hint() -> None:
-    message = failure("shop.live:wrapped").message
-    assert message.startswith("shop.live:wrapped is another ASGI application (Middleware)")
-    assert "did you mean shop.live:server?" in message
-    assert "server = Server(http=application)" in message
-    assert "uvicorn shop.live:wrapped" in message
+    assert failure("shop.live:wrapped").message == (
+        "shop.live:wrapped is another ASGI application (Middleware), which cannot be served natively: a Server that is "
+        "mounted is served with `uvicorn shop.live:wrapped`; to serve both natively, join them with "
+        "server = Server(http=wrapped) and run that server"
+    )
+
+
+def test_an_application_that_a_server_has_is_refused_for_that_server(folder: Path) -> None:
+    source = SOURCE + "\njoined = Server(http=wrapped)\n"
+    (folder / "shop" / "joined.py").write_text(source)
+    assert failure("shop.joined:wrapped").message.endswith("natively: did you mean shop.joined:joined?")
+
+
+def test_an_application_without_any_server_is_for_uvicorn(folder: Path) -> None:
+    (folder / "shop" / "pages.py").write_text("from shop.live import wrapped as app\n")
+    message = failure("shop.pages:app").message
+    assert "natively: serve it as it is with `uvicorn shop.pages:app`; " in message
+    assert "mounted" not in message
 
 
 def test_a_failing_import_shows_the_applications_lines_only(folder: Path) -> None:

@@ -48,6 +48,37 @@ def test_a_port_is_a_number_that_there_is(tmp_path: Path, port: str) -> None:
     assert "Invalid value for '--port'" in errors
 
 
+def test_a_target_without_a_colon_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    assert refusal("app", cwd=tmp_path) == (2, "Error: 'app' is not MODULE:SERVER: write app:server\n")
+
+
+def test_the_variable_port_decides_unless_the_flag_does(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        with bellwire("run", "app:server", cwd=tmp_path, environ={"PORT": taken}) as process:
+            code, errors = process.end()
+        assert (code, errors.partition(" of ")[0]) == (1, f"Error: port {taken}")
+        with bellwire("run", "app:server", "--port", "0", cwd=tmp_path, environ={"PORT": taken}) as process:
+            assert process.port() != int(taken)
+            process.signal(signal.SIGTERM)
+            assert process.end() == (0, "")
+
+
+def test_refusals_are_told_at_the_level_debug(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    with bellwire("run", "app:server", "--port", "0", "--log-level", "debug", cwd=tmp_path) as process:
+        with socket.create_connection(("127.0.0.1", process.port()), TIMEOUT) as client:
+            client.sendall(b"GET /socket.io/?EIO=3&transport=polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            with client.makefile() as answer:
+                assert answer.read().startswith("HTTP/1.1 400 ")
+        process.signal(signal.SIGTERM)
+        code, errors = process.end()
+    assert code == 0
+    assert errors.endswith(" DEBUG bellwire.transports: refused a request of Engine.IO: UNSUPPORTED_PROTOCOL_VERSION\n")
+
+
 def test_files_variables_and_flags_reach_the_server(tmp_path: Path) -> None:
     write_application(tmp_path)
     (tmp_path / "bellwire.toml").write_text("path = '/live/'\nclient_ping_timeout = 40\n")

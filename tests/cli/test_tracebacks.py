@@ -10,7 +10,7 @@ import pytest
 from bellwire.cli.tracebacks import format_user_traceback
 from bellwire.core.events import require_event
 from bellwire.demo.chat import identify
-from bellwire.server.server import Server
+from bellwire.server.namespace import Namespace
 
 
 def lines_of(error: BaseException) -> list[str]:
@@ -38,9 +38,9 @@ def test_what_bellwire_raises_on_purpose_ends_at_the_applications_line() -> None
 
 def test_a_fault_inside_bellwire_keeps_its_lines() -> None:
     def application() -> None:
-        Server().include(object())  # type: ignore[arg-type]
+        Namespace("/").extend(object())  # type: ignore[arg-type]
 
-    assert lines_of(raised_by(application)) == ["application", "include"]
+    assert lines_of(raised_by(application)) == ["application", "extend"]
 
 
 def test_lines_that_only_lead_to_the_application_are_left_out() -> None:

@@ -20,7 +20,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
     """Find out whether MODULE:SERVER can be run.
 
     Loads it and merges its settings as "bellwire run" does, without serving. Prints the settings that are not the
-    defaults, and what set each. Exits with 1 if it cannot be run.
+    defaults, and what set each. Exits with 1 if the application cannot be loaded, with 2 if a setting is wrong.
     """
     try:
         server = load_server(target)
@@ -30,7 +30,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
             click.echo(_encode({"ok": False, "errors": [error.message]}))
         else:
             error.show()
-        raise click.exceptions.Exit(1) from None
+        raise click.exceptions.Exit(error.exit_code) from None
     warnings = _warnings(server)
     if as_json:
         click.echo(_encode({"ok": True, "errors": [], "warnings": warnings, "settings": _as_data(settings)}))

@@ -29,10 +29,17 @@ class LoadError(click.ClickException):
         super().show(file)
 
 
+class TargetError(LoadError):
+    """What the command line names has not even the form of a server's name."""
+
+    exit_code = 2
+
+
 def load_server(target: str) -> Server:
     """Import the server that ``target``, ``"package.module:name"``, stands for; the working directory comes first.
 
     Raises:
+        TargetError: it is not of this form.
         LoadError: there is no such module or name, its import fails, or it is no :class:`Server`.
 
     """
@@ -47,7 +54,7 @@ def load_server(target: str) -> Server:
 def _split(target: str) -> tuple[str, str]:
     module, _, attribute = target.partition(":")
     if not _is_dotted(module) or not _is_dotted(attribute):
-        raise LoadError(f"{target!r} is not MODULE:SERVER: {_rewritten(module, attribute)}")
+        raise TargetError(f"{target!r} is not MODULE:SERVER: {_rewritten(module, attribute)}")
     return module, attribute
 
 
@@ -112,14 +119,14 @@ def _look_up(module: ModuleType, attribute: str) -> object:
     return found
 
 
-def _servers(module: ModuleType) -> list[str]:
-    return [f"{module.__name__}:{name}" for name, value in vars(module).items() if isinstance(value, Server)]
+def _servers(module: ModuleType) -> dict[str, Server]:
+    return {f"{module.__name__}:{name}": value for name, value in vars(module).items() if isinstance(value, Server)}
 
 
 def _suggestion(module: ModuleType) -> str:
     servers = _servers(module)
     if servers:
-        return f"its servers are {', '.join(servers)}" if len(servers) > 1 else f"did you mean {servers[0]}?"
+        return f"its servers are {', '.join(servers)}" if len(servers) > 1 else f"did you mean {next(iter(servers))}?"
     return "it has no bellwire.Server at all; make one with server = Server()"
 
 
@@ -132,14 +139,22 @@ def _server(module: ModuleType, found: object, attribute: str) -> Server:
     if isinstance(found, type):
         raise LoadError(f"{what} a class: name an object, made with server = Server()")
     if _is_application(found):
-        raise LoadError(
-            f"{what} another ASGI application ({type(found).__name__}), which cannot be served natively; "
-            "to have it on the same port, join it to a server with server = Server(http=application) and run that "
-            f"({_suggestion(module)}); or serve it as it is with uvicorn {module.__name__}:{attribute}"
-        )
+        raise LoadError(f"{what} another ASGI application ({type(found).__name__}), {_beside(module, attribute)}")
     if callable(found):
         raise LoadError(f"{what} a function: call it in the module, server = {attribute}(), and name the result")
     raise LoadError(f"{what} no bellwire.Server but of the type {type(found).__name__}: {_suggestion(module)}")
+
+
+def _beside(module: ModuleType, attribute: str) -> str:
+    """How another application is served. A server without an ``http`` may be mounted in it; alone it has no pages."""
+    here, servers = f"{module.__name__}:{attribute}", _servers(module)
+    joined = [name for name, server in servers.items() if server.http is not None]
+    if joined:
+        return f"which cannot be served natively: did you mean {' or '.join(joined)}?"
+    join = f"to serve both natively, join them with server = Server(http={attribute}) and run that server"
+    if servers:
+        return f"which cannot be served natively: a Server that is mounted is served with `uvicorn {here}`; {join}"
+    return f"which cannot be served natively: serve it as it is with `uvicorn {here}`; {join}"
 
 
 def _is_application(value: object) -> bool:

@@ -2,10 +2,14 @@
 
 import logging
 import logging.config
+from typing import Final
+
+LEVELS: Final = ("debug", "info", "warning")
+"""From the most to the least; at ``debug`` there is a record for each refusal, without payloads and secrets."""
 
 
-def set_up_logging() -> None:
-    """Show Bellwire's records from INFO and everybody else's from WARNING on.
+def set_up_logging(level: str = "info") -> None:
+    """Show Bellwire's records from ``level``, one of `LEVELS`, and everybody else's from WARNING on.
 
     To be called when the application is imported: if it gave the root logger a handler, nothing is touched.
     """
@@ -22,6 +26,6 @@ def set_up_logging() -> None:
                 "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
             },
             "root": {"level": "WARNING", "handlers": ["stderr"]},
-            "loggers": {"bellwire": {"level": "INFO"}},
+            "loggers": {"bellwire": {"level": level.upper()}},
         }
     )

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from bellwire.cli.loading import load_server
+from bellwire.cli.logs import LEVELS
 from bellwire.cli.settings import settings_flags
 
 
@@ -17,10 +18,20 @@ from bellwire.cli.settings import settings_flags
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
+    envvar="PORT",
+    show_envvar=True,
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="Least level of Bellwire's records on standard error; debug has one for each refusal. An application that "
+    "sets logging up by itself decides that instead.",
+)
 @settings_flags
-def command(target: str, host: str, port: int, toml: Path | None, **flags: Any) -> None:
+def command(target: str, host: str, port: int, log_level: str, toml: Path | None, **flags: Any) -> None:
     """Serve MODULE:SERVER until Ctrl+C or SIGTERM.
 
     Clients are told when the server stops, and come back by themselves; a second Ctrl+C does not wait for anybody.
@@ -33,5 +44,6 @@ def command(target: str, host: str, port: int, toml: Path | None, **flags: Any) 
         port=port,
         toml=toml,
         flags=flags,
+        log_level=log_level,
         ready=lambda url: click.echo(f"Bellwire serves {target} on {url} (Ctrl+C stops it)"),
     )

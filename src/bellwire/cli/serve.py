@@ -58,9 +58,12 @@ def serve(
     port: int,
     toml: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    log_level: str = "info",
     ready: Callable[[str], None],
 ) -> None:
     """Serve until a signal comes; ``ready`` is called with the address once it is listened on.
+
+    ``log_level`` is that of Bellwire's own records, unless the application has set logging up by itself.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -71,7 +74,7 @@ def serve(
     """
     settings = merge(server.config, toml, flags or {})
     server.configure(toml=toml, flags=flags)
-    set_up_logging()
+    set_up_logging(log_level)
     sockets = bind(host, port)
     application = _Application(server)
     runner = _Runner(application, settings, ready=lambda: ready(url_of(host, sockets[0])))
