@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bellwire import Event
+from bellwire import Config, Event, EventRefused, Server, Socket
 from bellwire.client.client import Client
 from bellwire.client.session import State
 
@@ -92,3 +92,50 @@ async def served_by(
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+class House:
+    """A server with a handler for everything, and what it heard."""
+
+    def __init__(self, **config: Any) -> None:
+        self.server = Server(config=Config(shutdown_grace=0, **config))
+        self.root = self.server.namespace("/")
+        self.sockets: list[Socket] = []
+        self.joined = Heard()
+        self.said = Heard()
+        self.left = Heard()
+        self.asked = Heard()
+        self.root.on_connect(self.connected)
+        self.root.on_disconnect(self.disconnected)
+        self.root.on(SAY)(self.say)
+        self.root.on(PAIR)(self.pair)
+        self.root.on(TICK)(self.tick)
+        self.root.on(ASK)(self.ask)
+        self.root.on(BLOB)(self.blob)
+
+    async def connected(self, socket: Socket) -> None:
+        self.sockets.append(socket)
+        self.joined(socket.id)
+
+    async def disconnected(self, socket: Socket, reason: str) -> None:
+        self.left(reason)
+
+    async def say(self, socket: Socket, text: str) -> None:
+        self.said(text)
+
+    async def pair(self, socket: Socket, number: int, text: str) -> None:
+        self.said((number, text))
+
+    async def tick(self, socket: Socket, number: int) -> None:
+        self.said(number)
+
+    async def ask(self, socket: Socket, question: str) -> int:
+        self.asked(question)
+        if question == "never":
+            await asyncio.Event().wait()
+        if question == "no":
+            raise EventRefused("no", "not this one", path="$", retry_after=2.0)
+        return len(question)
+
+    async def blob(self, socket: Socket, draft: Draft) -> Draft:
+        return Draft(draft.text.upper(), draft.data[::-1])

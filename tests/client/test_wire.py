@@ -149,10 +149,13 @@ async def test_a_server_that_does_not_close_is_left_after_two_seconds() -> None:
     ],
 )
 async def test_every_end_has_its_reason(data: bytes, reason: str) -> None:
-    wire, _, ear = connected()
+    wire, line, ear = connected()
     wire.data_received(data)
-    wire.data_received(build_text('42["late"]'))
-    assert ear.heard == [("joined", "s")]
+    wire.data_received(build_text('42["late"]') + build_frame(PING, b"late"))
+    assert (ear.heard, wire.writable) == ([("joined", "s")], False)
+    server = WebSocket(max_message=100)
+    assert server.receive(bytes(line.written)) == ["40"]
+    assert (server.state, server.outgoing) == (CLOSED, build_close(server.close_code or 0))
     await advance(2)
     assert wire.over.result() == reason
 

@@ -186,7 +186,8 @@ class Session(Listener):
     def _stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:  # a fault of this program
             logger.error("the client failed", exc_info=error)
-            self._end("client error")
+            if self.state != "disconnected":
+                self._end("client error")
 
     async def _run(self) -> None:
         while True:
@@ -203,12 +204,11 @@ class Session(Listener):
         """Live through one connection; return why it ended, or why there was none."""
         try:
             wire = await self._connect(self)
+            return await wire.over
         except TimeoutError:
             return "connect timeout"
         except OSError as error:
             return str(error) or type(error).__name__
-        try:
-            return await wire.over
         finally:
             self._wire = None
 

@@ -85,7 +85,7 @@ class Wire(asyncio.Protocol):
         self._owed = 0
         self.over: asyncio.Future[str] = loop.create_future()
         self.writable = True
-        """Whether the server keeps up with what is sent."""
+        """Whether the server keeps up with what is sent; False once the connection is being closed."""
 
     # --- what the session does
 
@@ -156,7 +156,9 @@ class Wire(asyncio.Protocol):
         for message in ws.receive(data):
             self._take(message, now)
         if ws.outgoing:
-            self._write_owed(ws.take_outgoing())
+            owed = ws.take_outgoing()
+            if not self._closing or ws.state == CLOSED:  # nobody's ping is answered behind a close frame
+                self._write_owed(owed)
         if ws.state == CLOSED and self._transport is not None:
             self._end("transport close" if ws.error is None else "transport error")
             self._transport.close()
@@ -167,9 +169,9 @@ class Wire(asyncio.Protocol):
 
     @override
     def resume_writing(self) -> None:
-        self.writable = True
         self._owed = 0
         if not self._closing:
+            self.writable = True
             self._listener.relieved()
 
     @override
@@ -242,6 +244,7 @@ class Wire(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
+        self.writable = False  # what is sent from now on waits for another connection
         self._reason = reason
         if self._timer is not None:
             self._timer.cancel()

@@ -12,6 +12,7 @@
      ├── RoomLimit                 "room_limit"
      ├── CallLimit                 "call_limit"
      ├── MessageTooLarge           "message_too_large"
+     ├── MessagesLost              "messages_lost"         in the client floor
      ├── BrokerUnavailable         "broker_unavailable"
      ├── OutcomeUnknown            "outcome_unknown"
      └── ProtocolError             "protocol_error"        a peer broke the wire
