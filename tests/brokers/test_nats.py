@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -25,6 +25,9 @@ from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.nats_server import NatsServer, Proxy
 
 pytestmark = pytest.mark.bellwire(clock="real")
+
+
+Away: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +94,13 @@ async def behind_proxy(
         yield broker, other, proxy
 
 
-async def again(action: Callable[[], Any]) -> Any:
+async def again(action: Callable[[], Any], away: Away = BrokerUnavailable) -> Any:
     """Do what needs a connection, as soon as there is one again."""
     async with asyncio.timeout(10):
         while True:
             try:
                 return await action()
-            except BrokerUnavailable:
+            except away:
                 await asyncio.sleep(0.02)
 
 
@@ -329,50 +332,6 @@ async def test_other_limits_change_the_partitions_and_not_the_generation(server:
         assert await tail_of(broker, stream) == ["m5", "m6", "m7"]
 
 
-# --- the sweep
-
-
-async def test_the_sweep_takes_out_what_is_too_old_and_keeps_the_point_before_the_rest(server: NatsServer) -> None:
-    shift = 0.0
-    async with broker_at(server.url, monotonic=lambda: time.monotonic() + shift) as broker:
-        stream = name()
-        made = [await broker.append(stream, draft(f"m{n}")) for n in range(5)]
-        shift = 3600.0
-        await broker.sweep(stream)
-        assert await stored_in(server, stream) == 2
-        at = position(made[3].gen, made[3].point)
-        page = await broker.read(stream, at, confirmed=True)
-        assert isinstance(page, Page)
-        assert [entry.mid for entry in page.entries] == ["m4"]
-        assert await tail_of(broker, stream) == ["m4"]
-
-
-async def test_the_sweep_counts_bytes(server: NatsServer) -> None:
-    counters = Counters()
-    async with broker_at(server.url, Limits(size=10_000), counters=counters) as broker:
-        stream, at = name(), await broker.top("s")
-        for n in range(40):
-            await broker.append(stream, draft(f"m{n}", b"x" * 1_000))
-        async with asyncio.timeout(5):
-            while not counters.get("broker_swept_streams_total"):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        await broker.sweep(stream)
-        assert await stored_in(server, stream) == 11
-        assert await tail_of(broker, stream) == [f"m{n}" for n in range(30, 40)]
-        assert at.seq == 0
-
-
-async def stored_in(server: NatsServer, stream: str, prefix: str = "traps") -> int:
-    link = Link()
-    await link.open(server.url)
-    place = place_of(stream, PARTITIONS)
-    subject = f"{prefix}.in.{place.partition}.{place.hash}"
-    request = {"subjects_filter": subject}
-    info = await ask_api(link, f"STREAM.INFO.{partition_name(prefix, place.partition)}", request)
-    await link.close()
-    return int(info["state"]["subjects"][subject])
-
-
 # --- keys
 
 
@@ -415,3 +374,64 @@ async def test_a_put_that_was_not_answered_and_may_have_been_replaced_is_unknown
         kept = await other.get(key)
         assert kept is not None
         assert kept.value == b"y"
+
+
+# --- large entries, many pages
+
+
+async def test_an_entry_that_fills_a_page_of_bytes_is_passed(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker:
+        stream, at = name(), await broker.top("s")
+        made = [await broker.append(stream, draft(f"m{n}", b"x" * 900_000)) for n in range(4)]
+        at = position(made[0].gen, made[0].point)
+        for n in range(1, 4):
+            page = await broker.read(stream, at, size=100_000, confirmed=True)
+            assert isinstance(page, Page)
+            assert [(entry.mid, entry.prev) for entry in page.entries] == [(f"m{n}", made[n - 1].point)]
+            assert page.more == (n < 3)
+            assert page.top == position(made[3].gen, made[3].point)
+            at = position(made[n].gen, made[n].point)
+        assert await entries_of(broker, stream) == ["m0"]  # the first page of all, which is read as a whole
+
+
+async def test_a_long_stream_is_read_over_a_seam(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker:
+        stream, start = name(), await broker.top("s")
+        await asyncio.gather(*(broker.append(stream, draft(f"m{n}")) for n in range(1_002)))
+        start = (await broker.top(stream))._replace(seq=0, tag=0)
+        answer = await broker.read(stream, start, confirmed=True)
+        assert isinstance(answer, Unproved)  # 1,000 behind the newest, and the point before them
+        seen, at, more = 0, answer.restart, True
+        while more:
+            page = await broker.read(stream, at, confirmed=True)
+            assert isinstance(page, Page)
+            assert page.entries[0].prev == at.point
+            seen, more, at = seen + len(page.entries), page.more, position(at.gen, page.entries[-1].point)
+        assert seen == 1_001
+        assert at == answer.top
+
+
+async def test_what_was_cancelled_is_looked_for_after_a_crash(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream, ears = name(), Ears()
+        await other.subscribe(stream, ears)
+        proxy.mute()
+        attempt = asyncio.create_task(broker.append(stream, draft("m")))
+        await ears.until(1)
+        attempt.cancel()
+        proxy.cut()
+        await asyncio.gather(attempt, return_exceptions=True)
+        assert (await again(lambda: broker.append(stream, draft("m")), (BrokerUnavailable, OutcomeUnknown))).duplicate
+        assert await entries_of(other, stream) == ["m"]
+
+
+@pytest.mark.bellwire(clock="real", uvloop=True)
+async def test_it_runs_on_the_loop_of_production(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream, ears = name(), Ears()
+        await broker.subscribe(stream, ears)
+        first = await other.append(stream, draft("m1"))
+        proxy.cut()
+        second = await other.append(stream, draft("m2"))
+        await ears.until(2)
+        assert [entry.point for _, _, entry in ears.entries] == [first.point, second.point]

@@ -197,12 +197,13 @@ async def test_a_parent_that_is_killed_leaves_no_orphan_and_no_broken_directory(
 
 async def test_its_port_taken_it_takes_another_one(tmp_path: Path) -> None:
     async with running(tmp_path) as nats:
-        first, pid = nats._port, nats.pid
-        assert pid is not None
+        first = nats._port
         assert nats._watcher is not None
+        assert nats._process is not None
         nats._watcher.cancel()
-        os.kill(pid, signal.SIGKILL)
-        await until_gone(pid)
+        await asyncio.gather(nats._watcher, return_exceptions=True)
+        nats._process.kill()
+        await nats._process.wait()
         with socket.create_server(("127.0.0.1", first)):
             nats._watcher = asyncio.create_task(nats._watch(await asyncio.to_thread(find_program)))
             async with asyncio.timeout(20):

@@ -16,6 +16,7 @@ Traps of JetStream that a literal reading of its manual walks into, and what is 
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections import OrderedDict
@@ -43,6 +44,7 @@ from bellwire.brokers.nats_streams import (
     stamp,
     trimmed,
 )
+from bellwire.brokers.nats_sweep import Sweep
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
@@ -63,6 +65,9 @@ _WAIT_FOR_LINK: Final = 5.0
 _CLOCK_SAMPLES: Final = 3
 _CHECK_EVERY: Final = 10.0
 _LOCKS: Final = 64
+_FOLLOWED_AT_ONCE: Final = 256
+
+logger = logging.getLogger("bellwire.brokers")
 
 T = TypeVar("T")
 _parse: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -84,16 +89,6 @@ class _Partition:
     def __init__(self) -> None:
         self.gen = ""
         self.seen = 0
-
-
-class _Written:
-    """What this node wrote to a stream since it was swept."""
-
-    __slots__ = ("size", "swept")
-
-    def __init__(self, swept: float) -> None:
-        self.size = 0
-        self.swept = swept
 
 
 class NatsBroker(Broker):
@@ -136,8 +131,7 @@ class NatsBroker(Broker):
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._doubts: OrderedDict[str, _Doubt] = OrderedDict()
         self._answers: OrderedDict[str, Appended] = OrderedDict()
-        self._written: OrderedDict[str, _Written] = OrderedDict()
-        self._sweep_due = asyncio.Event()
+        self._sweep = Sweep(prefix, self._reader, limits, self.clock, monotonic, self._counters)
 
     # --- life
 
@@ -147,7 +141,7 @@ class NatsBroker(Broker):
             return
         await self._connect()
         self._keeper = asyncio.create_task(self._keep(), name="bellwire: NATS")
-        self._spawn(self._sweep_now_and_then(), "sweep")
+        self._spawn(self._sweep.run(self._next_link, self._followed), "sweep")
 
     @override
     async def close(self) -> None:
@@ -177,8 +171,10 @@ class NatsBroker(Broker):
         await link.open(self._url() if callable(self._url) else self._url, name=self._prefix)
         try:
             await self._set_up(link)
-            for live in [*self._lives.values()]:
-                await self._follow(link, live, again=True)
+            lives = [*self._lives.values()]
+            for start in range(0, len(lives), _FOLLOWED_AT_ONCE):
+                some = lives[start : start + _FOLLOWED_AT_ONCE]
+                await asyncio.gather(*(self._follow(link, live, again=True) for live in some))
         except Unanswered as error:
             await link.close()
             raise BrokerUnavailable(f"no answer from NATS: {error}") from error
@@ -224,6 +220,8 @@ class NatsBroker(Broker):
                     await self._connect()
                 except BrokerUnavailable:
                     continue
+                except Exception:  # whatever answers there is no JetStream as we know it
+                    logger.exception("NATS cannot be set up")
 
     async def _until_lost(self) -> None:
         link = self._require()
@@ -310,7 +308,7 @@ class NatsBroker(Broker):
         self._doubts.pop(ident, None)
         appended = Appended(partition.gen, Point(seq, draft.tag), prev, duplicate=False)
         self._remember_answer(ident, appended._replace(duplicate=True))
-        self._count_written(stream, len(payload))
+        self._sweep.count(stream, len(payload))
         return appended
 
     async def _first_answer(self, link: Link, stream: str, mid: str, ident: str, seq: int) -> Appended:
@@ -403,11 +401,11 @@ class NatsBroker(Broker):
         self, link: Link, stream: str, after: Point, messages: int, size: int, confirmed: bool
     ) -> Page | None:
         """Return what follows on ``after`` if that takes no look at the whole log: nearly always."""
-        entries, pending = await self._reader.page(link, stream, after.seq, messages + 1)
+        entries, pending = await self._reader.page(link, stream, after.seq, messages + 1, size)
         if not entries or entries[0].point != after:
             return None
         if len(entries) == 1 and pending:
-            onward = await self._reader.onward(link, stream, entries[0], messages)
+            onward = await self._reader.onward(link, stream, entries[0], messages, size)
             if onward is None:
                 return None
             following, pending = onward
@@ -512,6 +510,10 @@ class NatsBroker(Broker):
         else:
             live.bridged(prev)
 
+    def _followed(self) -> set[str]:
+        """Return the subjects of the streams that somebody here follows."""
+        return {self._reader.subject(stream) for stream in self._lives}
+
     # --- keyed state
 
     @override
@@ -525,48 +527,6 @@ class NatsBroker(Broker):
     @override
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         return await self._keys.delete(self._require(), key, expected=expected)
-
-    # --- the sweep
-
-    def _count_written(self, stream: str, size: int) -> None:
-        written = self._written.get(stream)
-        if written is None:
-            written = self._written[stream] = _Written(self._monotonic())
-        written.size += size
-        if written.size > self._limits.size:
-            self._sweep_due.set()
-
-    async def _sweep_now_and_then(self) -> None:
-        """Take out what age and bytes leave over, of the streams that this node wrote to."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.age / 10):
-                    await self._sweep_due.wait()
-            self._sweep_due.clear()
-            for stream in self._to_sweep():
-                with contextlib.suppress(BrokerUnavailable, Unanswered):
-                    await self.sweep(stream)
-
-    def _to_sweep(self) -> list[str]:
-        horizon = self._monotonic() - self._limits.age
-        due = [s for s, w in self._written.items() if w.size > self._limits.size or w.swept < horizon]
-        for stream in due:
-            del self._written[stream]
-        return due
-
-    async def sweep(self, stream: str) -> None:
-        """Take out of a stream what its limits do not keep, but for the entry that proves where it starts.
-
-        By number: a purge that keeps a count takes what is appended meanwhile for what it may keep.
-        """
-        link = self._require()
-        stored = await self._reader.whole(link, stream)
-        base = trimmed(stored, self._limits, self.clock()).base
-        if base == START or stored[0].seq >= base.seq:
-            return
-        name = partition_name(self._prefix, self._reader.place(stream).partition)
-        await ask_api(link, f"STREAM.PURGE.{name}", {"filter": self._reader.subject(stream), "seq": base.seq})
-        self._counters.add("broker_swept_streams_total")
 
 
 def _acknowledged(message: Message) -> tuple[int, bool]:

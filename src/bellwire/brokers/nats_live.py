@@ -10,7 +10,7 @@ one's tag. So a subscription remembers the point of the last it told::
 What cannot be linked is dropped and counted; the next one shows the gap to whoever listens.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from bellwire.brokers.base import Listener
@@ -69,7 +69,7 @@ class Live:
         """``top`` was read after the subscription: what is not above it was there before."""
         self.known = top
         self.floor = top.seq
-        self._resume(())
+        self._resume(self._waiting or [])
 
     @property
     def first(self) -> int:
@@ -105,8 +105,7 @@ class Live:
 
     # --- within
 
-    def _resume(self, waiting: Iterable[Message]) -> None:
-        queue = [*waiting] if waiting else self._waiting or []
+    def _resume(self, queue: list[Message]) -> None:
         self._waiting = None
         for index, message in enumerate(queue):
             self._link(message)

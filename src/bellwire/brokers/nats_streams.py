@@ -36,6 +36,10 @@ _API: Final = "$JS.API"
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _BATCH: Final = 500
+_BATCH_BYTES: Final = 1024 * 1024
+_SPARE: Final = 16 * 1024
+"""Bytes for the entry that a page starts on and the headers."""
+
 _WALKS: Final = 5
 """How often a walk through a stream starts anew when what it stood on was taken out meanwhile."""
 
@@ -170,11 +174,11 @@ class Reader:
 
     def __init__(self, prefix: str, partitions: int) -> None:
         self._prefix = prefix
-        self._partitions = partitions
+        self.partitions = partitions
 
     def place(self, stream: str) -> Place:
         """Return where a stream lies."""
-        return place_of(stream, self._partitions)
+        return place_of(stream, self.partitions)
 
     def subject(self, stream: str) -> str:
         """Return the subject under which a stream is stored."""
@@ -209,12 +213,18 @@ class Reader:
         parts = await link.ask_many(self._direct(stream), _json(request))
         return opened(parts[0], START).point if parts else START
 
-    async def page(self, link: Link, stream: str, seq: int, messages: int) -> tuple[list[Entry], int]:
+    async def page(self, link: Link, stream: str, seq: int, messages: int, size: int) -> tuple[list[Entry], int]:
         """Return entries from number ``seq`` on, each linked to the one before, and how many there are beyond them.
 
-        The first one's ``prev`` is not known, and `START`. The server ends a page by bytes too.
+        The first one's ``prev`` is not known, and `START`. About ``size`` bytes end the page too, but it has one
+        entry if there is one. (Without a limit JetStream would send up to 64 MB.)
         """
-        request = {"seq": max(seq, 1), "next_by_subj": self.subject(stream), "batch": messages}
+        request = {
+            "seq": max(seq, 1),
+            "next_by_subj": self.subject(stream),
+            "batch": messages,
+            "max_bytes": size + _SPARE,
+        }
         parts = await link.ask_many(self._direct(stream), _json(request))
         entries: list[Entry] = []
         prev = START
@@ -232,9 +242,9 @@ class Reader:
 
         """
         for _ in range(_WALKS):
-            entries, pending = await self.page(link, stream, seq, _BATCH)
+            entries, pending = await self.page(link, stream, seq, _BATCH, _BATCH_BYTES)
             while pending:
-                onward = await self.onward(link, stream, entries[-1], _BATCH)
+                onward = await self.onward(link, stream, entries[-1], _BATCH, _BATCH_BYTES)
                 if onward is None:
                     break
                 more, pending = onward
@@ -243,19 +253,21 @@ class Reader:
                 return entries
         raise BrokerUnavailable("the stream is trimmed faster than it can be read")
 
-    async def onward(self, link: Link, stream: str, last: Entry, messages: int) -> tuple[list[Entry], int] | None:
+    async def onward(
+        self, link: Link, stream: str, last: Entry, messages: int, size: int
+    ) -> tuple[list[Entry], int] | None:
         """Return the entries that follow on ``last`` and how many there are beyond them.
 
         None if ``last`` is not stored any more: nothing can be said then about what follows on it.
         """
-        entries, pending = await self.page(link, stream, last.seq, messages + 1)
+        entries, pending = await self.page(link, stream, last.seq, messages + 1, size)
         if not entries or entries[0].point != last.point:
             return None
         if len(entries) > 1 or not pending:
             return entries[1:], pending
         # ``last`` fills a page of bytes. Entries go oldest first, so one that is there after the next one was read
         # was there all the time, and nothing came out between the two.
-        entries, pending = await self.page(link, stream, last.seq + 1, 1)
+        entries, pending = await self.page(link, stream, last.seq + 1, 1, size)
         there = await self.numbered(link, stream, last.seq)
         if not entries or there is None or opened(there, START).point != last.point:
             return None
