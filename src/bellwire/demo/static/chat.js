@@ -28,7 +28,7 @@ let atBottom = true; // whether the end of the messages is on the screen
 const drawn = new WeakMap(); // message → its list item on the page
 
 function newRoom(name) {
-  // `messages` as the server tells them, plus `status` and `fault` on our own that are under way
+  // `messages` as the server tells them, plus `status`, `fault` and `where` on our own that are under way
   return { name, entered: false, messages: [], people: new Map(), typists: new Map(), twins: new Set(), unread: 0 };
 }
 
@@ -240,15 +240,14 @@ function noteTwins(room) {
 // ---------------------------------------------------------------------------------------------- writing
 
 async function send(room, message) {
-  Object.assign(message, { status: "pending", fault: null });
+  Object.assign(message, { status: "pending", fault: null, where: null });
   repaint(message);
   try {
     const receipt = await ask("message:send", { room: room.name, text: message.draft, ref: message.ref });
     Object.assign(message, receipt, { status: "sent" });
   } catch (error) {
     if (message.status !== "pending") return; // the room's history has told meanwhile
-    const where = error.path ? ` (${error.path})` : "";
-    if (error.code) Object.assign(message, { status: "failed", fault: `${error.message}${where}` });
+    if (error.code) Object.assign(message, { status: "failed", fault: error.message, where: error.path ?? null });
     else if (socket.connected && room.entered) Object.assign(message, { status: "failed", fault: "No answer from the server." });
     else Object.assign(message, { status: "lost" }); // after joining again the room's history tells
   }

@@ -122,5 +122,5 @@ function meta(message, isOwn) {
 
 function fault(message, retry) {
   const again = element("button", { type: "button", onclick: () => retry(message) }, "Try again");
-  return element("p", { class: "fault" }, message.fault, message.status === "failed" ? again : null);
+  return element("p", { class: "fault", title: message.where ?? null }, message.fault, message.status === "failed" ? again : null);
 }
