@@ -116,10 +116,10 @@ class PrivateNats:
         async with asyncio.timeout(_LOCK_WITHIN * 2):
             until = time.monotonic() + _LOCK_WITHIN
             while True:
-                lock, holder = await asyncio.to_thread(_try_lock, self._data)
+                lock, holder, alive = await asyncio.to_thread(_try_lock, self._data)
                 if lock is not None:
                     return lock
-                if _is_alive(holder) or time.monotonic() > until:
+                if alive or time.monotonic() > until:
                     raise ConfigError(
                         f"the data directory {self._data} is in use by process {holder}: "
                         "stop that one, or give this one a directory of its own"
@@ -259,8 +259,8 @@ def find_program() -> Path:
     return Path(found)
 
 
-def _try_lock(data: Path) -> tuple[int | None, int]:
-    """Return the descriptor that holds the lock, or None and the process that holds it (0: not known)."""
+def _try_lock(data: Path) -> tuple[int | None, int, bool]:
+    """Return the descriptor that holds the lock, or None; the process that has it (0: not known); if that one lives."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -268,23 +268,22 @@ def _try_lock(data: Path) -> tuple[int | None, int]:
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         os.close(lock)
-        return None, int(holder) if holder.isdigit() else 0
+        pid = int(holder) if holder.isdigit() else 0
+        return None, pid, _is_alive(pid)
     except BaseException:
         os.close(lock)
         raise
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock, os.getpid()
+    return lock, os.getpid(), True
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether this process runs; one that died and was not waited for yet does not (proc_pid_stat(5), state Z)."""
     try:
-        os.kill(pid, 0) if pid else None
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
         return False
-    except PermissionError:
-        return True
-    return pid != 0
 
 
 async def _greeting(port: int) -> dict[str, Any] | None:
