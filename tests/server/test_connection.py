@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -103,13 +104,22 @@ async def test_a_packet_before_the_answer_to_connect_ends_the_connection(
 
 
 @pytest.mark.parametrize("packet", ["40", '40{"a":1}', '44{"message":"x"}'])
-async def test_a_second_connect_or_a_connect_error_ends_the_connection(packet: str) -> None:
+async def test_a_second_connect_or_a_connect_error_ends_the_connection(
+    packet: str, caplog: pytest.LogCaptureFixture
+) -> None:
     server, _, ends = make()
     async with server.lifespan(), bystander(server):
         async with connect(server) as client:
-            raw(client, packet)
+            with caplog.at_level(logging.DEBUG, "bellwire"):
+                raw(client, packet)
             assert client.reason is not None
         assert ends == ["/ parse error"]
+        reason = (
+            "a client refuses no namespaces" if packet[1] == "4" else "CONNECT for a namespace that was joined already"
+        )
+        assert [record.getMessage() for record in caplog.records] == [
+            f"a client is disconnected, parse error: {reason}"
+        ]
 
 
 async def test_a_disconnect_takes_the_client_out_of_that_namespace_only() -> None:

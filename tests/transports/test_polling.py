@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 import zlib
 from collections.abc import AsyncIterator
 
@@ -140,10 +141,16 @@ async def test_post_of_1024_packets(native: bool) -> None:
 
 
 @on_both
-async def test_post_of_more_packets_than_allowed_is_refused_aloud(native: bool) -> None:
+async def test_post_of_more_packets_than_allowed_is_refused_aloud(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async with echo_server(native=native, max_packets_per_post=1024) as (server, client):
         sid = await client.open()
-        assert (await client.post(sid, "\x1e".join(["4a"] * 1025))).status == 400
+        with caplog.at_level(logging.DEBUG, "bellwire"):
+            assert (await client.post(sid, "\x1e".join(["4a"] * 1025))).status == 400
+        assert [record.getMessage() for record in caplog.records] == [
+            "a client is disconnected, parse error: 1025 packets in one payload, 1024 are allowed"
+        ]
         assert server.echoes[sid].reasons == ["parse error"]
         assert server.echoes[sid].messages == []
 

@@ -1,6 +1,7 @@
 """A session over real sockets: WebSocket messages, the upgrade, closing (Engine.IO protocol v4)."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -56,13 +57,19 @@ async def test_pong_is_a_sign_of_life(native: bool) -> None:
 
 @on_both
 @pytest.mark.parametrize("packet", ["2", "2probe", "5", "0{}", "6", "abc", "", "b!"])
-async def test_packet_that_a_client_must_not_send_ends_the_session(native: bool, packet: str) -> None:
+async def test_packet_that_a_client_must_not_send_ends_the_session(
+    native: bool, packet: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """``2`` among them: the server pings ("invalid heartbeat direction")."""
     async with echo_server(native=native) as (server, client):
         sid, ws = await client.open_websocket()
-        await ws.send(packet)
-        assert await ws.close_code() == 1000
+        with caplog.at_level(logging.DEBUG, "bellwire"):
+            await ws.send(packet)
+            assert await ws.close_code() == 1000
         assert server.echoes[sid].reasons == ["parse error"]
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith("a client is disconnected, parse error: ")
+        assert sid not in said
 
 
 @on_both
