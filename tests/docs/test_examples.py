@@ -1,10 +1,11 @@
 """The examples, run as their pages say."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import aiohttp
 import pytest
@@ -77,11 +78,22 @@ def url(served: object) -> Iterator[str]:
 @pytest.mark.bellwire(clock="real")
 async def test_an_open_poll_does_not_hold_up_the_end_where_the_option_is_given() -> None:
     serving = ExitStack()  # it gives the process ten seconds to end; a poll is open for up to 25
-    async with socketio.AsyncSimpleClient(reconnection=False) as client:
-        url = await asyncio.to_thread(serving.enter_context, mounted())
-        await client.connect(url, namespace="/orders", transports=["polling"])
-        assert await client.call("order:watch", 7, timeout=10) is True
+    sent, trace = asyncio.Event(), aiohttp.TraceConfig()
+
+    async def poll_is_sent(*_: object) -> None:
+        sent.set()
+
+    trace.on_request_headers_sent.append(poll_is_sent)
+    url = await asyncio.to_thread(serving.enter_context, mounted()) + "/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession(trace_configs=[trace]) as http:
+        async with http.get(url) as response:
+            sid = json.loads((await response.text())[1:])["sid"]
+        sent.clear()
+        poll = asyncio.ensure_future(http.get(f"{url}&sid={sid}"))
+        await asyncio.wait_for(sent.wait(), 10)
         await asyncio.to_thread(serving.close)
+        with suppress(aiohttp.ClientError):
+            (await poll).close()
 
 
 def test_every_example_is_listed() -> None:
