@@ -396,3 +396,36 @@ def test_a_deadlock_names_the_line_of_the_test(suite: pytest.Pytester) -> None:
     assert "Task-1 test_it at " in text
     assert "test_a_deadlock_names_the_line_of_the_test.py:15" in text
     assert "never retrieved" not in text
+
+
+def test_what_a_failed_test_leaves_is_not_told_in_the_middle_of_its_report(suite: pytest.Pytester) -> None:
+    suite.makeconftest(
+        """
+        import gc, sys
+        from bellwire.testing import plugin
+
+        plugin._describe_fault = lambda context: print("told:", context["message"])
+
+        def pytest_sessionfinish():
+            sys.last_type = sys.last_value = sys.last_traceback = sys.last_exc = None
+            gc.collect()
+        """
+    )
+    counts, text = outcome(
+        suite,
+        """
+        import asyncio, pytest
+
+        async def fail():
+            raise LookupError
+
+        @pytest.mark.bellwire
+        async def test_it():
+            task = asyncio.ensure_future(fail())
+            await asyncio.sleep(1)
+            assert 1 == 2
+        """,
+    )
+    assert counts == {"failed": 1}, text
+    assert "assert 1 == 2" in text
+    assert "told:" not in text

@@ -110,17 +110,26 @@ def _run(test: _Test, arguments: dict[str, Any], factory: Callable[[], asyncio.A
     """Run one test in a new loop, then report what it left behind."""
     __tracebackhide__ = True
     faults: list[str] = []
+    runner = asyncio.Runner(loop_factory=factory)
+    loop = runner.get_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(_describe_fault(context)))
     try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: faults.append(_describe_fault(context)))
+        with runner:
             runner.run(_watched(test, arguments, faults))
     except BaseException as error:
+        # What the test's frames hold on to is freed in the middle of pytest's report, where nobody listens any more,
+        # and where to format a traceback would break the parsing of another (CPython issue 106905).
+        loop.set_exception_handler(_ignore)
         for fault in faults:
             error.add_note(f"Beside that: {fault}")
         raise
     gc.collect(1)  # a failed task tells the exception handler when it is freed, and its traceback is a cycle
     if faults:
         pytest.fail(f"{name} passed its assertions, but\n" + "\n".join(faults), pytrace=False)
+
+
+def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Stand in for a loop's exception handler when the test has failed already."""
 
 
 async def _watched(test: _Test, arguments: dict[str, Any], faults: list[str]) -> None:
