@@ -1,19 +1,27 @@
-"""A nats-server of the tests' own: a real process on the loopback, which a test may kill and start again."""
+"""A nats-server of the tests' own, brokers on it, and a proxy between: a test may kill, freeze, mute and cut."""
 
 import asyncio
 import atexit
+import itertools
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from bellwire.brokers.nats import NatsBroker
 from bellwire.brokers.private_nats import find_program
+from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.answer import Page, Unproved
+from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 
 TOKEN = "for-tests-only"
+
+Away: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 
 class NatsServer:
@@ -157,3 +165,56 @@ class Proxy:
         finally:
             writer.transport.abort()
             self._writers.discard(writer)
+
+
+@asynccontextmanager
+async def broker_at(
+    url: str, limits: Limits | None = None, prefix: str = "traps", **more: Any
+) -> AsyncIterator[NatsBroker]:
+    broker = NatsBroker(url, limits or Limits(), prefix=prefix, **more)
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def behind_proxy(
+    server: NatsServer, limits: Limits = DEFAULT_LIMITS, prefix: str = "traps"
+) -> AsyncIterator[tuple[NatsBroker, NatsBroker, Proxy]]:
+    """A broker behind a proxy, and another one of the same cluster that is not."""
+    async with (
+        Proxy.to(server) as proxy,
+        broker_at(proxy.url, limits, prefix) as broker,
+        broker_at(server.url, limits, prefix) as other,
+    ):
+        yield broker, other, proxy
+
+
+async def again(action: Callable[[], Any], away: Away = BrokerUnavailable) -> Any:
+    """Do what needs a connection, as soon as there is one again."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await action()
+            except away:
+                await asyncio.sleep(0.02)
+
+
+async def entries_of(broker: NatsBroker, stream: str) -> list[str]:
+    start = (await broker.top(stream))._replace(seq=0, tag=0)
+    answer = await broker.read(stream, start, confirmed=True)
+    assert isinstance(answer, Page)
+    for before, entry in itertools.pairwise(answer.entries):
+        assert entry.prev == before.point
+    return [entry.mid for entry in answer.entries]
+
+
+async def tail_of(broker: NatsBroker, stream: str) -> list[str]:
+    start = (await broker.top(stream))._replace(seq=0, tag=0)
+    answer = await broker.read(stream, start, confirmed=True)
+    assert isinstance(answer, Unproved)
+    page = await broker.read(stream, answer.restart, confirmed=True)
+    assert isinstance(page, Page)
+    return [entry.mid for entry in page.entries]

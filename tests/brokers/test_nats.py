@@ -5,9 +5,6 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
 
 import pytest
 
@@ -19,22 +16,12 @@ from bellwire.brokers.nats_streams import ask_api, partition_name, place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.answer import Page, Reason, Unproved
-from bellwire.delivery.log import DEFAULT_LIMITS, Limits
+from bellwire.delivery.log import Limits
 from bellwire.delivery.position import START, position
 from tests.brokers.contract import Contract, Ears, draft, name
-from tests.brokers.nats_server import NatsServer, Proxy
+from tests.brokers.nats_server import NatsServer, again, behind_proxy, broker_at, entries_of, tail_of
 
 pytestmark = pytest.mark.bellwire(clock="real")
-
-
-Away: TypeAlias = type[Exception] | tuple[type[Exception], ...]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    yield server
-    server.kill()
 
 
 class TestNats(Contract):
@@ -67,50 +54,6 @@ class TestNats(Contract):
                 await asyncio.sleep(0.05)  # the server's own clock
         assert again.point.seq > first.point.seq
         await broker.close()
-
-
-@asynccontextmanager
-async def broker_at(
-    url: str, limits: Limits | None = None, prefix: str = "traps", **more: Any
-) -> AsyncIterator[NatsBroker]:
-    broker = NatsBroker(url, limits or Limits(), prefix=prefix, **more)
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.close()
-
-
-@asynccontextmanager
-async def behind_proxy(
-    server: NatsServer, limits: Limits = DEFAULT_LIMITS, prefix: str = "traps"
-) -> AsyncIterator[tuple[NatsBroker, NatsBroker, Proxy]]:
-    """A broker behind a proxy, and another one of the same cluster that is not."""
-    async with (
-        Proxy.to(server) as proxy,
-        broker_at(proxy.url, limits, prefix) as broker,
-        broker_at(server.url, limits, prefix) as other,
-    ):
-        yield broker, other, proxy
-
-
-async def again(action: Callable[[], Any], away: Away = BrokerUnavailable) -> Any:
-    """Do what needs a connection, as soon as there is one again."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await action()
-            except away:
-                await asyncio.sleep(0.02)
-
-
-async def entries_of(broker: NatsBroker, stream: str) -> list[str]:
-    start = (await broker.top(stream))._replace(seq=0, tag=0)
-    answer = await broker.read(stream, start, confirmed=True)
-    assert isinstance(answer, Page)
-    for before, entry in itertools.pairwise(answer.entries):
-        assert entry.prev == before.point
-    return [entry.mid for entry in answer.entries]
 
 
 # --- what the package needs
@@ -222,15 +165,6 @@ async def test_an_entry_that_was_evicted_before_a_crash_is_not_appended_twice(se
         assert "m" not in await again(lambda: tail_of(other, stream))
 
 
-async def tail_of(broker: NatsBroker, stream: str) -> list[str]:
-    start = (await broker.top(stream))._replace(seq=0, tag=0)
-    answer = await broker.read(stream, start, confirmed=True)
-    assert isinstance(answer, Unproved)
-    page = await broker.read(stream, answer.restart, confirmed=True)
-    assert isinstance(page, Page)
-    return [entry.mid for entry in page.entries]
-
-
 async def test_a_server_that_stands_still_leaves_the_outcome_unknown(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,50 +266,6 @@ async def test_other_limits_change_the_partitions_and_not_the_generation(server:
         assert await tail_of(broker, stream) == ["m5", "m6", "m7"]
 
 
-# --- keys
-
-
-async def test_a_comparison_that_was_not_answered_is_read_back(server: NatsServer) -> None:
-    async with behind_proxy(server) as (broker, other, proxy):
-        key = name()
-        proxy.mute()
-        attempt = asyncio.create_task(broker.put(key, b"x", expected=0))
-        kept = None
-        async with asyncio.timeout(5):
-            while kept is None:
-                kept = await other.get(key)
-        proxy.cut()
-        assert await attempt == kept.revision
-        assert await broker.get(key) == (b"x", kept.revision)
-
-
-async def test_a_comparison_that_never_arrived_is_made_again(server: NatsServer) -> None:
-    async with behind_proxy(server) as (broker, other, proxy):
-        key = name()
-        first = await broker.put(key, b"x")
-        proxy.swallow()
-        attempt = asyncio.create_task(broker.put(key, b"y", expected=first))
-        await proxy.swallowed.wait()
-        proxy.cut()
-        revision = await attempt
-        assert await other.get(key) == (b"y", revision)
-
-
-async def test_a_put_that_was_not_answered_and_may_have_been_replaced_is_unknown(server: NatsServer) -> None:
-    async with behind_proxy(server) as (broker, other, proxy):
-        key = name()
-        proxy.swallow()
-        attempt = asyncio.create_task(broker.put(key, b"x", expected=0))
-        await proxy.swallowed.wait()
-        await other.put(key, b"y")
-        proxy.cut()
-        with pytest.raises(OutcomeUnknown):
-            await attempt
-        kept = await other.get(key)
-        assert kept is not None
-        assert kept.value == b"y"
-
-
 # --- large entries, many pages
 
 
@@ -435,3 +325,18 @@ async def test_it_runs_on_the_loop_of_production(server: NatsServer) -> None:
         second = await other.append(stream, draft("m2"))
         await ears.until(2)
         assert [entry.point for _, _, entry in ears.entries] == [first.point, second.point]
+
+
+async def test_through_cuts_mutes_and_crashes_each_message_is_appended_once_and_in_order(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        stream, count = name(), 200
+        faults = [proxy.cut, proxy.mute, proxy.swallow]
+        for n in range(count):
+            message = draft(f"m{n}")
+            if n % 9 == 4:
+                faults[n % 3]()
+                asyncio.get_running_loop().call_later(0.02, proxy.cut)
+            if n % 80 == 40:
+                await server.crash()
+            await again(lambda m=message: broker.append(stream, m), (BrokerUnavailable, OutcomeUnknown))  # type: ignore[misc]
+        assert await entries_of(other, stream) == [f"m{n}" for n in range(count)]

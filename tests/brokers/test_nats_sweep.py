@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,17 +16,9 @@ from bellwire.delivery.answer import Page, Reason, Unproved
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.delivery.position import START, position
 from tests.brokers.contract import Ears, draft, name
-from tests.brokers.nats_server import NatsServer
-from tests.brokers.test_nats import broker_at, tail_of
+from tests.brokers.nats_server import NatsServer, broker_at, tail_of
 
 pytestmark = pytest.mark.bellwire(clock="real")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    yield server
-    server.kill()
 
 
 @asynccontextmanager

@@ -78,8 +78,10 @@ class _Question:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, message: Message) -> None:
+        if self.done.done():
+            return
         self.parts.append(message)
-        if (not self.many or message.status) and not self.done.done():
+        if not self.many or message.status:
             self.done.set_result(None)
 
 

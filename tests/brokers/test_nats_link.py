@@ -1,0 +1,89 @@
+"""One connection: what waits on it ends with it, and nothing leaves after its sender was told that it is over."""
+
+import asyncio
+
+import pytest
+
+from bellwire.brokers import nats_link
+from bellwire.brokers.nats_link import Link, Message, Unanswered
+from bellwire.core.errors import BrokerUnavailable, MessageTooLarge
+from tests.brokers.nats_server import NatsServer, Proxy
+
+pytestmark = pytest.mark.bellwire(clock="real")
+
+
+async def test_what_waits_ends_at_once_when_the_connection_is_cut(server: NatsServer) -> None:
+    async with Proxy.to(server) as proxy:
+        link = Link()
+        await link.open(proxy.url)
+        proxy.swallow()
+        questions = [asyncio.create_task(link.ask("$JS.API.INFO", b"")) for _ in range(10)]
+        await proxy.swallowed.wait()
+        started = asyncio.get_running_loop().time()
+        proxy.cut()
+        assert all(isinstance(a, Unanswered) for a in await asyncio.gather(*questions, return_exceptions=True))
+        assert asyncio.get_running_loop().time() - started < 2
+        assert link.lost.is_set()
+        for question in (link.ask("$JS.API.INFO", b""), link.publish("x", b"")):
+            with pytest.raises(BrokerUnavailable):
+                await question
+        await link.close()
+
+
+async def test_a_question_that_nobody_takes_ends_the_link(server: NatsServer) -> None:
+    for many in (False, True):
+        link = Link()
+        await link.open(server.url)
+        with pytest.raises(BrokerUnavailable, match="nobody answers"):
+            await (link.ask_many if many else link.ask)("nobody.there", b"")
+        assert link.lost.is_set()
+        await link.close()
+
+
+async def test_answers_find_their_questions(server: NatsServer) -> None:
+    link, echo = Link(), Link()
+    await link.open(server.url)
+    await echo.open(server.url)
+    replies: asyncio.Queue[tuple[str, Message]] = asyncio.Queue()
+    await echo.subscribe("ask", lambda subject, message: replies.put_nowait((subject, message)))
+    await echo.ask("$JS.API.INFO", b"")  # the subscription has arrived
+    questions = [asyncio.create_task(link.ask("ask", bytes([n]), {"N": str(n)})) for n in range(5)]
+    asked = [await replies.get() for _ in questions]
+    assert [message.data for _, message in asked] == [bytes([n]) for n in range(5)]
+    for n in (3, 0, 4, 2, 1):
+        await echo.publish(f"{link._inbox}.{n + 1}", b"answer %d" % n)
+        await echo.publish(f"{link._inbox}.{n + 1}", b"too late")
+    assert [answer.data for answer in await asyncio.gather(*questions)] == [b"answer %d" % n for n in range(5)]
+    await link.close()
+    await echo.close()
+
+
+async def test_not_more_than_so_many_questions_wait(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_link, "MAX_WAITING", 2)
+    async with Proxy.to(server) as proxy:
+        link = Link()
+        await link.open(proxy.url)
+        proxy.swallow()
+        questions = [asyncio.create_task(link.ask("$JS.API.INFO", b"")) for _ in range(2)]
+        await proxy.swallowed.wait()
+        with pytest.raises(BrokerUnavailable, match="wait for NATS already"):
+            await link.ask("$JS.API.INFO", b"")
+        await link.close()
+        await asyncio.gather(*questions, return_exceptions=True)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_max_payload_is_exact_with_headers(server: NatsServer, over: int) -> None:
+    link = Link()
+    await link.open(server.url)
+    headers = {"Nats-Msg-Id": "m", "Other": "value"}
+    data = b"x" * (link.max_payload - nats_link._size_of(headers) + over)
+    if over:
+        with pytest.raises(MessageTooLarge) as caught:
+            await link.publish("x", data, headers)
+        assert (caught.value.size, caught.value.limit) == (server.max_payload + 1, server.max_payload)
+    else:
+        await link.publish("x", data, headers)
+    await link.ask("$JS.API.INFO", b"")
+    assert not link.lost.is_set()
+    await link.close()
