@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from typing_extensions import override
 from uvicorn.config import Config as UvicornConfig
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
@@ -110,9 +110,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         """The connection is gone."""
         self._server_state.connections.discard(cast("Any", self))
         self._out = None
+        self._ended = True
+        self.session.lost(self, "transport close" if exc is None else "transport error")
         if self._timer is not None:
             self._timer.cancel()
-        self.session.lost(self, "transport close" if exc is None else "transport error")
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
@@ -161,7 +162,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @override
     def close(self, code: int = 1000) -> None:
-        if self._ws.state is OPEN:
+        if self._ws.state is OPEN and not self._ended:
             self._ws.close(code)
             self._write_control()
 
@@ -208,7 +209,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self.session.lost(self, "transport error")
         if state is CLOSED:
             self._transport.close()
-        elif self._timer is None:
+        if self._timer is None:  # for a peer that does not answer, or does not read what is left
             self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self._transport.abort)
 
 
@@ -351,11 +352,15 @@ def engineio_endpoint(engine: Engine) -> Endpoint:
     return Endpoint(engine, config.max_message_bytes, MAX_FRAGMENTS, bits, admit)
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with an absolute deadline for a request's head.
+MAX_HEAD = 65_536
+"""Bytes of a request's head, and of a chunked body's trailers; llhttp keeps them all (nginx has 32 KiB, Node 16)."""
 
-    uvicorn's own timeout starts again at every byte, so a client that sends one byte a second holds a connection for
-    as long as it likes ("slowloris").
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with bounds for what is not a body: so many bytes, and an absolute deadline.
+
+    uvicorn's own timeout ends at the first byte, so a client that sends one byte a second holds a connection for as
+    long as it likes ("slowloris"), and so does one whose bytes begin no request.
     """
 
     def __init__(self, engine: Engine, **kwargs: Any) -> None:
@@ -363,6 +368,28 @@ class HttpProtocol(HttpToolsProtocol):
         self._wheel = engine.wheel
         self._head_timeout = engine.config.head_timeout
         self._deadline: Timer | None = None
+        self._overhead = 0  # bytes since a head, or a piece of a body, was complete
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        self._overhead += len(data)
+        super().data_received(data)
+        if self._overhead > MAX_HEAD:
+            self.transport.abort()
+        elif self._deadline is None and self._idle:
+            self._expect_head()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered, though this is still the connection's protocol."""
+        cycle: RequestResponseCycle | None = self.cycle
+        upgraded = self.transport.get_protocol() is not self
+        return not upgraded and (cycle is None or cycle.response_complete)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._overhead = 0
+        super().on_body(body)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is due from now on."""
@@ -377,6 +404,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is here."""
+        self._overhead = 0
         self._head_came()
         super().on_headers_complete()
 

@@ -48,7 +48,7 @@ OK = Response(200, b"ok")
 class PollingCarrier(QueuedCarrier):
     """The server's half of long-polling: packets wait here for the client's next GET."""
 
-    __slots__ = ("_closing", "_posting", "_touched", "_waiter", "session")
+    __slots__ = ("_closing", "_over", "_posting", "_touched", "_waiter", "session")
 
     name: ClassVar[str] = "polling"
 
@@ -59,6 +59,7 @@ class PollingCarrier(QueuedCarrier):
         self._waiter: asyncio.Future[str | None] | None = None
         self._touched = False
         self._posting = False
+        self._over: asyncio.Future[None] | None = None
         self._closing = False
 
     # --- as a carrier
@@ -82,18 +83,22 @@ class PollingCarrier(QueuedCarrier):
 
     @override
     def close(self, code: int = 1000) -> None:
-        self._closing = True
-        self.set_reading(True)
+        self._end()
         self.flush()
 
     @override
     def abort(self) -> None:
-        self._closing = True
+        self._end()
         self._queue.clear()
         self._buffered = 0
-        self.set_reading(True)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _end(self) -> None:
+        self._closing = True
+        self.set_reading(True)
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     @property
     def lingers(self) -> bool:
@@ -104,6 +109,7 @@ class PollingCarrier(QueuedCarrier):
         """Give up what is queued, and answer a GET that still waits: the session goes on elsewhere."""
         queue, self._queue = self._queue, []
         self._buffered = 0
+        self.set_reading(True)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(_NOOP.payload)
         return queue
@@ -158,12 +164,23 @@ class PollingCarrier(QueuedCarrier):
             return OVERLAP
         self._posting = True
         try:
-            content = await body()
+            content = await self._while_open(body())
             if content is None:
                 return TOO_LARGE
             return await self._deliver(content)
         finally:
             self._posting = False
+
+    async def _while_open(self, body: Awaitable[bytes | None]) -> bytes | None:
+        """What ``body`` brings, nothing if this carrier ends before: a client may never send the rest."""
+        reading = asyncio.ensure_future(body)
+        self._over = over = self._engine.loop.create_future()
+        try:
+            await asyncio.wait((reading, over), return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else b""
+        finally:
+            reading.cancel()
+            self._over = None
 
     async def _deliver(self, content: bytes) -> Response:
         session = self.session

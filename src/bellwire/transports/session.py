@@ -134,6 +134,7 @@ class Session:
             self._drop_candidate()
 
     def _switch(self, carrier: Carrier) -> None:
+        self._engine.tick.hand_out()  # what was broadcast before goes the old way, and is handed over
         polling = self.carrier
         self._forget_candidate()
         self.carrier = carrier
@@ -182,6 +183,7 @@ class Session:
         """
         if self.closed:
             return
+        self._engine.tick.hand_out()  # what was broadcast before still leaves
         self.closed = True
         self._drop_candidate()
         carrier = self.carrier

@@ -35,10 +35,14 @@ class Tick:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def _run(self) -> None:
-        self._scheduled = False
+    def hand_out(self) -> None:
+        """Hand pending broadcasts to the carriers now: one of them is about to change, or to end."""
         if self.settle is not None:
             self.settle()
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self.hand_out()
         dirty, self._dirty = self._dirty, []
         for carrier in dirty:
             carrier.flush()
