@@ -41,7 +41,13 @@ def test_what_is_async_is_let_through(function: Any) -> None:
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(plain, "plain"), (Caller, "Caller"), (5, "int"), ("pair", "str"), (functools.partial(plain, 1), "plain")],
+    [
+        (plain, "plain"),
+        (Caller, "Caller"),
+        (5, "handler"),
+        (lambda socket: None, "handler"),
+        (functools.partial(plain, 1), "plain"),
+    ],
 )
 def test_what_is_not_async_is_named(function: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"^on takes an async function: write 'async def {name}'$"):

@@ -1,7 +1,7 @@
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, assert_type, cast
 
 import pytest
 
@@ -277,3 +277,19 @@ async def test_what_a_client_sends_waits_while_the_server_does_not_read() -> Non
 
 def test_pytest_does_not_take_it_for_a_test() -> None:
     assert TestClient.__test__ is False
+
+
+async def test_type_checkers_know_what_is_received() -> None:
+    server = make()
+    async with connect(server) as client:
+        root = server.namespaces["/"]
+        await root.emit(SAY, "x")
+        assert_type(await client.receive(SAY), str)
+        await root.emit(PAIR, 1, 2)
+        assert_type(await client.receive(PAIR), tuple[int, int])
+        await root.emit(POKE)
+        await client.receive(POKE)
+        call = asyncio.ensure_future(root.call(ASK, "why?", timeout=1))
+        await advance()
+        assert_type(await client.answer(ASK, "because"), str)
+        assert (await call).values == {client.id: "because"}

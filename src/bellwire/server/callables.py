@@ -105,14 +105,15 @@ def _name_for(type_: Any) -> str:
 
 
 def short_name(function: object) -> str:
-    """The name of a function; that of the class for another object that can be called."""
-    return str(getattr(_inside(function), "__name__", type(function).__name__))
+    """The name of a function; that of the class for another object that can be called; ``handler`` without any."""
+    name = str(getattr(_inside(function), "__name__", type(function).__name__ if callable(function) else "handler"))
+    return name if name.isidentifier() else "handler"
 
 
 def full_name(function: object) -> str:
     """The name of a function with its module, as a traceback's reader looks for it: ``chat.server.send``."""
     inside = _inside(function)
-    named = inside if hasattr(inside, "__qualname__") else type(inside)
+    named: Any = inside if hasattr(inside, "__qualname__") else type(inside)
     return f"{named.__module__}.{named.__qualname__}"
 
 

@@ -3,11 +3,13 @@
 Everything that a client's bytes go through is the real thing, from the Engine.IO session up; only the socket is not.
 """
 
+# ruff: noqa: ASYNC109 - whoever writes a test says how long it waits
+
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, TypeAlias, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast, overload
 
 from typing_extensions import override
 
@@ -50,8 +52,6 @@ T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 T5 = TypeVar("T5")
-
-Waits: TypeAlias = Coroutine[Any, Any, T1]
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -168,7 +168,7 @@ class TestClient:
         """Send ``event`` to the server, without asking for an acknowledgement."""
         self.send(pack(self.namespace, event, payload))
 
-    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float = 1) -> R:  # noqa: ASYNC109
+    async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float = 1) -> R:
         """Send ``event`` and return the handler's reply.
 
         Raises:
@@ -193,20 +193,20 @@ class TestClient:
         return reader.read(answer) if isinstance(answer, str) else reader.read_objects(answer)
 
     @overload
-    def receive(self, event: Event[Any], /, *, timeout: float = 1) -> Waits[None]: ...
+    async def receive(self, event: Event[Any], /, *, timeout: float = 1) -> None: ...
     @overload
-    def receive(self, event: Event[Any, T1], /, *, timeout: float = 1) -> Waits[T1]: ...
+    async def receive(self, event: Event[Any, T1], /, *, timeout: float = 1) -> T1: ...
     @overload
-    def receive(self, event: Event[Any, T1, T2], /, *, timeout: float = 1) -> Waits[tuple[T1, T2]]: ...
+    async def receive(self, event: Event[Any, T1, T2], /, *, timeout: float = 1) -> tuple[T1, T2]: ...
     @overload
-    def receive(self, event: Event[Any, T1, T2, T3], /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3]]: ...
+    async def receive(self, event: Event[Any, T1, T2, T3], /, *, timeout: float = 1) -> tuple[T1, T2, T3]: ...
     @overload
-    def receive(self, event: Event[Any, T1, T2, T3, T4], /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3, T4]]: ...
+    async def receive(self, event: Event[Any, T1, T2, T3, T4], /, *, timeout: float = 1) -> tuple[T1, T2, T3, T4]: ...
     @overload
-    def receive(
+    async def receive(
         self, event: Event[Any, T1, T2, T3, T4, T5], /, *, timeout: float = 1
-    ) -> Waits[tuple[T1, T2, T3, T4, T5]]: ...
-    async def receive(self, event: Event[Any, *tuple[Any, ...]], /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    async def receive(self, event: Event[Any, *tuple[Any, ...]], /, *, timeout: float = 1) -> Any:
         """The payload of the next event, which has to be this one: a value, a tuple of several, None without any.
 
         Raises:
@@ -224,22 +224,22 @@ class TestClient:
         return args[0] if len(args) == 1 else args or None
 
     @overload
-    def answer(self, event: Event[R], reply: R, /, *, timeout: float = 1) -> Waits[None]: ...
+    async def answer(self, event: Event[R], reply: R, /, *, timeout: float = 1) -> None: ...
     @overload
-    def answer(self, event: Event[R, T1], reply: R, /, *, timeout: float = 1) -> Waits[T1]: ...
+    async def answer(self, event: Event[R, T1], reply: R, /, *, timeout: float = 1) -> T1: ...
     @overload
-    def answer(self, event: Event[R, T1, T2], reply: R, /, *, timeout: float = 1) -> Waits[tuple[T1, T2]]: ...
+    async def answer(self, event: Event[R, T1, T2], reply: R, /, *, timeout: float = 1) -> tuple[T1, T2]: ...
     @overload
-    def answer(self, event: Event[R, T1, T2, T3], reply: R, /, *, timeout: float = 1) -> Waits[tuple[T1, T2, T3]]: ...
+    async def answer(self, event: Event[R, T1, T2, T3], reply: R, /, *, timeout: float = 1) -> tuple[T1, T2, T3]: ...
     @overload
-    def answer(
+    async def answer(
         self, event: Event[R, T1, T2, T3, T4], reply: R, /, *, timeout: float = 1
-    ) -> Waits[tuple[T1, T2, T3, T4]]: ...
+    ) -> tuple[T1, T2, T3, T4]: ...
     @overload
-    def answer(
+    async def answer(
         self, event: Event[R, T1, T2, T3, T4, T5], reply: R, /, *, timeout: float = 1
-    ) -> Waits[tuple[T1, T2, T3, T4, T5]]: ...
-    async def answer(self, event: Event[Any, *tuple[Any, ...]], reply: Any, /, *, timeout: float = 1) -> Any:  # noqa: ASYNC109
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    async def answer(self, event: Event[Any, *tuple[Any, ...]], reply: Any, /, *, timeout: float = 1) -> Any:
         """Receive ``event`` and acknowledge it with ``reply``; return its payload."""
         require_event(event, "answer")
         packet, _ = self._events[0] if self._events else await self._peek(event.name, timeout)
@@ -269,7 +269,7 @@ class TestClient:
         self.cut("transport close")
         self.carrier.session.lost(self.carrier, "transport close")
 
-    async def closed(self, *, timeout: float = 1) -> str:  # noqa: ASYNC109
+    async def closed(self, *, timeout: float = 1) -> str:
         """Wait for the end of the connection and return its reason. Raises :class:`TimeoutError` if it goes on."""
         try:
             async with asyncio.timeout(timeout):
@@ -344,7 +344,7 @@ class TestClient:
                 reply.exception()  # whoever waited for it may be gone; asyncio is not to complain of that
         self._arrived.set()
 
-    async def _peek(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
+    async def _peek(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:
         try:
             async with asyncio.timeout(timeout):
                 while not self._events:
@@ -365,7 +365,7 @@ class TestClient:
         hint = "its log has the reasons, see pytest --log-level=DEBUG"
         return f"; meanwhile the server counted {', '.join(told)} ({hint})" if told else ""
 
-    async def _next_event(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:  # noqa: ASYNC109
+    async def _next_event(self, name: str, timeout: float) -> tuple[Packet, list[Any] | None]:
         await self._peek(name, timeout)
         return self._events.popleft()
 
@@ -379,7 +379,7 @@ async def connect(
     claims: Mapping[str, Any] | None = None,
     auth: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout: float = 1,  # noqa: ASYNC109
+    timeout: float = 1,
 ) -> AsyncIterator[TestClient]:
     """Connect to ``namespace``, and disconnect at the end of the block.
 
@@ -420,7 +420,7 @@ async def _open(
     identity: Identity | None,
     auth: Mapping[str, Any] | None,
     headers: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109
+    timeout: float,
 ) -> None:
     head = "\r\n".join(f"{name}: {value}" for name, value in headers.items()).encode("latin-1")
     request = Request(path=server.config.path, query_string=b"EIO=4&transport=websocket", head=head)
