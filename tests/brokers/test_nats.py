@@ -12,12 +12,12 @@ from bellwire.brokers import nats_link
 from bellwire.brokers.base import Broker
 from bellwire.brokers.nats import PARTITIONS, NatsBroker
 from bellwire.brokers.nats_link import Link
-from bellwire.brokers.nats_streams import ask_api, partition_name, place_of
+from bellwire.brokers.nats_streams import Reader, ask_api, partition_name, place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.answer import Page, Reason, Unproved
 from bellwire.delivery.log import Limits
-from bellwire.delivery.position import START, position
+from bellwire.delivery.position import START, Point, position
 from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.nats_server import NatsServer, again, behind_proxy, broker_at, entries_of, tail_of
 
@@ -163,6 +163,42 @@ async def test_an_entry_that_was_evicted_before_a_crash_is_not_appended_twice(se
         with pytest.raises(OutcomeUnknown):
             await again(lambda: broker.append(stream, draft("m")))
         assert "m" not in await again(lambda: tail_of(other, stream))
+
+
+class Silent(Reader):
+    """Reads no point before another."""
+
+    async def before(self, link: Link, stream: str, seq: int) -> Point:
+        raise BrokerUnavailable("away")
+
+
+async def test_an_append_that_was_acknowledged_is_never_said_to_have_done_nothing(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker:
+        stream = name()
+        spoken, broker._reader = broker._reader, Silent("traps", PARTITIONS)
+        with pytest.raises(OutcomeUnknown):
+            await broker.append(stream, draft("m"))
+        broker._reader = spoken
+        assert (await broker.append(stream, draft("m"))).duplicate
+
+
+async def test_a_listener_that_leaves_while_the_broker_is_away_is_not_followed_again(server: NatsServer) -> None:
+    async with behind_proxy(server) as (broker, other, proxy):
+        gone, stays, ears, leaver = name(), name(), Ears(), Ears()
+        await broker.subscribe(gone, leaver)
+        await broker.subscribe(stays, ears)
+        proxy.close_door()
+        proxy.cut()
+        with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
+            await broker.append(gone, draft("m"))
+        await broker.unsubscribe(gone, leaver)
+        proxy.open_door()
+        await again(lambda: broker.top(stays))
+        await other.append(gone, draft("m1"))
+        await other.append(stays, draft("m2"))
+        await ears.until(1)
+        assert not leaver.entries
+        assert broker._followed() == {broker._reader.subject(stays)}
 
 
 async def test_a_server_that_stands_still_leaves_the_outcome_unknown(

@@ -66,6 +66,8 @@ _CLOCK_SAMPLES: Final = 3
 _CHECK_EVERY: Final = 10.0
 _LOCKS: Final = 64
 _FOLLOWED_AT_ONCE: Final = 256
+_JUDGED_AT_ONCE: Final = 4
+"""How many whole logs are held in memory: whoever names a position that is not there makes us read one."""
 
 logger = logging.getLogger("bellwire.brokers")
 
@@ -129,6 +131,7 @@ class NatsBroker(Broker):
         self._keys = Keys(prefix, self._next_link, self.clock)
         self._lives: dict[str, Live] = {}
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        self._judging = asyncio.Semaphore(_JUDGED_AT_ONCE)
         self._doubts: OrderedDict[str, _Doubt] = OrderedDict()
         self._answers: OrderedDict[str, Appended] = OrderedDict()
         self._sweep = Sweep(prefix, self._reader, limits, self.clock, monotonic, self._counters)
@@ -224,15 +227,16 @@ class NatsBroker(Broker):
                     logger.exception("NATS cannot be set up")
 
     async def _until_lost(self) -> None:
-        link = self._require()
-        while not link.lost.is_set():
+        link = self._link
+        while link is not None and not link.lost.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY):
                     await link.lost.wait()
             link.check()
         self._link = None
         self._ready.clear()
-        await link.close()
+        if link is not None:
+            await link.close()
 
     def _require(self) -> Link:
         if self._link is None or self._link.lost.is_set():
@@ -292,11 +296,14 @@ class NatsBroker(Broker):
             message = await link.ask(self._reader.subject(stream), payload, {MESSAGE_ID: ident})
             seq, duplicate = _acknowledged(message)
             partition.seen = max(partition.seen, seq)
-            if duplicate:
-                return await self._first_answer(link, stream, draft.mid, ident, seq)
-            prev = None if live is None else live.prev_of(seq)
-            if prev is None:
-                prev = await self._reader.before(link, stream, seq)
+            try:
+                if duplicate:
+                    return await self._first_answer(link, stream, draft.mid, ident, seq)
+                prev = None if live is None else live.prev_of(seq)
+                if prev is None:
+                    prev = await self._reader.before(link, stream, seq)
+            except BrokerUnavailable as error:  # true of the question after it, not of the append
+                raise Unanswered("where it stands") from error
         except (Unanswered, asyncio.CancelledError) as error:
             self._remember_doubt(ident, since)
             if isinstance(error, Unanswered):
@@ -342,7 +349,7 @@ class NatsBroker(Broker):
         return None
 
     def _remember_doubt(self, ident: str, since: int) -> None:
-        self._doubts.setdefault(ident, _Doubt(since, self._connections, self._monotonic()))
+        self._doubts[ident] = _Doubt(since, self._connections, self._monotonic())
         if len(self._doubts) > _MAX_DOUBTS:
             self._doubts.popitem(last=False)
             self._counters.dropped("doubt", reason="too_many", policy="oldest_dropped")
@@ -435,7 +442,8 @@ class NatsBroker(Broker):
         self, link: Link, stream: str, after: Position, messages: int, size: int, confirmed: bool
     ) -> Answer:
         """Read all there is, and answer as the model of a log does (`delivery.log`)."""
-        chain = trimmed(await self._reader.whole(link, stream), self._limits, self.clock())
+        async with self._judging:
+            chain = trimmed(await self._reader.whole(link, stream), self._limits, self.clock())
         gen = self._partition(stream).gen
         top = position(gen, chain.top)
         reason = Reason.GENERATION
@@ -464,12 +472,15 @@ class NatsBroker(Broker):
             if live is None:
                 live = Live(stream, lambda: self._partition(stream).gen, self._bridge, self._counters)
                 await self._answer_of(self._follow(link, live, again=False))
+                if link is not self._link:
+                    raise BrokerUnavailable("the connection to NATS is lost")
                 self._lives[stream] = live
             live.listeners[listener] = None
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:
-        self._require()
+        if self._keeper is None:
+            raise BrokerUnavailable("the broker is not started, or closed")
         async with self._lock(stream):
             live = self._lives.get(stream)
             if live is None:
@@ -494,6 +505,8 @@ class NatsBroker(Broker):
         newest = await self._reader.newest(link, live.stream)
         if not again:
             live.opened(START if newest is None else opened(newest, START).point)
+        elif self._lives.get(live.stream) is not live:  # unsubscribed meanwhile
+            await link.unsubscribe(live.subscription)
         elif newest is not None:
             live.wake(newest)
 
