@@ -235,6 +235,22 @@ def test_a_relay_that_has_run_does_not_run_again_when_it_had_to_wait() -> None:
     assert storage.record != empty
 
 
+def test_once_a_handler_has_run_its_event_is_not_turned_away() -> None:
+    """A nack lets the client run it again; but the record was stored, and somebody may have seen to its emissions."""
+    storage = Storage()
+    handling, _ = relay(storage)
+    handling.too_late()
+    storage.record = None
+    assert storage.do(handling, handling.resumed(), "mine") == End(Refuse("outcome_unknown"))
+
+
+def test_before_a_handler_has_run_its_event_is_turned_away_when_the_record_is_gone() -> None:
+    storage = Storage()
+    storage.record = None
+    handling = Handling(KEY, arrival(1, "relay"))
+    assert storage.do(handling, handling.begin(), "mine") == End(Nack(1, "g.mine"))
+
+
 def test_numbers_to_skip_wait_for_what_runs() -> None:
     storage = Storage()
     first = Handling(KEY, arrival(1, "at_most_once"))

@@ -272,7 +272,9 @@ def test_a_handler_that_was_given_another_effect_meanwhile_does_not_run_again(in
 
 def test_a_write_whose_answer_was_lost_is_recognised(inbox: Inbox) -> None:
     assert inbox.receive(1) == Run(again=False)
+    inbox.now += LEASE_SECONDS - 1
     assert inbox.receive(1) == Run(again=False)
+    assert inbox.by("other", after=LEASE_SECONDS - 1).receive(1) == Wait(inbox.now + LEASE_SECONDS)
     assert inbox.finish(1, b"reply") == Answer(b"reply")
     assert inbox.finish(1, b"reply") == Answer(b"reply")
 

@@ -111,7 +111,7 @@ class Connection:
         self.frame: Send | Skip | None = None
         self.lease = ""
         self.generation = ""
-        self.read: tuple[Cell | None, History, Verdict, bytes | None] | None = None
+        self.read: tuple[Cell | None, History, Verdict, bytes | None, float] | None = None
         self.ran: tuple[bytes, tuple[Emission, ...]] | None = None
 
 
@@ -368,7 +368,7 @@ class World:
         if not isinstance(verdict, Nack):
             self.past.append((connection, frame))
         if isinstance(verdict, Answer) and isinstance(frame, Send):
-            generation = connection.node.broker.generation if frame.payload.startswith(b"at_least_once") else ""
+            generation = connection.generation if frame.payload.startswith(b"at_least_once") else ""
             self.replies.setdefault((frame.payload, generation), set()).add(verdict.reply)
         connection.down.append((frame, verdict))
 
@@ -390,9 +390,9 @@ class World:
             record = decode_record(cell.value) if cell else None
             verdict, changed = step.decide(record, View(node.broker.generation, self.now, connection.lease))
             value = None if changed is None else encode_record(changed)
-            connection.read = (cell, node.broker, verdict, value)
+            connection.read = (cell, node.broker, verdict, value, self.now)
             return
-        cell, broker, verdict, value = connection.read
+        cell, broker, verdict, value, read_at = connection.read
         connection.read = None
         if value is not None:
             if node.broker is not broker:
@@ -400,11 +400,13 @@ class World:
             ttl = lifetime(decode_record(value))
             if not broker.put(value, cell.revision if cell else 0, self.now, ttl) or lost_answer:
                 return
+            if self.now > read_at + LEASE_SECONDS / 3:
+                return
         connection.generation = broker.generation
         connection.step = connection.course.decided(verdict)
         frame = connection.frame
         if isinstance(connection.step, Invoke) and isinstance(frame, Send) and frame.payload[:5] != b"relay":
-            until = self.now + LEASE_SECONDS
+            until = read_at + LEASE_SECONDS
             self.claimed.append(Claimed(connection, broker.generation, frame.number, until))
 
     def _invoke(self, connection: Connection, step: Invoke) -> None:

@@ -10,6 +10,8 @@ between any two of them leaves one of the states in the tables of `inbox` and `e
     JUDGING     Complete                               APPENDING   Append the first copy
     JUDGING     Wait                                   WAITING     Pause
     JUDGING     Answer, Refuse, Nack, Skipped          ENDED       End
+    JUDGING     Nack, after the handler has run        ENDED       End(Refuse outcome_unknown): the record is gone,
+                                                                   but a nack would say that nothing was done
     WAITING     resumed                                JUDGING     as begin; if a relay has run: Update(commit)
     RUNNING     returned, a relay                      JUDGING     Update(commit)
     RUNNING     returned, any other                    JUDGING     Update(finish)
@@ -61,7 +63,9 @@ from bellwire.delivery.inbox import (
 class Update(NamedTuple):
     """Read the producer's record, call ``decide`` on it, and store what it gives by compare-and-set.
 
-    Begin again when that fails, or when it is not known whether it did. Then give the verdict to `Course.decided`.
+    Begin again when that fails, when it is not known whether it did, or when more than a third of
+    `inbox.LEASE_SECONDS` lies between the reading and the answer to the write: the lease is as old as the reading.
+    Then give the verdict to `Course.decided`.
     ``pending``: the producer must be in the index of unfinished relays before the record is stored (``add``), or may be
     taken out of it afterwards (``remove``). In the same atomic write is best; one too many in it does no harm.
     """
@@ -73,6 +77,8 @@ class Update(NamedTuple):
 class Invoke(NamedTuple):
     """Run the handler, then call `Handling.returned`.
 
+    Up to here a node whose broker is away may turn the event away with a `Nack`; from here on never: it tries until
+    the broker answers, or ends the connection without an answer, and the client sends the event again under its mark.
     ``key`` is for a transactional handler; ``redelivered`` says that it may have run before. While it runs, the lease
     is renewed (`inbox.renew`) every third of `inbox.LEASE_SECONDS`.
     """
@@ -267,12 +273,13 @@ class Handling(Course):
     ``refusal`` is the reply to an event whose handler is not to run, because its payload is wrong for instance.
     """
 
-    __slots__ = ("_arrival", "_refusal", "_result")
+    __slots__ = ("_arrival", "_invoked", "_refusal", "_result")
 
     def __init__(self, producer: str, arrival: Arrival, refusal: bytes | None = None) -> None:
         super().__init__(producer, arrival.number)
         self._arrival = arrival
         self._refusal = refusal
+        self._invoked = False
         self._result: tuple[bytes, tuple[Emission, ...]] | None = None  # of a relay that has run
 
     def returned(self, reply: bytes, emissions: tuple[Emission, ...] = ()) -> Step:
@@ -291,8 +298,15 @@ class Handling(Course):
         return Update(self._receive if self._refusal is None else self._settle)
 
     @override
+    def _follow(self, verdict: Verdict) -> Step:
+        if self._invoked and isinstance(verdict, Nack):
+            verdict = Refuse("outcome_unknown")
+        return super()._follow(verdict)
+
+    @override
     def _run(self, run: Run) -> Step:
         self._state = _RUNNING
+        self._invoked = True
         key = Key(self.producer, self._number) if RULES[self._arrival.effect].keyed else None
         return Invoke(key, run.again)
 

@@ -8,7 +8,7 @@ without an outcome. What arrives is judged by the first row that fits (`receive`
     ≤ last      no outcome (it is too old, or was skipped)      Refuse producer_unknown
     ≤ last      another payload                                 Refuse idempotency_mismatch
     ≤ last      an outcome                                      Answer, or Refuse
-    = last      started, the lease is mine                      Run (my write, read back)
+    = last      started by me: my write, read back              Run                         started, lease
     = last      started, the lease runs                         Wait
     = last      started, the lease is over: runs again          Run                         started, lease
                                             does not            Refuse outcome_unknown      outcome_unknown
@@ -375,7 +375,7 @@ def _repeated(record: Record, arrival: Arrival, view: View) -> Decision:
     if isinstance(still, Relaying):
         return _relaying(record.last, still, view), None
     if still.lease == view.lease:
-        return Run(still.again), None
+        return Run(still.again), _opened(record, record.last, _started(arrival, view, again=still.again))
     if view.now < still.until:
         return Wait(still.until), None
     if still.effect != arrival.effect:  # the handler was given another effect while this one lay here
