@@ -109,9 +109,9 @@ def test_clients_are_not_told_to_hang_up_on_a_healthy_connection() -> None:
 
 
 def test_volatile_events_give_way_before_the_connection_does() -> None:
-    with pytest.raises(ConfigError, match="volatile_buffer_bytes = 65536 is more than send_buffer_bytes = 100"):
-        Config(send_buffer_bytes=100)
-    assert Config(send_buffer_bytes=100, volatile_buffer_bytes=100).send_buffer_bytes == 100
+    with pytest.raises(ConfigError, match="volatile_buffer_bytes = 65536 is more than send_buffer_bytes = 1000"):
+        Config(send_buffer_bytes=1000)
+    assert Config(send_buffer_bytes=1000, volatile_buffer_bytes=100).send_buffer_bytes == 1000
 
 
 def test_code_gives_way_to_toml_to_the_environment_to_flags(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_values_that_do_not_go_together_are_named_with_their_sources(tmp_path: P
         "pong_timeout is from --pong-timeout)"
     )
     with pytest.raises(ConfigError, match=r"or less \(send_buffer_bytes is from --send-buffer-bytes\)$"):
-        Config.load(environ={}, flags={"send_buffer_bytes": "1"})
+        Config.load(environ={}, flags={"send_buffer_bytes": "1000"})
 
 
 def test_a_table_in_the_file_is_told_that_there_are_none(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(ge=1024, description="packets in one POST of long-polling; a stock client sends all it has in one"),
     ] = 16_384
     send_buffer_bytes: Annotated[
-        int, Meta(ge=1, description="bytes that may wait for one slow client before it is disconnected")
+        int, Meta(ge=1000, description="bytes that may wait for one slow client before it is disconnected")
     ] = 1_048_576
     volatile_buffer_bytes: Annotated[
         int,
@@ -112,7 +112,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 1024
     inbound_queue_events: Annotated[
         int,
-        Meta(ge=1, description="events of one client that may wait for their handlers before reading stops"),
+        Meta(
+            ge=1,
+            description="events of one client that may wait for their handlers before reading stops; a long one "
+            "counts once more for each KiB",
+        ),
     ] = 1024
     per_message_deflate: Annotated[
         bool, Meta(description="compress WebSocket messages where the client offers it (RFC 7692)")

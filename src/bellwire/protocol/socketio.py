@@ -258,6 +258,11 @@ class Assembly:
         return self.complete
 
     @property
+    def size(self) -> int:
+        """Bytes of the attachments that are here."""
+        return sum(map(len, self._attachments))
+
+    @property
     def complete(self) -> bool:
         """Whether every attachment of the packet is here."""
         return len(self._attachments) == self.packet.attachments

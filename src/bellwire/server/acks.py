@@ -81,6 +81,10 @@ class Call(Acknowledgement, Generic[R]):
             raise
         except EventRefused as error:
             self._errors[socket.id] = error
+        except Exception as error:  # a reply type's own __post_init__
+            refusal = EventRefused("invalid_reply", f"{type(error).__name__}: {error}"[:256])
+            refusal.__cause__ = error
+            self._errors[socket.id] = refusal
         self._close(socket)
 
     @override

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bellwire.server")
 
+MAX_AUTH = 16_384
+"""Characters of what a client sends with CONNECT; it is kept for as long as the client is connected."""
+
 MAX_NAMESPACES = 128
 """Namespaces that one connection can be in; a pattern would otherwise let a client have as many as it likes."""
 
@@ -125,7 +128,7 @@ class Connection(Receiver):
             return
         self._assembly = None
         if assembly.packet.type == BINARY_EVENT:
-            self._event(assembly.packet, assembly.resolve())
+            self._event(assembly.packet, assembly.resolve(), assembly.size)
         else:
             self._acknowledged(assembly.packet, assembly.resolve())
 
@@ -144,8 +147,8 @@ class Connection(Receiver):
         elif kind == CONNECT_ERROR:
             raise PacketError("a client refuses no namespaces")
 
-    def _event(self, packet: Packet, objects: list[Any] | None) -> None:
-        self._connected(packet).receive(packet, objects)
+    def _event(self, packet: Packet, objects: list[Any] | None, attached: int = 0) -> None:
+        self._connected(packet).receive(packet, objects, attached)
 
     def _acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
         socket = self._connected(packet)
@@ -179,6 +182,12 @@ class Connection(Receiver):
             raise PacketError("CONNECT for a namespace that was joined already")
         auth = check_connect_payload(packet.payload)
         found = self._server.find(name)
+        refusal = self._overdone(packet)
+        if refusal is not None:
+            self.runtime.counters.add("connects_refused_total", reason="too_much")
+            logger.debug("refused CONNECT to %r: %s", name[:64], refusal)
+            self._send(encode_connect_error(name, refusal))
+            return
         if found is None or len(self._sockets) >= MAX_NAMESPACES:
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
             why = "no namespace has this name" if found is None else f"the client is in {MAX_NAMESPACES} already"
@@ -301,10 +310,19 @@ class Connection(Receiver):
         logger.debug("a client is disconnected, parse error: %s", str(error)[:200])
         self.session.close("parse error")
 
+    def _overdone(self, packet: Packet) -> str | None:
+        """What is too much about a CONNECT: what it sends is kept, and its handlers may have to wait."""
+        if len(packet.payload) > MAX_AUTH:
+            return f"auth is larger than {MAX_AUTH} characters"
+        if self._delayed >= self.runtime.config.inbound_queue_events:
+            return "too many events wait"
+        return None
+
     def delay(self, n: int) -> None:
         """``n`` events more, or less, wait for their turn; sockets that left and are not done yet count as well.
 
-        From ``Config.inbound_queue_events`` on nothing is read from the client, until half of them have been handled.
+        An event counts once, and once more for each KiB of it. From ``Config.inbound_queue_events`` on nothing is read
+        from the client, until half of them have been handled.
         """
         self._delayed += n
         limit = self.runtime.config.inbound_queue_events

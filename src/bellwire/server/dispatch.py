@@ -27,6 +27,9 @@ class Outcome(NamedTuple):
 
 Finished: TypeAlias = Callable[[Outcome], None]
 
+MAX_DEPTH = 32
+"""Handlers whose first steps run inside of each other, as when each that leaves disconnects the next; others wait."""
+
 MAX_IDLE = 256
 """Parked tasks that are kept for the handlers to come; a peak may need more, and they end behind it."""
 
@@ -34,7 +37,7 @@ MAX_IDLE = 256
 class Dispatcher:
     """Runs coroutines for one event loop."""
 
-    __slots__ = ("_closed", "_context", "_idle", "_loop", "_tasks")
+    __slots__ = ("_closed", "_context", "_depth", "_idle", "_loop", "_tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -42,6 +45,7 @@ class Dispatcher:
         self._idle: list[_Parked] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._depth = 0
 
     def ended(self, error: BaseException) -> bool:
         """Whether ``error`` is the end of this dispatcher, and no fault of the handler that it was raised in."""
@@ -49,8 +53,15 @@ class Dispatcher:
 
     def start(self, job: Job, finished: Finished) -> Outcome | None:
         """Run the first step of ``job``. The outcome if that was all, else None: ``finished`` is told later."""
+        if self._depth >= MAX_DEPTH:
+            self._loop.call_soon(self._start_later, job, finished)
+            return None
         parked = self._take()
-        outcome, waits_for = self._first_step(job, parked)
+        self._depth += 1
+        try:
+            outcome, waits_for = self._first_step(job, parked)
+        finally:
+            self._depth -= 1
         if outcome is None:
             parked.take_over(job, waits_for, finished)
         elif self._reusable(parked):
@@ -58,6 +69,11 @@ class Dispatcher:
         else:
             parked.task.cancel()
         return outcome
+
+    def _start_later(self, job: Job, finished: Finished) -> None:
+        outcome = self.start(job, finished)
+        if outcome is not None:
+            finished(outcome)
 
     def _take(self) -> "_Parked":
         while self._idle:
@@ -212,6 +228,7 @@ class _Rest:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         job, waits_for, error = self._job, self._waits_for, self._cancelled
+        pending: BaseException | None = None
         if error is not None and waits_for is not None and waits_for.cancel():
             error = None  # as Task.cancel does: whoever is waited for is cancelled, and tells the coroutine
         try:
@@ -230,3 +247,7 @@ class _Rest:
                     waits_for = job.throw(pending)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit as error:
+            if not isinstance(pending, GeneratorExit):  # the job's own idea; passed on, it would end this task
+                raise RuntimeError("a handler raised GeneratorExit") from error
+            raise

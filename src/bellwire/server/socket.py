@@ -108,7 +108,7 @@ class Socket:
         self._rooms: set[str] | None = None
         self._state: dict[str, Any] | None = None
         self._acks: dict[int, Acknowledgement] | None = None
-        self._queue: deque[tuple[Packet, list[Any] | None]] | None = None
+        self._queue: deque[tuple[Packet, list[Any] | None, int]] | None = None
         self._current: tuple[int | None, Registration | None] = (None, None)
         self._farewell: str | None = None
         self._busy = False
@@ -299,13 +299,14 @@ class Socket:
 
     # --- events
 
-    def receive(self, packet: Packet, objects: list[Any] | None = None) -> None:
+    def receive(self, packet: Packet, objects: list[Any] | None = None, attached: int = 0) -> None:
         """An event arrived: it is handled now, or when those before it are done.
 
-        ``objects`` is the decoded payload of a binary packet. Raises :class:`PacketError` if the payload is no event.
+        ``objects`` is the decoded payload of a binary packet, ``attached`` the bytes of its attachments. Raises
+        :class:`PacketError` if the payload is no event.
         """
         if self._busy:
-            self._line_up(packet, objects)
+            self._line_up(packet, objects, 1 + (len(packet.payload) + attached) // 1024)
             return
         self._busy = True
         try:
@@ -318,11 +319,11 @@ class Socket:
             if self._queue is not None or self._farewell is not None:
                 self.go_on()
 
-    def _line_up(self, packet: Packet, objects: list[Any] | None) -> None:
+    def _line_up(self, packet: Packet, objects: list[Any] | None, weight: int) -> None:
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((packet, objects))
-        self._connection.delay(1)
+        self._queue.append((packet, objects, weight))
+        self._connection.delay(weight)
 
     def _handle(self, packet: Packet, objects: list[Any] | None) -> bool:
         """Run the event's handler; whether it has to wait."""
@@ -330,6 +331,11 @@ class Socket:
             registration, job = self._namespace.read(self, packet, objects)
         except EventRefused as refusal:
             self._refuse(packet.id, refusal, event_name(packet.payload))
+            return False
+        except PacketError:
+            raise
+        except Exception as error:  # a payload type's own __post_init__
+            self._failed(packet.id, error, f"handling {event_name(packet.payload)[:64]!r}")
             return False
         self._current = (packet.id, registration)
         outcome = self._runtime.dispatcher.start(job, self._finished)
@@ -347,13 +353,13 @@ class Socket:
         """Handle what waits, until a handler has to wait itself."""
         self._busy = True
         while self._queue:
-            packet, objects = self._queue.popleft()
-            self._connection.delay(-1)
+            packet, objects, weight = self._queue.popleft()
+            self._connection.delay(-weight)
             try:
                 if self._handle(packet, objects):
                     return
             except PacketError as error:
-                self._connection.delay(-len(self._queue))
+                self._connection.delay(-sum([behind for _, _, behind in self._queue]))
                 self._queue.clear()  # as if it had been read at once: nothing counts behind a broken packet
                 self._connection.fail(error)
         self._queue = None
