@@ -163,6 +163,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @override
     def close(self, code: int = 1000) -> None:
         if self._ws.state is OPEN and not self._ended:
+            self.set_reading(True)  # or the answer to the close frame would not be read
             self._ws.close(code)
             self._write_control()
 
