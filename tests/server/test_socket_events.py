@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
@@ -597,26 +596,3 @@ async def test_context_variables_timeouts_and_groups_work_inside_a_handler() -> 
     async with connect(server) as client:
         assert await client.call(ASK, "red", timeout=5) == "none red red timed out"
         assert await client.call(ASK, "blue", timeout=5) == "none blue blue timed out"
-
-
-async def test_whoever_leaves_may_take_the_whole_room_along(caplog: pytest.LogCaptureFixture) -> None:
-    """Each farewell disconnects the rest of the room, whose farewells would otherwise run inside of each other."""
-    server = Server()
-    root = server.namespace("/")
-    left: list[str] = []
-
-    @root.on_connect
-    async def enter(socket: Socket) -> None:
-        await socket.join("game")
-
-    @root.on_disconnect
-    async def end(socket: Socket, reason: str) -> None:
-        left.append(socket.id)
-        await root.to("game").disconnect()
-
-    async with server.lifespan(), AsyncExitStack() as players:
-        clients = [await players.enter_async_context(connect(server)) for _ in range(300)]
-        await clients[0].disconnect()
-        await advance()
-        assert sorted(left) == sorted(client.id for client in clients)
-    assert not caplog.records
