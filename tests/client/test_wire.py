@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -327,13 +328,19 @@ async def test_a_connection_that_takes_too_long(monkeypatch: pytest.MonkeyPatch)
             await open_wire(parse_url(url.replace("http", "https")), ssl.create_default_context(), "/", None, Ear())
 
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context with a certificate for localhost, and the file that makes its authority trusted."""
+    authority, path = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context, path
 
 
 @pytest.mark.bellwire(clock="real")
-async def test_tls_and_its_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+async def test_tls_and_its_certificate(certified: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    context, trusted = certified
 
     async def react(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -345,6 +352,6 @@ async def test_tls_and_its_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
         url = url.replace("http://127.0.0.1", "https://localhost")
         with pytest.raises(ssl.SSLCertVerificationError):
             await open_wire(parse_url(url), ssl.create_default_context(), "/", None, Ear())
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         async with asyncio.timeout(SECONDS), Client(url) as client:
             assert client.id == "s"
