@@ -151,6 +151,7 @@ async def test_a_client_may_join_again_after_it_left_and_is_somebody_new() -> No
         ("42",),
         ("42[]",),
         ("42[true]",),
+        ('42["no such event",x]',),
         ('42["disconnect"]',),
         ("4",),
         ("4z",),

@@ -295,9 +295,9 @@ class Namespace(Target):
             if self.any_handlers:
                 return registration, self._with_any(socket, name, args, registration.handler)
             return registration, registration.handler(socket, *args)
+        values = decode_json(packet.payload) if objects is None else objects  # broken JSON is broken for any event
         if not self.any_handlers:
             raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {socket.namespace!r}")
-        values = decode_json(packet.payload) if objects is None else objects
         return None, self._with_any(socket, name, values[1:], None)
 
     async def _with_any(self, socket: Socket, name: str, args: Any, handler: Handler | None) -> Any:
