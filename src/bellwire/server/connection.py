@@ -105,7 +105,6 @@ class Connection(Receiver):
 
     @override
     def moved(self, carrier: Carrier) -> None:
-        self.runtime.fanout.settle()
         for socket in self._sockets.values():
             if socket.phase is Phase.CONNECTED:
                 socket.sink = carrier
@@ -180,19 +179,17 @@ class Connection(Receiver):
         name = packet.namespace
         if name in self._sockets:
             raise PacketError("CONNECT for a namespace that was joined already")
+        overdone = self._overdone(packet)
+        if overdone is not None:  # before what is too large is decoded
+            self.runtime.counters.add("connects_refused_total", reason="too_much")
+            self._refuse_connect(name, overdone, overdone)
+            return
         auth = check_connect_payload(packet.payload)
         found = self._server.find(name)
-        refusal = self._overdone(packet)
-        if refusal is not None:
-            self.runtime.counters.add("connects_refused_total", reason="too_much")
-            logger.debug("refused CONNECT to %r: %s", name[:64], refusal)
-            self._send(encode_connect_error(name, refusal))
-            return
         if found is None or len(self._sockets) >= MAX_NAMESPACES:
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
             why = "no namespace has this name" if found is None else f"the client is in {MAX_NAMESPACES} already"
-            logger.debug("refused CONNECT to %r: %s", name[:64], why)
-            self._send(encode_connect_error(name, "Invalid namespace"))
+            self._refuse_connect(name, "Invalid namespace", why)
             return
         if self._expelled is not None:
             self._expelled.discard(name)
@@ -309,6 +306,10 @@ class Connection(Receiver):
         """The client broke the protocol: its connection ends."""
         logger.debug("a client is disconnected, parse error: %s", str(error)[:200])
         self.session.close("parse error")
+
+    def _refuse_connect(self, name: str, message: str, why: str) -> None:
+        logger.debug("refused CONNECT to %r: %s", name[:64], why)
+        self._send(encode_connect_error(name, message))
 
     def _overdone(self, packet: Packet) -> str | None:
         """What is too much about a CONNECT: what it sends is kept, and its handlers may have to wait."""
