@@ -401,7 +401,30 @@ class Contract:
         await broker.close()
         assert not ears.entries
 
+    # --- what need only be published
+
+    async def test_a_stream_with_an_entry_has_a_log_for_all_its_time(self) -> None:
+        async with self.started() as broker:
+            stream = name()
+            await broker.append(stream, marker(1))
+            assert broker.has_log(stream)
+            await self.pass_time(3600)
+            await broker.append(name(), marker(1))
+            assert broker.has_log(stream)
+
     # --- keyed state
+
+    async def test_the_generation_stays_as_long_as_nothing_is_lost(self) -> None:
+        broker, key = self.make(), name()
+        await broker.start()
+        generation = broker.generation()
+        assert generation
+        revision = await broker.put(key, b"value")
+        await broker.close()
+        await broker.start()
+        assert await broker.get(key) == (b"value", revision)
+        assert broker.generation() == generation
+        await broker.close()
 
     async def test_a_value_is_kept_replaced_and_deleted(self) -> None:
         async with self.started() as broker:

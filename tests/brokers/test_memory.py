@@ -56,6 +56,22 @@ async def test_a_stream_that_nobody_used_for_a_day_is_forgotten_and_comes_back_a
     assert answer.reason is Reason.GENERATION
 
 
+async def test_a_stream_has_a_log_from_its_first_entry_on() -> None:
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe(S, ears)
+    await broker.publish(S, b"x")
+    await broker.read(S, await broker.top(S))
+    assert not broker.has_log(S)
+    await broker.append("other", draft("m"))
+    assert not broker.has_log(S)
+    await broker.append(S, draft("m"))
+    assert broker.has_log(S)
+
+
+async def test_two_brokers_keep_their_keys_under_different_generations() -> None:
+    assert (await _broker()).generation() != (await _broker()).generation()
+
+
 async def test_what_ran_out_is_not_kept() -> None:
     broker = await _broker()
     for n in range(1_000):

@@ -11,6 +11,7 @@ import pytest
 from bellwire.brokers import nats_link
 from bellwire.brokers.base import Broker
 from bellwire.brokers.nats import PARTITIONS, NatsBroker
+from bellwire.brokers.nats_keys import keys_name
 from bellwire.brokers.nats_link import Link
 from bellwire.brokers.nats_streams import Reader, ask_api, partition_name, place_of
 from bellwire.core.counters import Counters
@@ -289,6 +290,22 @@ async def test_a_partition_that_was_made_again_is_another_generation_with_greate
         assert not new.duplicate
         assert new.gen != old.gen
         assert new.point.seq > old.point.seq
+
+
+async def test_keys_that_were_made_again_are_another_generation(server: NatsServer) -> None:
+    async with broker_at(server.url, prefix="forgetful") as broker:
+        key, before = name(), broker.generation()
+        revision = await broker.put(key, b"x")
+        link = Link()
+        await link.open(server.url)
+        await ask_api(link, f"STREAM.DELETE.{keys_name('forgetful')}")
+        await link.close()
+        assert await again(lambda: broker.get(key)) is None
+        assert broker.generation() not in ("", before)
+        made_again = await broker.put(key, b"x", expected=0)
+        assert made_again is not None
+        assert revision is not None
+        assert made_again > revision
 
 
 async def test_other_limits_change_the_partitions_and_not_the_generation(server: NatsServer) -> None:

@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
 
 class Broker(ABC):
-    """Logs, live publication and keyed state. All methods but `clock` may raise `BrokerUnavailable`.
+    """Logs, live publication and keyed state. All asynchronous methods may raise `BrokerUnavailable`.
 
     `BrokerUnavailable` says that nothing happened, and that a later attempt may succeed. A method that changes
     something may raise `OutcomeUnknown`: it was asked for, and the answer was lost.
@@ -121,7 +121,25 @@ class Broker(ABC):
     async def publish(self, stream: str, body: bytes) -> None:
         """Tell the listeners of ``stream`` now, at most once. It is in no log, and has no order among the entries."""
 
+    @abstractmethod
+    def has_log(self, stream: str) -> bool:
+        """Return False only where it is certain that nobody has a position in ``stream``, so that `publish` is enough.
+
+        Nothing was ever appended to it (whoever wants to stand on an empty stream appends a marker and stands on that),
+        or so long ago that it was forgotten, and who comes with a position in it is answered ``generation``. It is
+        asked before each emit, so it waits for nothing; True is always right.
+        """
+
     # --- keyed state: memberships, sessions, producers, leases
+
+    @abstractmethod
+    def generation(self) -> str:
+        """Return the generation of the keyed state, "" as long as it was never connected to.
+
+        - It changes when writes that were acknowledged may have been lost: a failover, or a state that was made anew.
+        - What `get` returns belongs to it if it is the same before the call and after it. A state that was made anew
+          without our knowledge may answer under the former one, but holds nothing that was kept under that.
+        """
 
     @abstractmethod
     async def get(self, key: str) -> Kept | None:

@@ -47,6 +47,7 @@ class MemoryBroker(Broker):
         self._epoch = secrets.token_hex(6)
         self._made = 0
         self._revision = 0
+        self._generation = self.new_generation()
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._listeners: dict[str, dict[Listener, None]] = {}
         self._keys: OrderedDict[str, tuple[Kept, float | None]] = OrderedDict()
@@ -129,7 +130,16 @@ class MemoryBroker(Broker):
         for listener in tuple(self._listeners.get(stream, ())):
             listener.volatile(stream, body)
 
+    @override
+    def has_log(self, stream: str) -> bool:
+        log = self._logs.get(stream)
+        return log is not None and log.top.seq > 0
+
     # --- keyed state
+
+    @override
+    def generation(self) -> str:
+        return self._generation
 
     @override
     async def get(self, key: str) -> Kept | None:

@@ -127,6 +127,7 @@ class NatsBroker(Broker):
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._partitions = [_Partition() for _ in range(PARTITIONS)]
+        self._generation = ""
         self._reader = Reader(prefix, PARTITIONS)
         self._keys = Keys(prefix, self._next_link, self.clock)
         self._lives: dict[str, Live] = {}
@@ -195,6 +196,7 @@ class NatsBroker(Broker):
         for partition, info in zip(self._partitions, infos, strict=False):
             partition.gen = generation(info)
             partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
+        self._generation = generation(infos[-1])
         await self._set_clock(link)
 
     async def _set_clock(self, link: Link) -> None:
@@ -495,6 +497,10 @@ class NatsBroker(Broker):
     async def publish(self, stream: str, body: bytes) -> None:
         await self._require().publish(self._reader.live_subject(stream), body)
 
+    @override
+    def has_log(self, stream: str) -> bool:
+        return True  # whether another node appended to it is known to the server alone
+
     def _lock(self, stream: str) -> asyncio.Lock:
         """One subscription is made or ended at a time, of those that share a lock."""
         return self._locks[hash(stream) % len(self._locks)]
@@ -528,6 +534,10 @@ class NatsBroker(Broker):
         return {self._reader.subject(stream) for stream in self._lives}
 
     # --- keyed state
+
+    @override
+    def generation(self) -> str:
+        return self._generation
 
     @override
     async def get(self, key: str) -> Kept | None:
