@@ -22,6 +22,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert config.transports == ("polling", "websocket")
     assert config.max_message_bytes == 1_000_000
     assert config.per_message_deflate is False
+    assert config.broker == "memory://"
+    assert (config.history_messages, config.history_seconds, config.history_bytes) == (1_000, 600.0, 4 * 1024 * 1024)
+    assert config.connection_state_recovery is False
+    assert config.session_lifetime == 600.0
 
 
 def test_every_field_has_a_default_and_a_description() -> None:
@@ -92,6 +96,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("path", None, r"path = None: Expected `str`"),
     ("cookie", "a b", r"cookie = 'a b'"),
     ("cookie", "a\n", r"cookie = "),
+    ("broker", "", r"broker = '': .*memory:// is this process"),
+    ("broker", "host:4222", r"broker = 'host:4222': .*nats://host:4222"),
+    ("broker", "nats://a b", r"broker = 'nats://a b': "),
+    ("history_messages", 0, r"history_messages = 0: Expected `int` >= 1"),
+    ("history_seconds", 0, r"history_seconds = 0: Expected `float` > 0\.0"),
+    ("history_bytes", 999, r"history_bytes = 999: Expected `int` >= 1000"),
+    ("session_lifetime", 0, r"session_lifetime = 0: Expected `float` > 0\.0 \(seconds a lost client"),
     ("shutdown_grace", -0.1, r"shutdown_grace = -0\.1: Expected `float` >= 0\.0"),
 ]
 
@@ -100,6 +111,19 @@ WRONG: list[tuple[str, Any, str]] = [
 def test_a_wrong_value_is_named_with_what_would_be_right(field: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "value", ["nats://user:secret@ho st", "user:secret@host", ["nats://secret@host"], "nats://us:se/c,ret@secret @h"]
+)
+def test_a_wrong_broker_is_named_without_its_secrets(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"broker = .*\*\*\*@h") as raised:
+        Config(broker=value)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ConfigError) as raised:
+        Config.load(environ=NO_ENVIRONMENT, flags={"broker": value})
+    assert "secret" not in str(raised.value)
+    assert "from --broker" in str(raised.value)
 
 
 def test_clients_are_not_told_to_hang_up_on_a_healthy_connection() -> None:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from bellwire.brokers.nats_address import NatsAddress
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge
 
 try:
@@ -18,7 +19,7 @@ try:
     from nats.aio.client import Client
     from nats.aio.subscription import Subscription
 except ImportError as error:  # pragma: no cover - the tests have it installed
-    raise ConfigError("a broker at nats:// needs the NATS client: pip install bellwire[nats]") from error
+    raise ConfigError("a broker at nats:// needs the NATS client: pip install 'bellwire[nats]'") from error
 
 __all__ = ["ANSWER_TIMEOUT", "Link", "Message", "Subscription", "Unanswered"]
 
@@ -46,6 +47,18 @@ class Message(NamedTuple):
     headers: dict[str, str]
     data: bytes
     status: str
+
+
+class _Client(Client):
+    """nats-py's client, which by itself talks in clear to a server at ``tls://`` that does not ask for TLS."""
+
+    encrypted = False
+
+    def _connect_command(self) -> bytes:
+        """Return the first thing that is sent, with user and password in it: TLS was negotiated before, or never is."""
+        if self.encrypted and not self._server_info.get("tls_required"):
+            raise nats_errors.Error("the server at tls:// does not encrypt")
+        return super()._connect_command()
 
 
 class _Sink:
@@ -90,22 +103,28 @@ class Link:
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
-        self._client = Client()
+        self._client = _Client()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._asked = 0
         self._questions: dict[str, _Question] = {}
 
     async def open(self, url: str, *, name: str = "bellwire") -> None:
-        """Connect to the server at ``url``, which may hold a token or a user and password.
+        """Connect to one of the servers at ``url``, an address as `NatsAddress` reads it.
 
         Raises:
+            ConfigError: that is no address.
             BrokerUnavailable: nobody answers there, or it turned us away.
 
         """
+        address = NatsAddress.parse(url)
+        self._client.encrypted = address.encrypted
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT * 2):
                 await self._client.connect(
-                    url,
+                    list(address.servers),
+                    user=address.user,
+                    password=address.password,
+                    token=address.token,
                     name=name,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.core.errors import ConfigError
+from bellwire.core.redaction import without_secrets
 
-__all__ = ["Config", "Option", "Transport", "config_options"]
+__all__ = ["Config", "Option", "Transport", "config_options", "shown"]
 
 ENVIRONMENT_PREFIX: Final = "BELLWIRE_"
 
@@ -121,6 +122,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_message_deflate: Annotated[
         bool, Meta(description="compress WebSocket messages where the client offers it (RFC 7692)")
     ] = False
+    broker: Annotated[
+        str,
+        Meta(
+            max_length=2000,
+            pattern=r"\A[a-z]+://\S*\Z",
+            description="where messages, sessions and rooms are kept: memory:// is this process, "
+            "nats://host:4222,host:4222 and tls:// are NATS with JetStream",
+        ),
+    ] = "memory://"
+    history_messages: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="messages of a room that are kept for those who come back"),
+    ] = 1_000
+    history_seconds: Annotated[float, Meta(gt=0, le=_A_DAY, description="seconds for which they are kept")] = 600.0
+    history_bytes: Annotated[
+        int,
+        Meta(ge=1_000, description="bytes of a room that are kept; the first limit reached of the three counts"),
+    ] = 4_194_304
+    connection_state_recovery: Annotated[
+        bool,
+        Meta(description="give Socket.IO's own clients what they missed when they come back (its v4.6 recovery)"),
+    ] = False
+    session_lifetime: Annotated[
+        float,
+        Meta(gt=0, le=_A_DAY, description="seconds a lost client may come back to its session"),
+    ] = 600.0
 
     def __post_init__(self) -> None:
         for option in _OPTIONS.values():
@@ -224,6 +251,13 @@ def _describe(field: msgspec.structs.FieldInfo) -> Option:
 _OPTIONS: Final = {option.field: option for option in map(_describe, msgspec.structs.fields(Config))}
 
 
+def shown(field: str, value: Any) -> Any:
+    """Return a setting's value as it may be printed: without the secrets that a broker's address may hold."""
+    if field != "broker":
+        return value
+    return without_secrets(value if isinstance(value, str) else repr(value))
+
+
 def _option(field: str, origin: str) -> Option:
     option = _OPTIONS.get(field)
     if option is None:
@@ -243,7 +277,7 @@ def _checked(option: Option, value: Any, *, lax: bool, origin: str | None = None
         return msgspec.convert(source, option.annotation, strict=not lax)
     except msgspec.ValidationError as error:
         where = f" (from {origin})" if origin is not None else ""
-        raise ConfigError(f"{option.field} = {value!r}{where}: {error} ({option.help})") from None
+        raise ConfigError(f"{option.field} = {shown(option.field, value)!r}{where}: {error} ({option.help})") from None
 
 
 def _sources(message: str, origins: Mapping[str, str]) -> str:

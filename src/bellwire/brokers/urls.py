@@ -1,0 +1,55 @@
+"""Which broker an address means."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from bellwire.brokers.base import Broker
+from bellwire.brokers.memory import MemoryBroker
+from bellwire.core.counters import Counters
+from bellwire.core.errors import ConfigError
+from bellwire.core.redaction import without_secrets
+from bellwire.delivery.log import Limits
+
+MISSING_NATS: Final = "a broker at nats:// or tls:// needs the NATS client: pip install 'bellwire[nats]'"
+
+
+def make_broker(url: str, limits: Limits, counters: Counters) -> Broker:
+    """Return the broker at ``url``, not started: this touches neither the network nor an event loop.
+
+    ``memory://`` is this process, ``nats://host:4222,host:4222`` and ``tls://...`` are NATS with JetStream.
+
+    Raises:
+        ConfigError: there is no such broker, the address is not well-formed, or a package is missing; the message
+            shows the address without user, password and token.
+
+    """
+    scheme, mark, rest = url.partition("://")
+    make = _BROKERS.get(scheme) if mark else None
+    if make is None or (scheme == "memory" and rest):
+        known = "memory:// (this process), nats://host:4222 and tls://host:4222 (NATS with JetStream)"
+        raise ConfigError(f"broker = {without_secrets(url)!r} is none: there are {known}")
+    return make(url, limits, counters)
+
+
+def _memory(url: str, limits: Limits, counters: Counters) -> Broker:
+    return MemoryBroker(limits)
+
+
+def _nats(url: str, limits: Limits, counters: Counters) -> Broker:
+    from bellwire.brokers.nats_address import NatsAddress
+
+    NatsAddress.parse(url)
+    try:
+        from nats.aio.client import Client  # noqa: F401
+    except ImportError:
+        raise ConfigError(MISSING_NATS) from None
+    from bellwire.brokers.nats import NatsBroker
+
+    return NatsBroker(url, limits, counters=counters)
+
+
+_BROKERS: Final[Mapping[str, Callable[[str, Limits, Counters], Broker]]] = {
+    "memory": _memory,
+    "nats": _nats,
+    "tls": _nats,
+}
