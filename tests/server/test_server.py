@@ -8,6 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from bellwire import BellwireError, Config, ConfigError, Disconnected, EventRefused, Server, Socket
+from bellwire.brokers.memory import MemoryBroker
+from bellwire.core.errors import BrokerUnavailable
 from bellwire.server.server import relative_path
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
@@ -302,6 +304,53 @@ async def test_settings_are_merged_when_it_starts(monkeypatch: pytest.MonkeyPatc
     server.configure(flags={"pong_timeout": "never"})
     with pytest.raises(ConfigError, match="pong_timeout"):
         await server.start()
+
+
+# --- its broker
+
+
+class Away(MemoryBroker):
+    """A broker that answers at the second attempt only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    async def start(self) -> None:
+        self.told.append("start")
+        if self.told.count("start") == 1:
+            raise BrokerUnavailable("away")
+        await super().start()
+
+    async def close(self) -> None:
+        self.told.append("close")
+        await super().close()
+
+
+async def test_it_runs_once_its_broker_answers_and_closes_it_after_its_lifespan() -> None:
+    broker = Away()
+
+    @asynccontextmanager
+    async def lifespan(_: Server) -> AsyncIterator[None]:
+        broker.told.append("lifespan")
+        yield
+        broker.told.append("end")
+
+    server = Server(lifespan=lifespan)
+    server.configure(broker=broker)
+    with pytest.raises(BrokerUnavailable, match="away"):
+        await server.start()
+    assert not server.running
+    async with server.lifespan():
+        assert server.running
+    assert broker.told == ["start", "close", "start", "lifespan", "end", "close"]
+
+
+async def test_a_broker_that_there_is_not_is_told_at_the_start() -> None:
+    server = Server(config=Config(broker="redis://secret@host"))
+    with pytest.raises(ConfigError, match=r"broker = 'redis://\*\*\*@host' is none: there are memory://"):
+        await server.start()
+    assert not server.running
 
 
 # --- as an ASGI application

@@ -10,10 +10,13 @@ from typing import Any, TypeAlias, TypeVarTuple
 
 from typing_extensions import override
 
+from bellwire.brokers.base import Broker
+from bellwire.brokers.urls import make_broker
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
+from bellwire.delivery.log import Limits
 from bellwire.guard.auth import require_user
 from bellwire.server.admission import Authenticator
 from bellwire.server.callables import check_handler, check_lifespan, no_manager
@@ -74,6 +77,8 @@ class Server(Application):
         self._given = self.config
         self._toml: Path | None = None
         self._flags: Mapping[str, Any] = {}
+        self._given_broker: Broker | None = None
+        self._broker: Broker | None = None
         self._lifespan = lifespan
         self._runtime: Runtime | None = None
         self._exit: AsyncExitStack | None = None
@@ -156,21 +161,33 @@ class Server(Application):
         finally:
             for namespace in self.namespaces.values():
                 namespace.bind(None)
-            if exit_stack is not None:
-                await exit_stack.aclose()
+            broker, self._broker = self._broker, None
+            try:
+                if exit_stack is not None:
+                    await exit_stack.aclose()
+            finally:
+                if broker is not None:
+                    await broker.close()
 
     # --- starting
 
-    def configure(self, *, toml: Path | None = None, flags: Mapping[str, Any] | None = None) -> None:
-        """Settings from a file and from flags, to be merged when the server starts."""
+    def configure(
+        self, *, toml: Path | None = None, flags: Mapping[str, Any] | None = None, broker: Broker | None = None
+    ) -> None:
+        """Settings from a file and from flags, to be merged when the server starts.
+
+        ``broker`` goes before the one that ``Config.broker`` names; the server starts and closes either.
+        """
         self._toml = toml
         self._flags = flags or {}
+        self._given_broker = broker
 
     async def start(self) -> None:
         """Merge the settings and get ready for clients; nothing happens if that is done.
 
         Raises:
             ConfigError: a setting is wrong; it names the field, the value and what would be right.
+            BrokerUnavailable: the broker does not answer.
 
         """
         loop = asyncio.get_running_loop()
@@ -193,11 +210,12 @@ class Server(Application):
         """The loop that the server was started on has ended without a word, as ``asyncio.run`` does to a test."""
         if not loop.is_closed():
             raise BellwireError("the server is running on another event loop: close it there, or make one for each")
-        self._exit = None  # what the lifespan opened belonged to that loop, and ended with it
+        self._exit = self._broker = None  # what they opened belonged to that loop, and ended with it
         await self._close()
 
     async def _start(self) -> None:
         self.config = Config.load(self._given, toml=self._toml, environ=os.environ, flags=self._flags)
+        self._broker = await self._start_broker()
         self._runtime = Runtime(self, self.config, self.counters)
         for namespace in self.namespaces.values():
             namespace.bind(self._runtime)
@@ -209,6 +227,17 @@ class Server(Application):
                 await self._close()
                 raise
         self._ready = True
+
+    async def _start_broker(self) -> Broker:
+        config = self.config
+        limits = Limits(config.history_messages, config.history_bytes, config.history_seconds)
+        broker = self._given_broker or make_broker(config.broker, limits, self.counters)
+        try:
+            await broker.start()
+        except BaseException:
+            await broker.close()
+            raise
+        return broker
 
     def _managed(self, lifespan: Lifespan) -> AbstractAsyncContextManager[Any]:
         manager = lifespan(self)
