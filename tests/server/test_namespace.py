@@ -38,6 +38,27 @@ def test_emits_are_events(emits: Any, message: str) -> None:
         Namespace("/", emits=emits)
 
 
+@pytest.mark.parametrize("effect", ["Relay", "exactly_once", "", None, 1, ["relay"]])
+def test_an_effect_is_one_of_four(effect: Any) -> None:
+    with pytest.raises(ValueError, match="'relay', 'transactional', 'at_most_once', 'at_least_once'"):
+        Namespace("/").on(SAY, effect=effect)
+
+
+def test_an_effect_is_kept_with_its_handler() -> None:
+    namespace = Namespace("/")
+
+    @namespace.on(SAY, effect="relay")
+    async def say(socket: Socket, text: str) -> None: ...
+
+    @namespace.on(POKE)
+    async def poke(socket: Socket) -> None: ...
+
+    assert {name: registered.effect for name, registered in namespace._handlers.items()} == {
+        "say": "relay",
+        "poke": "at_most_once",
+    }
+
+
 @pytest.mark.parametrize("name", ["/org/{org-id}", "/org/{", "/org/}", "/org/{}", "/org/{{org}}"])
 def test_a_parameter_that_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="parameter"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTu
 
 from bellwire.core.errors import BellwireError, EventRefused
 from bellwire.core.events import Event, require_event
+from bellwire.delivery.effects import RULES, Effect
 from bellwire.guard.schema import PayloadReader
 from bellwire.protocol.socketio import Packet, decode_json, event_name
 from bellwire.server.admission import Middleware
@@ -31,6 +32,8 @@ Authorizer: TypeAlias = Callable[[Socket, str], Awaitable[bool]]
 MAX_NAME_LENGTH = 255
 """Characters of a namespace's name; the server keeps the names that clients are in, and compares them to patterns."""
 
+_EFFECTS = tuple(RULES)
+
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 
@@ -40,6 +43,7 @@ class Registration(NamedTuple):
     event: Event[Any, *tuple[Any, ...]]
     handler: Handler
     reader: PayloadReader
+    effect: Effect = "at_most_once"
 
 
 class Namespace(Target):
@@ -89,23 +93,36 @@ class Namespace(Target):
     # --- registration
 
     def on(
-        self, event: Event[R, *Ts], /
+        self, event: Event[R, *Ts], /, *, effect: Effect = "at_most_once"
     ) -> "Callable[[Callable[[Socket, *Ts], Awaitable[R]]], Callable[[Socket, *Ts], Awaitable[R]]]":
         """Handle ``event``: ``async (socket, *payload) -> reply``. The types come from the event alone.
 
         The handler runs when its payload has passed the event's types. What it returns is the acknowledgement; an
         :class:`EventRefused` that it raises is one too. Handlers of one socket run one after the other.
 
+        ``effect`` says what the handler does to the world, and with that what becomes of an event whose handler was
+        running when the process died. It holds for clients that number their events and send them again until they
+        are answered (Bellwire's own); any other client's event is handled at most once, whatever stands here.
+
+        - ``"relay"``: the handler only emits. Its emits leave together when it has returned, and exactly once; it runs
+          again if it had not returned. ``call``, ``join``, ``leave`` and volatile emits in it raise.
+        - ``"transactional"``: it writes in a database transaction of its own, and stores ``socket.key`` beside what it
+          writes, where it must be unique. It runs again, with the same key: if that is there already, it writes
+          nothing and gives the same reply. So it takes effect exactly once.
+        - ``"at_most_once"``: it may do anything, and does not run again: the client is told ``outcome_unknown``.
+        - ``"at_least_once"``: it may do anything, and runs again; ``socket.redelivered`` is true then.
+
         Raises:
             TypeError: ``event`` is a name and no :class:`Event`, or the handler cannot be called with its payload.
-            ValueError: the event has a handler in this namespace.
+            ValueError: the event has a handler in this namespace, or ``effect`` is none of the four.
 
         """
         require_event(event, "on")
+        _check_effect(effect, event.name)
 
         def register(handler: Callable[[Socket, *Ts], Awaitable[R]]) -> Callable[[Socket, *Ts], Awaitable[R]]:
             check_handler(handler, ("socket", *payload_names(event.payload_types)), f"on({event.name!r})")
-            self._owner._register(Registration(event, handler, PayloadReader(event)))  # type: ignore[arg-type]
+            self._owner._register(Registration(event, handler, PayloadReader(event), effect))  # type: ignore[arg-type]
             return handler
 
         return register
@@ -323,6 +340,11 @@ def check_name(name: str) -> None:
             f"{name!r} is no namespace: it begins with '/', has no ',' or '?' and at most {MAX_NAME_LENGTH} "
             "characters, like '/chat'"
         )
+
+
+def _check_effect(effect: object, name: str) -> None:
+    if effect not in _EFFECTS:
+        raise ValueError(f"on({name!r}, effect={effect!r}): the effect is one of {', '.join(map(repr, _EFFECTS))}")
 
 
 def _checked_emits(emits: Any) -> tuple[Event[Any, *tuple[Any, ...]], ...]:
