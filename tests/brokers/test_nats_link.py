@@ -40,6 +40,18 @@ async def test_a_question_that_nobody_takes_ends_the_link(server: NatsServer) ->
         await link.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])
+async def test_why_there_is_no_connection_is_told_without_secrets(host: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"no connection to NATS: .*Connect call failed") as raised:
+        await Link().open(f"nats://secret@{host}")
+    assert "secret" not in str(raised.value)
+
+
+async def test_whoever_is_turned_away_is_told(server: NatsServer) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"no connection to NATS: .*Authorization Violation"):
+        await Link().open(f"nats://wrong@127.0.0.1:{server.port}")
+
+
 async def test_answers_find_their_questions(server: NatsServer) -> None:
     link, echo = Link(), Link()
     await link.open(server.url)

@@ -16,6 +16,7 @@ import pytest
 from bellwire.brokers import private_nats
 from bellwire.brokers.nats import NatsBroker
 from bellwire.brokers.private_nats import PrivateNats, find_program
+from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from bellwire.delivery.answer import Page
 from tests.brokers.contract import draft
@@ -49,8 +50,8 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def running(data: Path) -> AsyncIterator[PrivateNats]:
-    nats = PrivateNats(data)
+async def running(data: Path, counters: Counters | None = None) -> AsyncIterator[PrivateNats]:
+    nats = PrivateNats(data, counters=counters)
     await nats.start()
     try:
         yield nats
@@ -143,8 +144,22 @@ async def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) 
         pass
 
 
+async def test_a_directory_that_cannot_be_used_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    await asyncio.to_thread((tmp_path / "file").write_text, "")
+    for data in (tmp_path / "file", tmp_path / "file" / "data", Path("/proc/bellwire")):
+        with pytest.raises(ConfigError, match=f"the data directory {data} cannot be used: [A-Z][a-z ]+ \\(/"):
+            await PrivateNats(data).start()
+    await asyncio.to_thread((tmp_path / "nats-server.conf").mkdir)  # it is locked before this is found out
+    with pytest.raises(ConfigError, match=r"nats-server\.conf"):
+        await PrivateNats(tmp_path).start()
+    await asyncio.to_thread((tmp_path / "nats-server.conf").rmdir)
+    async with running(tmp_path):
+        pass
+
+
 async def test_a_server_that_is_killed_is_started_again_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    async with running(tmp_path) as nats, broker_on(nats) as broker:
+    counters = Counters()
+    async with running(tmp_path, counters) as nats, broker_on(nats) as broker:
         made: list[str] = []
 
         async def publish() -> None:
@@ -170,6 +185,7 @@ async def test_a_server_that_is_killed_is_started_again_and_nothing_acknowledged
                     await asyncio.sleep(0.01)
         await publisher
         assert await mids_in(broker, "room") == made == [f"m{n}" for n in range(300)]
+        assert counters.get("private_nats_restarts_total") == nats.restarts == 2
 
 
 async def test_a_parent_that_is_killed_leaves_no_orphan_and_no_broken_directory(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ class Link:
         self.lost = asyncio.Event()
         self._client = _Client()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
+        self._refusal: Exception | None = None
         self._asked = 0
         self._questions: dict[str, _Question] = {}
 
@@ -139,7 +140,9 @@ class Link:
                 await self.subscribe(f"{self._inbox}.*", self._answer)
         except (OSError, TimeoutError, nats_errors.Error, ValueError) as error:
             await self.close()
-            raise BrokerUnavailable(f"no connection to NATS: {str(error) or type(error).__name__}") from error
+            # nats-py tries one server after the other, and says in the end that there was none.
+            cause = self._refusal if isinstance(error, nats_errors.NoServersError) and self._refusal else error
+            raise BrokerUnavailable(f"no connection to NATS: {str(cause) or type(cause).__name__}") from error
         except BaseException:
             await self.close()
             raise
@@ -270,6 +273,7 @@ class Link:
         self._lose()
 
     async def _on_error(self, error: Exception) -> None:
+        self._refusal = error
         if self._client.is_closed:
             self._lose()
 

