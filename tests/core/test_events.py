@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 import msgspec
 import pytest
 
-from bellwire.core.events import RESERVED_NAMES, Event, PlainText, is_plain, require_event, walk_types
+from bellwire.core.events import OWN_NAME, RESERVED_NAMES, Event, PlainText, is_plain, require_event, walk_types
 
 
 class Draft(msgspec.Struct):
@@ -142,7 +142,7 @@ def test_names(name: str) -> None:
     assert Event(name).name == name
 
 
-@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\ud800", *sorted(RESERVED_NAMES)])
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\ud800", OWN_NAME, *sorted(RESERVED_NAMES)])
 def test_a_name_that_cannot_be_used_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"choose another name|take them out"):
         Event(name)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import inspect
 from typing_extensions import TypeForm
 
-__all__ = ["RESERVED_NAMES", "Event", "PlainText", "is_plain", "require_event", "walk_types"]
+__all__ = ["OWN_NAME", "RESERVED_NAMES", "Event", "PlainText", "is_plain", "require_event", "walk_types"]
 
 PlainText = Annotated[str, msgspec.Meta(extra={"bellwire": "plain"})]
 """Text without markup: tags are taken away, ``<``, ``>`` and ``&`` become entities before a handler sees it.
@@ -23,6 +23,9 @@ RESERVED_NAMES: Final = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
 """Names that socket.io-parser 4.2 refuses on the wire, because its sockets emit them themselves."""
+
+OWN_NAME: Final = "bellwire"
+"""The name under which Bellwire's own messages travel inside Socket.IO, to clients that asked for them."""
 
 _RATE = re.compile(r"off|[1-9][0-9]{0,8}/(s|min|h)")
 
@@ -45,7 +48,7 @@ class Event(Generic[R, *Ts]):
     ``reply`` is the type of the acknowledgement's one argument, None for an empty acknowledgement.
 
     Args:
-        name: 1 to 128 characters, none of `RESERVED_NAMES`.
+        name: 1 to 128 characters, neither `OWN_NAME` nor one of `RESERVED_NAMES`.
         payload_types: the types of the arguments, in order.
         reply: the type of the reply.
         volatile: the event may be dropped for a receiver that is slow to read.
@@ -343,6 +346,8 @@ def _check_name(name: object) -> None:
         raise ValueError(f"an event's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}: choose another name")
     if name in RESERVED_NAMES:
         raise ValueError(f"{name!r} is reserved by Socket.IO: choose another name, such as {f'app:{name}'!r}")
+    if name == OWN_NAME:
+        raise ValueError(f"{name!r} is reserved for Bellwire's own messages: choose another name, such as 'app:{name}'")
     if not name.isprintable():  # control characters and lone surrogates, which are no UTF-8
         raise ValueError(f"the event's name {name!r} has characters that cannot be printed: take them out")
 
