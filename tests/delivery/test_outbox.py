@@ -11,11 +11,14 @@ from bellwire.delivery.outbox import (
     COMPACT_BYTES,
     HEADER,
     Emitted,
+    Left,
     MemoryOutbox,
     Opened,
     OutboxRecord,
     Passed,
     Pruned,
+    Reached,
+    Resumable,
     Sent,
     State,
     Unsent,
@@ -26,6 +29,7 @@ from bellwire.delivery.outbox import (
     replay,
     worth_compacting,
 )
+from bellwire.delivery.position import Position
 
 PRODUCER = "0123456789abcdef" * 2
 
@@ -41,6 +45,11 @@ RECORDS: list[OutboxRecord] = [
     Pruned(1),
     Passed(9),
     Emitted(10, b"ten"),
+    Resumable("secret"),
+    Reached("a", "g", 1, 11),
+    Reached("b", "g", 5, 55),
+    Reached("a", "h", 2, 22),
+    Left("b"),
 ]
 
 
@@ -48,7 +57,7 @@ def seen(state: State | None) -> tuple[object, ...]:
     """Return all that a state says."""
     assert state is not None
     events = [(key, e.number, e.payload, e.call, e.sent) for key, e in state.events.items()]
-    return state.producer, state.last, state.size, events
+    return state.producer, state.last, state.size, events, state.session, state.cursors
 
 
 def applied(records: list[OutboxRecord]) -> State:
@@ -64,7 +73,20 @@ def test_what_the_records_amount_to() -> None:
         10,
         len(b"three" + b"ten"),
         [(2, 2, None, True, "h"), (3, 3, b"three", False, None), (10, 10, b"ten", False, None)],
+        "secret",
+        {"a": Position("h", 2, 22)},
     )
+
+
+def test_without_a_session_there_are_no_cursors() -> None:
+    state = applied([Resumable("secret"), Reached("a", "g", 1, 11), Resumable("")])
+    assert (state.session, state.cursors) == (None, {})
+    state.apply(Left("a"))
+
+
+def test_a_copied_outbox_goes_on_under_another_id() -> None:
+    state = applied([Emitted(1, b"x"), Pruned(1), Opened("f" * 32)])
+    assert (state.producer, state.last, state.events) == ("f" * 32, 1, {})
 
 
 def test_a_mark_stays_as_it_was_set_first() -> None:
@@ -74,7 +96,7 @@ def test_a_mark_stays_as_it_was_set_first() -> None:
 
 def test_what_does_not_fit_is_passed_over() -> None:
     state = applied([Emitted(2, b"x"), Emitted(2, b"other"), Emitted(1, b"y"), Unsent(7), Withdrawn(7), Passed(1)])
-    assert seen(state) == (PRODUCER, 2, 1, [(2, 2, b"x", False, None)])
+    assert seen(state)[:4] == (PRODUCER, 2, 1, [(2, 2, b"x", False, None)])
 
 
 def test_the_memory_keeps_what_is_stored() -> None:
@@ -166,7 +188,7 @@ def test_a_record_of_a_later_program_is_not_passed_over() -> None:
 
 def test_a_file_that_begins_with_something_else_has_no_state() -> None:
     assert replay(HEADER + encode_record(Emitted(1, b"one"))) == (None, 0)
-    assert seen(replay(HEADER + encode_record(Opened(PRODUCER, 4))).state) == (PRODUCER, 4, 0, [])
+    assert seen(replay(HEADER + encode_record(Opened(PRODUCER, 4))).state)[:4] == (PRODUCER, 4, 0, [])
 
 
 records = st.one_of(
@@ -176,6 +198,9 @@ records = st.one_of(
     st.builds(Withdrawn, st.integers(1, 20)),
     st.builds(Pruned, st.integers(0, 20)),
     st.builds(Passed, st.integers(0, 20)),
+    st.builds(Resumable, st.sampled_from(["", "x", "y"])),
+    st.builds(Reached, st.sampled_from("ab"), st.sampled_from("gh"), st.integers(0, 20), st.integers(0, 9)),
+    st.builds(Left, st.sampled_from("ab")),
 )
 
 
@@ -192,4 +217,8 @@ def test_when_to_write_anew() -> None:
     assert not worth_compacting(COMPACT_BYTES - 1, state)
     assert worth_compacting(COMPACT_BYTES, state)
     state.apply(Emitted(1, bytes(COMPACT_BYTES // 4)))
+    assert not worth_compacting(COMPACT_BYTES, state)
+    state = State(PRODUCER)
+    for number in range(COMPACT_BYTES // 1024):
+        state.apply(Reached(str(number), "g", 1, 1))
     assert not worth_compacting(COMPACT_BYTES, state)

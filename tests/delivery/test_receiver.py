@@ -1,5 +1,7 @@
 """The client's side: order, ids, gaps, resets, failing handlers, and bounds on all that waits."""
 
+from itertools import pairwise
+
 import pytest
 
 from bellwire.delivery.answer import Reason
@@ -10,7 +12,9 @@ from bellwire.delivery.receiver import (
     MAX_ATTEMPTS,
     MAX_EARLY,
     MAX_EARLY_BYTES,
+    MAX_HELD,
     MAX_WAITING,
+    MAX_WAITING_BYTES,
     Actions,
     AskFor,
     DeadLetter,
@@ -310,3 +314,110 @@ def test_volatile_messages_pass_beside() -> None:
     _send(receiver, second)
     assert receiver.volatile(S, b"now") == (Pass(S, b"now"),)
     assert receiver.received()[S].point == second.point
+
+
+def test_bytes_that_wait_are_bounded_too() -> None:
+    receiver = _receiver()
+    entries = line(9, body=b"x" * (MAX_WAITING_BYTES // 4))
+    for entry in entries:
+        _send(receiver, entry)
+    assert receiver.received()[S].seq == 5  # one is with its handler
+    actions: Actions = ()
+    for _ in range(5):
+        actions = receiver.handed(S)
+    assert actions == (AskFor(S, position(GEN, entries[4].point)),)
+
+
+def test_what_waits_of_a_closed_stream_is_handed_over() -> None:
+    first, second, third = line(3)
+    receiver = _receiver()
+    _send(receiver, first)
+    _send(receiver, second)
+    assert receiver.close(S) == ()
+    assert _send(receiver, third) == ()
+    assert receiver.ignored == 1
+    assert receiver.received() == {}
+    assert receiver.cursors() == {S: position(GEN, START)}  # a crash now would lose what waits
+    assert receiver.handed(S) == (_deliver(second),)
+    assert receiver.cursor(S) == position(GEN, first.point)
+    assert receiver.handed(S) == ()
+    assert receiver.cursors() == {}
+    assert receiver.cursor(S) is None
+
+
+def test_a_stream_closed_for_a_reason_ends_with_a_reset() -> None:
+    first, second = line(2)
+    receiver = _receiver()
+    _send(receiver, first)
+    assert receiver.close(S, "forbidden") == ()
+    assert receiver.handed(S) == (Reset(S, "forbidden", position(GEN, first.point)),)
+    assert receiver.handed(S) == ()
+    receiver.open(S, position(GEN, START))
+    _handed(receiver, [first, second])
+    assert receiver.close(S, "truncated") == (Reset(S, "truncated", position(GEN, second.point)),)
+    assert receiver.failed(S) == ()
+    assert receiver.cursors() == {}
+    assert receiver.close(S, "forbidden") == ()
+
+
+def test_a_stream_that_is_opened_again_before_the_rest_of_it_was_handed_over() -> None:
+    entries = line(9)
+    receiver = _receiver()
+    _send(receiver, entries[0])
+    _send(receiver, entries[1])
+    receiver.close(S)
+    receiver.open(S, position(GEN, entries[4].point))
+    assert _send(receiver, entries[5]) == ()
+    assert receiver.handed(S) == (_deliver(entries[1]),)
+    assert receiver.handed(S) == (_deliver(entries[5]),)
+    assert receiver.handed(S) == ()
+    assert receiver.cursors() == {S: position(GEN, entries[5].point)}
+
+
+def test_what_comes_after_a_position_has_its_turn_there() -> None:
+    first, second, third = line(3)
+    receiver = _receiver()
+    _send(receiver, first)
+    _send(receiver, second)
+    assert receiver.after(S, first.point, "behind all that is here") == ()
+    assert receiver.after(S, third.point, "behind the third") == ()
+    assert receiver.handed(S) == (_deliver(second),)
+    assert receiver.handed(S) == (Pass(S, "behind all that is here"),)
+    assert _send(receiver, third) == (_deliver(third),)
+    assert receiver.handed(S) == (Pass(S, "behind the third"),)
+    assert receiver.after(S, third.point, "at once") == (Pass(S, "at once"),)
+    assert receiver.after("not open", Point(9, 9), "at once") == (Pass("not open", "at once"),)
+
+
+def test_what_comes_after_a_position_does_not_wait_for_one_that_a_reset_passed() -> None:
+    receiver = _receiver()
+    receiver.after(S, Point(5, 5), "a")
+    reset = Reset(S, Reason.DIVERGED, Position("h", 3, 3))
+    assert receiver.reset(S, Reason.DIVERGED, reset.restart) == (reset,)
+    assert receiver.handed(S) == (Pass(S, "a"),)
+    receiver.after(S, Point(5, 5), "b")
+    assert receiver.open(S, Position("h", 4, 4)) == (Pass(S, "b"),)
+    receiver.after(S, Point(5, 5), "c")
+    assert receiver.advance(S, Point(4, 4), Position("h", 5, 6)) == (Pass(S, "c"),)
+    receiver.after(S, Point(9, 9), "d")
+    assert receiver.close(S) == (Pass(S, "d"),)
+
+
+def test_what_is_held_for_a_position_is_bounded_and_ends_with_the_connection() -> None:
+    receiver = _receiver()
+    for _ in range(MAX_HELD + 1):
+        assert receiver.after(S, Point(5, 5), "x") == ()
+    assert receiver.ignored == 1
+    receiver.disconnected()
+    assert receiver.ignored == 1 + MAX_HELD
+    assert receiver.close(S) == ()
+
+
+def test_being_told_often_where_one_stands_does_not_pile_up() -> None:
+    receiver, entries = _receiver(), line(50)
+    _send(receiver, entries[0])
+    for before, entry in pairwise(entries):
+        receiver.advance(S, before.point, position(GEN, entry.point))
+    assert len(receiver._tracks[S].waiting) == 1
+    receiver.handed(S)
+    assert receiver.cursors() == receiver.received()

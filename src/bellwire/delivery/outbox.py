@@ -9,6 +9,12 @@ The records, in the order in which they may be stored, and what each does to the
     Withdrawn(number)                 given up: the payload goes, the number stays until the server skipped it
     Pruned(upto)                      the events up to this number are over
     Passed(last)                      the server knows numbers up to this one: the next events come after it
+    Resumable(session)                the secret of the session; none, and no cursors, if it is empty
+    Reached(stream, gen, seq, tag)    what the program has handled of a stream of that session
+    Left(stream)                      nothing of the stream is to be handled any more
+
+The last three are no business of the producer's. They lie here so that a program that begins again finds where it
+stood together with what it was about to send; one of them that is lost has something handed over once more.
 
 A record that is stored must be on the disk before what comes after it in a producer's actions happens; how sure that
 is (``write``, ``fsync``) is for the one to decide who writes the file. Without fsync a power failure can take back
@@ -35,6 +41,7 @@ import msgspec
 from typing_extensions import override
 
 from bellwire.core.errors import BellwireError
+from bellwire.delivery.position import Position
 
 HEADER: Final = b"BWOUTBX\x01"
 
@@ -94,7 +101,28 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag="n", gc=False):
     last: int
 
 
-OutboxRecord: TypeAlias = Opened | Emitted | Sent | Unsent | Withdrawn | Pruned | Passed
+class Resumable(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """The session can be resumed with this secret; with an empty one there is none."""
+
+    session: str
+
+
+class Reached(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
+    """All up to this position of a stream has been handled."""
+
+    stream: str
+    gen: str
+    seq: int
+    tag: int
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
+    """The stream is closed, and all of it was handled."""
+
+    stream: str
+
+
+OutboxRecord: TypeAlias = Opened | Emitted | Sent | Unsent | Withdrawn | Pruned | Passed | Resumable | Reached | Left
 
 
 class Event:
@@ -110,15 +138,20 @@ class Event:
 
 
 class State:
-    """What the records stored so far amount to; ``events`` by number, in the order of their numbers."""
+    """What the records stored so far amount to.
 
-    __slots__ = ("events", "last", "producer", "size")
+    ``events`` are by number, in the order of their numbers; ``cursors`` by stream, and only with a ``session``.
+    """
+
+    __slots__ = ("cursors", "events", "last", "producer", "session", "size")
 
     def __init__(self, producer: str) -> None:
         self.producer = producer
         self.last = 0
         self.events: dict[int, Event] = {}
         self.size = 0  # bytes of payload
+        self.session: str | None = None
+        self.cursors: dict[str, Position] = {}
 
     def apply(self, record: OutboxRecord) -> None:
         """Change the state as the table above says; what does not fit the state is passed over."""
@@ -139,6 +172,8 @@ class State:
             case Opened(producer, last):
                 self.producer = producer
                 self.last = max(self.last, last)
+            case _:
+                self._read(record)
 
     def records(self) -> Iterator[OutboxRecord]:
         """Return the records that make this state out of nothing."""
@@ -150,6 +185,21 @@ class State:
             if event.payload is None:
                 yield Withdrawn(event.number)
         yield Passed(self.last)
+        if self.session is not None:
+            yield Resumable(self.session)
+        for stream, at in self.cursors.items():
+            yield Reached(stream, *at)
+
+    def _read(self, record: Resumable | Reached | Left) -> None:
+        match record:
+            case Reached(stream, gen, seq, tag):
+                self.cursors[stream] = Position(gen, seq, tag)
+            case Left(stream):
+                self.cursors.pop(stream, None)
+            case Resumable(session):
+                self.session = session or None
+                if not session:
+                    self.cursors.clear()
 
     def _add(self, event: Event) -> None:
         if event.number > self.last:
@@ -238,7 +288,9 @@ def compact(state: State) -> bytes:
 
 def worth_compacting(file_size: int, state: State) -> bool:
     """Whether a file of ``file_size`` bytes should be written anew."""
-    return file_size >= COMPACT_BYTES and file_size > 4 * (state.size + 64 * len(state.events))
+    return file_size >= COMPACT_BYTES and file_size > 4 * (
+        state.size + 64 * len(state.events) + 256 * len(state.cursors)
+    )
 
 
 class Replayed(NamedTuple):

@@ -17,21 +17,26 @@ and a stream's deliveries::
     BUSY    handed          IDLE    the cursor moves behind it
     BUSY    failed          BUSY    Deliver again; the third time DeadLetter, and on as if handed
 
-A reset waits in the same queue: what was received before it is handed over before it, and nothing older after it.
+A reset waits in the same queue: what was received before it is handed over before it, and nothing older after it. So
+does the end of a stream that is closed, and so does a message in no log that has to come after a position.
 """
 
 from collections import OrderedDict, deque
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
-from bellwire.delivery.position import Point, Position, position
+from bellwire.delivery.position import UNBOUNDED, Point, Position, position
 
 KNOWN_MIDS: Final = 1_000
 """How many message ids a stream remembers: as many as the default history holds."""
 
 MAX_WAITING: Final = 1_000
-"""How many messages of a stream wait for their handler; those beyond are left in the log until then."""
+"""How many messages of a stream wait for their handler, and"""
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""how many bytes of them; those beyond are left in the log until then."""
+
+MAX_HELD: Final = 256
+"""How many messages in no log wait, of one stream, for a position that has not been reached."""
 
 MAX_EARLY: Final = 256
 """How many messages beyond a gap are kept, and"""
@@ -61,7 +66,7 @@ class Reset(NamedTuple):
     """Call the handler of resets, then `Receiver.handed`: before what comes now there may be a hole."""
 
     stream: str
-    reason: Reason
+    reason: str
     restart: Position
 
 
@@ -73,10 +78,10 @@ class AskFor(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Hand over a volatile message: it is in no log, has no order and needs no answer."""
+    """Hand over a message that is in no log and needs no answer; nothing waits for it."""
 
     stream: str
-    body: bytes
+    body: Any
 
 
 Action: TypeAlias = Deliver | DeadLetter | Reset | AskFor | Pass
@@ -89,6 +94,13 @@ class _Skip(NamedTuple):
     at: Position
 
 
+class _End:
+    """Waits like a message: the stream was closed."""
+
+
+_END: Final = _End()
+
+
 class _Track:
     """One stream, as this client follows it."""
 
@@ -96,14 +108,18 @@ class _Track:
         "asked",
         "attempts",
         "busy",
+        "closed",
         "cursor",
         "early",
         "early_size",
+        "ended",
         "full",
         "gen",
+        "held",
         "last",
         "mids",
         "name",
+        "size",
         "waiting",
     )
 
@@ -112,7 +128,9 @@ class _Track:
         self.gen = at.gen
         self.last = at.point  # received
         self.cursor = at  # handed over
-        self.waiting: deque[Deliver | Reset | _Skip] = deque()
+        self.waiting: deque[Deliver | Reset | Pass | _Skip | _End] = deque()
+        self.size = 0  # of what waits
+        self.held: deque[tuple[int, Pass]] = deque()  # until this number is reached
         self.busy: Deliver | Reset | None = None
         self.attempts = 0
         self.mids: OrderedDict[str, Point] = OrderedDict()
@@ -120,6 +138,8 @@ class _Track:
         self.early_size = 0
         self.asked = False
         self.full = False
+        self.closed = False  # nothing more comes
+        self.ended = False  # and nothing waits
 
     @property
     def received(self) -> Position:
@@ -144,6 +164,8 @@ class _Track:
             self._in_order(gen, entry)
             if self.early:
                 self._take_early()
+            if self.held:
+                self._release(self.last.seq)
             return self.pump()
         point = entry.point
         if point == self.last or self.mids.get(entry.mid) == point:
@@ -161,11 +183,12 @@ class _Track:
             self.waiting.append(_Skip(position(gen, point)))
         else:
             self.waiting.append(Deliver(self.name, gen, entry))
+            self.size += entry.size
         mids[entry.mid] = point
         mids.move_to_end(entry.mid)
         if len(mids) > KNOWN_MIDS:
             mids.popitem(last=False)
-        self.full = len(self.waiting) >= MAX_WAITING
+        self.full = len(self.waiting) >= MAX_WAITING or self.size >= MAX_WAITING_BYTES
 
     def _take_early(self) -> None:
         while not self.full and (found := self.early.pop(self.last, None)) is not None:
@@ -191,17 +214,58 @@ class _Track:
         if prev != self.last:
             return self.ask() if to.point != self.last else ()
         self.gen, self.last, self.asked = to.gen, to.point, False
+        if self.waiting and isinstance(self.waiting[-1], _Skip):
+            self.waiting.pop()
         self.waiting.append(_Skip(to))
         self._take_early()
+        self._release(self.last.seq)
         return self.pump()
 
-    def reset(self, reason: Reason, restart: Position) -> Actions:
-        self.gen, self.last, self.asked, self.full = restart.gen, restart.point, False, False
-        self.forget_early()
+    def reset(self, reason: str, restart: Position) -> Actions:
+        self._stand(restart)
         if self.waiting and isinstance(self.waiting[-1], Reset):
             self.waiting.pop()  # nothing came between the two: one is enough
         self.waiting.append(Reset(self.name, reason, restart))
+        self._release()
         return self.pump()
+
+    def reopen(self, at: Position) -> Actions:
+        self._stand(at)
+        if self.closed:
+            self.closed = False
+            self.waiting.remove(_END)
+        self.waiting.append(_Skip(at))
+        self._release()
+        return self.pump()
+
+    def close(self, reason: str | None) -> Actions:
+        self.closed = True
+        self.forget_early()
+        if reason is not None:
+            self.waiting.append(Reset(self.name, reason, self.received))
+        self._release()
+        self.waiting.append(_END)
+        return self.pump()
+
+    def after(self, point: Point, message: Pass) -> bool:
+        """Let ``message`` wait for its turn; False if too many do."""
+        if len(self.held) >= MAX_HELD or len(self.waiting) >= 2 * MAX_WAITING:
+            return False
+        if self.last.seq >= point.seq:
+            self.waiting.append(message)
+        else:
+            self.held.append((point.seq, message))
+        return True
+
+    def _stand(self, at: Position) -> None:
+        self.gen, self.last, self.asked, self.full = at.gen, at.point, False, False
+        self.forget_early()
+
+    def _release(self, upto: int = UNBOUNDED) -> None:
+        """Let what was held wait in its turn: it was held for a position up to this number."""
+        held = self.held
+        while held and held[0][0] <= upto:
+            self.waiting.append(held.popleft()[1])
 
     # --- out
 
@@ -209,16 +273,26 @@ class _Track:
         if self.busy is not None:
             return ()
         waiting = self.waiting
+        passed: Actions = ()
         while waiting:
             item = waiting.popleft()
-            if not isinstance(item, _Skip):
+            if isinstance(item, Deliver):
+                self.size -= item.entry.size
                 self.busy = item
-                return (item,)
-            self.cursor = item.at
-        if self.full:  # what came meanwhile was left in the log
+                return (*passed, item) if passed else (item,)
+            if isinstance(item, Reset):
+                self.busy = item
+                return (*passed, item)
+            if isinstance(item, Pass):
+                passed = (*passed, item)
+            elif isinstance(item, _Skip):
+                self.cursor = item.at
+            else:
+                self.ended = True
+        if self.full and not self.ended:  # what came meanwhile was left in the log
             self.full = False
-            return self.ask()
-        return ()
+            return (*passed, *self.ask())
+        return passed
 
     def handed(self) -> Actions:
         item, self.busy = self.busy, None
@@ -242,7 +316,8 @@ class Receiver:
     """All streams of one client; it outlives the connection.
 
     A call returns the actions to be done, in order. Of one stream at most one `Deliver` or `Reset` is outstanding.
-    ``ignored`` counts what arrived for streams that are not open.
+    ``ignored`` counts what arrived for streams that are not open, and what was to come `after` a position that was
+    not reached before the connection was lost, or with too many others.
     """
 
     __slots__ = ("_tracks", "ignored")
@@ -253,25 +328,27 @@ class Receiver:
 
     # --- from the server
 
-    def open(self, stream: str, at: Position) -> None:
+    def open(self, stream: str, at: Position) -> Actions:
         """``stream`` is followed from ``at`` on; if it was open already, this is another membership from there."""
         track = self._tracks.get(stream)
         if track is None:
             self._tracks[stream] = _Track(stream, at)
-            return
-        track.gen, track.last, track.asked, track.full = at.gen, at.point, False, False
-        track.forget_early()
-        track.waiting.append(_Skip(at))
-        if track.busy is None:
-            track.pump()
+            return ()
+        return track.reopen(at)
 
-    def close(self, stream: str) -> None:
-        """``stream`` is no longer followed; what waits of it is dropped."""
-        self._tracks.pop(stream, None)
+    def close(self, stream: str, reason: str | None = None) -> Actions:
+        """``stream`` is no longer followed: what waits of it is handed over, then it is forgotten.
+
+        With a ``reason`` something before its end may be missing, and a `Reset` says so.
+        """
+        track = self._open(stream)
+        if track is None:
+            return ()
+        return self._done(track, track.close(reason))
 
     def proved(self, stream: str, at: Position) -> Actions:
         """The server found the position asked for or resumed from; what follows on it is on its way."""
-        track = self._tracks.get(stream)
+        track = self._open(stream)
         if track is None:
             return self._ignore()
         track.asked = False
@@ -281,28 +358,45 @@ class Receiver:
 
     def receive(self, stream: str, gen: str, prev: Point, entry: Entry) -> Actions:
         """Take ``entry``, which the server sent under ``gen`` with ``prev`` as its previous point."""
-        track = self._tracks.get(stream)
+        track = self._open(stream)
         if track is None:
             return self._ignore()
         return track.take(gen, prev, entry)
 
     def advance(self, stream: str, prev: Point, to: Position) -> Actions:
         """Nothing between ``prev`` and ``to`` is for this client."""
-        track = self._tracks.get(stream)
+        track = self._open(stream)
         if track is None:
             return self._ignore()
         return track.advance(prev, to)
 
-    def reset(self, stream: str, reason: Reason, restart: Position) -> Actions:
+    def reset(self, stream: str, reason: str, restart: Position) -> Actions:
         """The server cannot go on from where this client stands; what it sends now follows on ``restart``."""
-        track = self._tracks.get(stream)
+        track = self._open(stream)
         if track is None:
             return self._ignore()
         return track.reset(reason, restart)
 
-    def volatile(self, stream: str, body: bytes) -> Actions:
+    def volatile(self, stream: str, body: Any) -> Actions:
         """Take a message that is in no log: it passes beside all that waits."""
-        return (Pass(stream, body),) if stream in self._tracks else self._ignore()
+        return (Pass(stream, body),) if self._open(stream) is not None else self._ignore()
+
+    def after(self, stream: str, point: Point, body: Any) -> Actions:
+        """Take a message that is in no log and has its turn after ``point``, if the stream is open."""
+        track, message = self._open(stream), Pass(stream, body)
+        if track is None:
+            return (message,)
+        return track.pump() if track.after(point, message) else self._ignore()
+
+    def _open(self, stream: str) -> _Track | None:
+        track = self._tracks.get(stream)
+        return track if track is not None and not track.closed else None
+
+    def _done(self, track: _Track, actions: Actions) -> Actions:
+        """Forget a stream that was closed, once nothing of it waits."""
+        if track.ended:
+            del self._tracks[track.name]
+        return actions
 
     def _ignore(self) -> Actions:
         self.ignored += 1
@@ -313,12 +407,12 @@ class Receiver:
     def handed(self, stream: str) -> Actions:
         """The handler returned; ValueError if nothing of the stream was outstanding."""
         track = self._tracks.get(stream)
-        return track.handed() if track is not None else ()
+        return self._done(track, track.handed()) if track is not None else ()
 
     def failed(self, stream: str) -> Actions:
         """The handler raised: the cursor stays, and the message comes again, `MAX_ATTEMPTS` times in all."""
         track = self._tracks.get(stream)
-        return track.failed() if track is not None else ()
+        return self._done(track, track.failed()) if track is not None else ()
 
     # --- the connection
 
@@ -327,10 +421,17 @@ class Receiver:
         for track in self._tracks.values():
             track.asked = track.full = False
             track.forget_early()
+            self.ignored += len(track.held)
+            track.held.clear()
 
     def received(self) -> dict[str, Position]:
         """From where to resume with this receiver: behind all that arrived in order, handed over or waiting."""
-        return {name: track.received for name, track in self._tracks.items()}
+        return {name: track.received for name, track in self._tracks.items() if not track.closed}
+
+    def cursor(self, stream: str) -> Position | None:
+        """Behind what was handed over of one stream; None if nothing of it is left to be handed over."""
+        track = self._tracks.get(stream)
+        return track.cursor if track is not None else None
 
     def cursors(self) -> dict[str, Position]:
         """From where to resume without it, as after a crash: behind all that was handed over."""
