@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bellwire.delivery.effects import APPEND_SECONDS, DEDUPE_SECONDS, Effect, Emission, Key, message_id
+from bellwire.delivery.effects import APPEND_SECONDS, DEDUPE_SECONDS, RULES, Effect, Emission, Key, message_id
 from bellwire.delivery.entry import Copy
 from bellwire.delivery.handling import (
     Append,
@@ -14,6 +14,7 @@ from bellwire.delivery.handling import (
     Handling,
     Invoke,
     Pause,
+    Recovering,
     Skipping,
     Step,
     Update,
@@ -93,7 +94,7 @@ def test_the_emissions_of_a_relay_are_appended_in_order_each_copy_with_those_bef
     assert step == Append("room", message_id(KEY, 1, 0), b"one", ("me",), (), deadline)
     first = Copy("room", "s", 7)
     step = handling.appended(first)
-    assert step == Append("hall", message_id(KEY, 1, 0), b"one", ("me",), (first,), deadline)
+    assert step == Append("hall", message_id(KEY, 1, 0), b"one", ("me",), (first,), deadline, ("room",))
     step = handling.appended(Copy("hall", "s", 3))
     assert step == Append("room", message_id(KEY, 1, 2), b"two", (), (), deadline)
     step = handling.appended(Copy("room", "s", 8))
@@ -166,6 +167,50 @@ def test_c01_a_relay_that_died_in_the_middle_is_done_by_a_node_that_looks_for_su
         step = completion.appended(None)
     assert streams == [("room", b"one"), ("hall", b"one"), ("room", b"two")]
     assert storage.decide(step, "mine") == Answer(b"reply")
+
+
+def test_c01_a_recovery_ends_when_nothing_is_left_to_do() -> None:
+    storage = Storage()
+    relay(storage, "dead")
+    for appends in (3, 0):
+        recovering = Recovering(KEY)
+        step = storage.do(recovering, recovering.begin(), "mine")
+        for _ in range(appends):
+            assert isinstance(step, Append)
+            step = recovering.appended(None)
+        if appends:
+            step = storage.do(recovering, storage.do(recovering, step, "mine"), "mine")
+        assert step == End(Skipped(0))
+    assert storage.record is not None
+    assert storage.record.open is None
+
+
+def test_a_recovery_that_comes_too_late_waits_and_then_says_that_the_outcome_is_unknown() -> None:
+    storage = Storage()
+    relay(storage, "dead")
+    storage.now += APPEND_SECONDS
+    recovering = Recovering(KEY)
+    assert storage.do(recovering, recovering.begin(), "mine") == Pause(1000.0 + DEDUPE_SECONDS)
+    storage.now += DEDUPE_SECONDS
+    assert storage.do(recovering, recovering.resumed(), "mine") == End(Skipped(0))
+    assert storage.record is not None
+    assert storage.record.held[-1].refusal == "outcome_unknown"
+
+
+@pytest.mark.parametrize("effect", sorted(RULES))
+def test_what_is_too_large_to_be_stored_is_replaced_by_a_word_about_it(effect: Effect) -> None:
+    storage = Storage()
+    handling = Handling(KEY, arrival(1, effect))
+    storage.do(handling, handling.begin(), "mine")
+    assert isinstance(handling.returned(b"much", EMISSIONS), Update)
+    assert storage.do(handling, handling.too_large(b"too much"), "mine") == End(Answer(b"too much"))
+
+
+def test_nothing_is_too_large_before_a_handler_has_run() -> None:
+    handling = Handling(KEY, arrival(1, "relay"))
+    handling.begin()
+    with pytest.raises(RuntimeError):
+        handling.too_large(b"too much")
 
 
 def storage_relay(storage: Storage) -> Relaying:

@@ -15,6 +15,8 @@ between any two of them leaves one of the states in the tables of `inbox` and `e
     WAITING     resumed                                JUDGING     as begin; if a relay has run: Update(commit)
     RUNNING     returned, a relay                      JUDGING     Update(commit)
     RUNNING     returned, any other                    JUDGING     Update(finish)
+    JUDGING     too large to be stored, what a         JUDGING     the Update again, with a smaller reply and no
+                handler returned                                   emissions
     APPENDING   appended                               APPENDING   Append the next copy
     APPENDING   appended the last one                  CLOSING     Update(complete)
     APPENDING   too late for the deadline              WAITING     Pause until the dedupe window is over
@@ -90,6 +92,7 @@ class Invoke(NamedTuple):
 class Append(NamedTuple):
     """Append to ``stream`` what has not been appended yet under ``mid``, before ``deadline`` in the broker's time.
 
+    ``earlier`` are the streams of the same emission that came before, whether they have a log or not.
     Then call `Course.appended`; or `Course.too_late` if the broker refused it for the deadline. Without an answer,
     do the same step again. It holds only under the generation in which the last `Update` was decided: if the broker
     of the stream has another one by now, nothing may be appended; call `Course.moved`.
@@ -101,6 +104,7 @@ class Append(NamedTuple):
     excluded: tuple[str, ...]
     copies: tuple[Copy, ...]
     deadline: float
+    earlier: tuple[str, ...] = ()
 
 
 class Pause(NamedTuple):
@@ -142,7 +146,8 @@ class Completion:
         emission: Emission = self.relay.emissions[self._index]
         mid = message_id(self._producer, self.number, self._index)
         stream = emission.streams[self._stream]
-        return Append(stream, mid, emission.body, emission.excluded, self._copies, self.relay.deadline)
+        earlier = emission.streams[: self._stream]
+        return Append(stream, mid, emission.body, emission.excluded, self._copies, self.relay.deadline, earlier)
 
     def appended(self, copy: Copy | None) -> Append | Update:
         """Go on: the copy stands there now, or did before. None: the stream has no log, nobody could read it."""
@@ -285,6 +290,19 @@ class Handling(Course):
     def returned(self, reply: bytes, emissions: tuple[Emission, ...] = ()) -> Step:
         """Go on after an `Invoke`; ``emissions`` are a relay's."""
         self._expect(_RUNNING)
+        return self._record(reply, emissions)
+
+    def too_large(self, reply: bytes) -> Step:
+        """Go on after an `Update` that holds what a handler returned, and that is too large to be stored.
+
+        ``reply`` says so in its place; what a relay wanted emitted is not emitted.
+        """
+        self._expect(_JUDGING)
+        if not self._invoked:
+            raise RuntimeError("no handler has returned anything yet")
+        return self._record(reply, ())
+
+    def _record(self, reply: bytes, emissions: tuple[Emission, ...]) -> Step:
         self._state = _JUDGING
         if not RULES[self._arrival.effect].started:
             self._result = (reply, emissions)
@@ -337,3 +355,24 @@ class Skipping(Course):
 
     def _skip(self, record: Record | None, view: View) -> Decision:
         return inbox.skip(record, self._first, self._upto, view)
+
+
+class Recovering(Course):
+    """Completes the relay of a producer that a node may have left in the middle; it ends with `Skipped`.
+
+    A `Pause` comes if it is too late: nothing can be done for it any more.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, producer: str) -> None:
+        super().__init__(producer, 0)
+
+    @override
+    def _judge(self) -> Update:
+        return Update(self._look)
+
+    @staticmethod
+    def _look(record: Record | None, view: View) -> Decision:
+        found, changed = inbox.unfinished(record, view)
+        return found or Skipped(0), changed
