@@ -361,6 +361,12 @@ def encode_event(
     return Outgoing(_header("42", namespace) + ("" if id is None else str(id)) + _encode(args).decode())
 
 
+def append_argument(event: Outgoing, argument: str) -> Outgoing:
+    """Return an event with one argument more, ``argument``, which is JSON text; the rest is not encoded again."""
+    head, *attachments = event.parts
+    return Outgoing(f"{str(head)[:-1]},{argument}]", *attachments)  # the name comes first: there is no empty array
+
+
 def encode_ack(
     namespace: str,
     id: int,  # noqa: A002 - the protocol's word

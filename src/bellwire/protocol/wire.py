@@ -429,23 +429,37 @@ def parse_server(data: str | bytes) -> ServerMessage:
 
 
 def _read(data: str | bytes, from_json: Callable[[str], M], from_msgpack: Callable[[bytes], M]) -> M:
+    return read_json(data, from_json) if isinstance(data, str) else _guard(lambda: _read_msgpack(data, from_msgpack))
+
+
+def read_json(text: str, decode: Callable[[str], M], levels: int = MAX_DEPTH + 1) -> M:
+    """Decode what a peer sent as JSON, if it has at most so many levels of arrays and maps; else `PacketError`."""
+    return _guard(lambda: _read_json(text, decode, levels))
+
+
+def _guard(read: Callable[[], M]) -> M:
     try:
-        return _read_json(data, from_json) if isinstance(data, str) else _read_msgpack(data, from_msgpack)
+        return read()
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: text that is no Unicode
         raise PacketError(f"not a message of bellwire.v1: {error}"[:_MAX_COMPLAINT]) from None
     except (RecursionError, MemoryError):
         raise PacketError(_TOO_DEEP) from None
 
 
-def _read_json(text: str, decode: Callable[[str], M]) -> M:
+def _read_json(text: str, decode: Callable[[str], M], levels: int) -> M:
     try:
         message = decode(text)
     except msgspec.DecodeError:
         text = mend_surrogates(text)  # JavaScript escapes the half of a pair that it has cut
         message = decode(text)
-    if text.count("[") + text.count("{") > MAX_DEPTH + 1 and _is_deep_json(text):
-        raise PacketError(_TOO_DEEP)
+    check_depth(text, levels)
     return message
+
+
+def check_depth(text: str, levels: int) -> None:
+    """Raise `PacketError` if there are more levels of arrays and maps in ``text``, which is valid JSON."""
+    if text.count("[") + text.count("{") > levels and _is_deep_json(text, levels):
+        raise PacketError(_TOO_DEEP)
 
 
 def _read_msgpack(data: bytes, decode: Callable[[bytes], M]) -> M:
@@ -455,11 +469,11 @@ def _read_msgpack(data: bytes, decode: Callable[[bytes], M]) -> M:
     return message
 
 
-def _is_deep_json(text: str) -> bool:
-    """Whether there are more than `MAX_DEPTH` levels in a message, which is valid JSON: each round removes one."""
-    data = text.encode().replace(rb"\\", b"").replace(rb"\"", b"")
+def _is_deep_json(text: str, levels: int) -> bool:
+    """Whether there are more levels in valid JSON: each round removes one."""
+    data = text.encode(errors="surrogatepass").replace(rb"\\", b"").replace(rb"\"", b"")
     brackets = b"".join(data.translate(_BRACKETS, _NO_BRACKETS).split(b'"')[::2])
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(levels):
         brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False
