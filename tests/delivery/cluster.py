@@ -81,7 +81,7 @@ class Client:
         self.receiver = Receiver()
         self.link: deque[Sent] = deque()
         self.node: Node | None = None
-        self.memberships: dict[str, Membership] = {}
+        self.memberships: dict[str, list[Membership]] = {}
         self.handed: dict[str, list[Entry | Reset]] = {}
         self.dead: list[Entry] = []
         self.outstanding: deque[Deliver | Reset] = deque()
@@ -99,7 +99,7 @@ class Client:
             done(node.world.broker.append(stream, marker(node.world.tag())))
         node.drive()
         at = feed.join(self)
-        self.memberships[stream] = Membership(at)
+        self.memberships[stream] = [Membership(at)]
         self.link.append(("open", stream, at))
         return at
 

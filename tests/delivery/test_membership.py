@@ -23,20 +23,21 @@ def test_a_membership_covers_what_follows_on_the_join_up_to_the_leave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memberships", "elsewhere"),
+    ("spans", "elsewhere"),
     [
         ({}, False),
-        ({"r1": Membership(_at(3))}, True),
-        ({"r1": Membership(_at(5))}, False),  # it joined behind the copy
-        ({"r1": Membership(_at(1), _at(4))}, False),  # it left before the copy
-        ({"r2": Membership(_at(1))}, True),
-        ({"r3": Membership(_at(1))}, False),
+        ({"r1": [Membership(_at(3))]}, True),
+        ({"r1": [Membership(_at(5))]}, False),  # it joined behind the copy
+        ({"r1": [Membership(_at(1), _at(4))]}, False),  # it left before the copy
+        ({"r2": [Membership(_at(1))]}, True),
+        ({"r2": [Membership(_at(0), _at(1)), Membership(_at(1), _at(2))]}, True),  # it left and came back
+        ({"r3": [Membership(_at(1))]}, False),
     ],
 )
-def test_the_first_named_room_that_the_reader_was_in(memberships: dict[str, Membership], elsewhere: bool) -> None:
+def test_the_first_named_room_that_the_reader_was_in(spans: dict[str, list[Membership]], elsewhere: bool) -> None:
     entry = _entry(Copy("r1", "g", 5), Copy("r2", "g", 2))
-    assert taken_elsewhere(entry, memberships) is elsewhere
+    assert taken_elsewhere(entry, spans) is elsewhere
 
 
 def test_a_message_to_one_room_is_nowhere_else() -> None:
-    assert not taken_elsewhere(_entry(), {"r1": Membership(_at(0))})
+    assert not taken_elsewhere(_entry(), {"r1": [Membership(_at(0))]})

@@ -5,7 +5,7 @@ A reader takes the copy of the first named stream that it was a member of at tha
 its chain (the guarantee, "Several rooms").
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bellwire.delivery.entry import Entry
@@ -23,10 +23,13 @@ class Membership(NamedTuple):
         return self.joined.seq < seq and (self.left is None or seq <= self.left.seq)
 
 
-def taken_elsewhere(entry: Entry, memberships: Mapping[str, Membership]) -> bool:
-    """Whether a reader with these memberships, by stream, takes an earlier copy of ``entry`` than this one."""
+def taken_elsewhere(entry: Entry, spans: Mapping[str, Sequence[Membership]]) -> bool:
+    """Whether a reader that was in these streams takes an earlier copy of ``entry`` than this one.
+
+    ``spans`` are its memberships by stream; of one stream there are several if it left and joined again.
+    """
     for copy in entry.copies:
-        membership = memberships.get(copy.stream)
-        if membership is not None and membership.covers(copy.seq):
-            return True
+        for membership in spans.get(copy.stream, ()):
+            if membership.covers(copy.seq):
+                return True
     return False

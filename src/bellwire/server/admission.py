@@ -33,7 +33,7 @@ async def admit(socket: Socket, namespace: "Namespace", authenticate: Authentica
         socket.identify(identity)
     if socket.phase is Phase.DISCONNECTED:
         return
-    socket.enter()
+    await socket.enter()
     await _pass(socket, namespace, 0)
 
 

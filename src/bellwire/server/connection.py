@@ -41,6 +41,7 @@ from bellwire.protocol.socketio import (
     parse_packet,
 )
 from bellwire.server.admission import admit
+from bellwire.server.dialects import STOCK
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
 from bellwire.server.namespace import Namespace
@@ -195,7 +196,7 @@ class Connection(Receiver):
             self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
-        socket = Socket(self, namespace, namespace.hub(name), sink=held, auth=auth, params=params)
+        socket = Socket(self, namespace, namespace.hub(name), sink=held, dialect=STOCK, auth=auth, params=params)
         self._sockets[name] = socket
         socket.hold()
 

@@ -1,18 +1,35 @@
-"""One message to many sockets: encoded and framed once, joined per room and tick, one write for each connection.
+"""One event to many sockets: rendered once for each dialect, joined per audience and tick, one write per connection.
 
-What is broadcast during a tick is kept as it came. When the tick ends, neighbouring messages to the same audience are
-joined once, and each member is handed the common bytes.
+What is broadcast during a tick is kept as it came. When the tick ends, neighbouring events to the same audience are
+joined once for each dialect that is in it, and each member is handed the common bytes.
 """
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from bellwire.core.counters import Counters
-from bellwire.protocol.outgoing import Message, Outgoing, join
+from bellwire.protocol.outgoing import Message
+from bellwire.server.dialects import Dialect, Item
 from bellwire.transports.tick import Tick
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket
+
+Audience: TypeAlias = "tuple[Collection[Socket], ...]"
+"""Groups of sockets without a common member."""
+
+
+class _Runs(dict[Dialect, tuple[Message, Dialect]]):
+    """The items of one cast, joined for each dialect that asks, and the dialect in which its sockets go on."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def __missing__(self, dialect: Dialect) -> tuple[Message, Dialect]:
+        made = self[dialect] = dialect.deliver(self._items)
+        return made
 
 
 class Fanout:
@@ -23,18 +40,21 @@ class Fanout:
     def __init__(self, tick: Tick, counters: Counters) -> None:
         self._tick = tick
         self._counters = counters
-        self._pending: list[tuple[Collection[Socket], list[Outgoing], bool]] = []
+        self._pending: list[tuple[Audience, list[Item], bool]] = []
         tick.settle = self.settle
 
-    def cast(self, audience: "Collection[Socket]", message: Outgoing, *, volatile: bool = False) -> None:
-        """Send ``message`` to everyone in ``audience`` as it is now. Whoever changes a room's members settles first."""
+    def cast(self, audience: Audience, item: Item, *, volatile: bool = False) -> None:
+        """Send ``item`` to everyone in ``audience`` as it is now. Whoever changes a group settles first.
+
+        Events to the same tuple are joined: keep one for an audience that lasts.
+        """
         pending = self._pending
         if pending:
-            last_audience, messages, was_volatile = pending[-1]
+            last_audience, items, was_volatile = pending[-1]
             if last_audience is audience and was_volatile is volatile:
-                messages.append(message)
+                items.append(item)
                 return
-        pending.append((audience, [message], volatile))
+        pending.append((audience, [item], volatile))
         self._tick.wake()
 
     def settle(self) -> None:
@@ -42,18 +62,21 @@ class Fanout:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        for audience, messages, volatile in pending:
-            run = messages[0] if len(messages) == 1 else join(messages)
-            if volatile:
-                self._hand_volatile(audience, run, len(messages))
-            else:
-                for socket in audience:
-                    socket.sink.send(run)
+        for audience, items, volatile in pending:
+            runs = _Runs(items)
+            for sockets in audience:
+                if volatile:
+                    self._hand_volatile(sockets, runs, len(items))
+                else:
+                    for socket in sockets:
+                        run, socket.dialect = runs[socket.dialect]
+                        socket.sink.send(run)
 
-    def _hand_volatile(self, audience: "Collection[Socket]", run: Message, count: int) -> None:
-        for socket in audience:
+    def _hand_volatile(self, sockets: "Collection[Socket]", runs: _Runs, count: int) -> None:
+        for socket in sockets:
             sink = socket.sink
             if sink.writable:
+                run, socket.dialect = runs[socket.dialect]
                 sink.send(run)
             else:
                 self._counters.dropped("volatile", reason="buffer_full", policy="oldest_kept", n=count)

@@ -3,94 +3,152 @@
 Leaving costs what the socket's own rooms cost, however many rooms there are.
 """
 
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bellwire.delivery.position import Position
+from bellwire.server.dispatch import Dispatcher, Outcome
+from bellwire.server.room import Room
+from bellwire.server.streams import EVERYONE, Key, Streams, User
 
 if TYPE_CHECKING:
-    from bellwire.server.fanout import Fanout
     from bellwire.server.socket import Socket
-
-
-class User(NamedTuple):
-    """The key under which all sockets of one user are found; no room's name can collide with it."""
-
-    id: str
-
-
-Key: TypeAlias = "str | User"
-"""A room's name, a socket's id, or a user."""
 
 
 class Hub:
     """One live namespace: ``/chat``, or ``/org/7`` of the pattern ``/org/{org}``."""
 
-    __slots__ = ("_everyone", "_fanout", "_groups", "_next_ack", "name", "sockets")
+    __slots__ = ("_dispatcher", "_everyone", "_next_ack", "_rooms", "_streams", "name", "sockets", "streams")
 
-    def __init__(self, name: str, fanout: "Fanout") -> None:
+    def __init__(self, name: str, streams: Streams, dispatcher: Dispatcher) -> None:
         self.name = name
         self.sockets: dict[str, Socket] = {}
-        self._everyone = self.sockets.values()  # the same object each time: fan-out joins messages to one audience
-        self._fanout = fanout
-        self._groups: dict[Key, set[Socket]] = {}
+        self.streams: dict[str, Room] = {}
+        """The rooms by their streams."""
+        self._everyone = self.sockets.values()  # the same object each time: fan-out joins events to one audience
+        self._rooms: dict[Key, Room] = {}
+        self._streams = streams
+        self._dispatcher = dispatcher
         self._next_ack = 0
 
     def add(self, socket: "Socket") -> None:
-        """``socket`` is being connected: it is found under its id and its user from now on."""
-        self._fanout.settle()
+        """``socket`` is being connected: it is found under its id from now on."""
         self.sockets[socket.id] = socket
-        if socket.user is not None:
-            self._group(User(socket.user)).add(socket)
+        namesake = self._rooms.get(socket.id)
+        if namesake is not None and socket.reader is None:  # others had joined a room of that name
+            self._streams.fanout.settle()
+            namesake.plain.add(socket)
 
-    def join(self, socket: "Socket", room: str) -> None:
-        """``socket`` becomes a member of ``room``."""
-        self._fanout.settle()  # what was sent before goes to those who were members before
-        self._group(room).add(socket)
+    async def join(self, socket: "Socket", key: Key) -> bool:
+        """Make ``socket`` a member of the room ``key``; False if it was gone before it was one.
 
-    def leave(self, socket: "Socket", room: str) -> None:
-        """``socket`` is no longer a member of ``room``."""
-        self._fanout.settle()
-        self._remove(socket, room)
+        Raises BrokerUnavailable: it is no member.
+        """
+        room = self._open(key)
+        room.guests += 1  # until the socket is in it, nobody is
+        try:
+            if not room.subscribed:
+                await room.subscribe()
+            if socket.gone:
+                return False
+            if socket.reader is not None:
+                return await socket.reader.join(room)
+            self._streams.fanout.settle()  # what was sent before goes to those who were members before
+            room.plain.add(socket)
+            return True
+        finally:
+            room.guests -= 1
+            self.vacate(room)
+
+    async def resume(self, socket: "Socket", key: Key, cursor: Position | None) -> None:
+        """Let a recovered ``socket`` go on in the room ``key``. Raises BrokerUnavailable."""
+        room = self._open(key)
+        room.guests += 1
+        try:
+            await room.subscribe()
+            await room.stand()
+            if socket.reader is not None and not socket.gone:
+                socket.reader.come_back(room, cursor)
+        finally:
+            room.guests -= 1
+            self.vacate(room)
+
+    async def leave(self, socket: "Socket", key: Key) -> None:
+        """``socket`` is no longer a member of the room ``key``. Raises BrokerUnavailable: it still is."""
+        room = self._rooms.get(key)
+        if room is None:
+            return
+        if socket.reader is not None:
+            await socket.reader.leave(room)
+        else:
+            self._streams.fanout.settle()
+            room.plain.discard(socket)
+        self.vacate(room)
 
     def remove(self, socket: "Socket", rooms: Iterable[str]) -> None:
         """``socket`` is gone, and so from all of its rooms."""
-        self._fanout.settle()
-        if self.sockets.pop(socket.id, None) is None:
+        if self.sockets.get(socket.id) is not socket:
             return
-        for room in rooms:
-            self._remove(socket, room)
+        self._streams.fanout.settle()
+        del self.sockets[socket.id]
+        self._remove(socket, EVERYONE)
+        self._remove(socket, socket.id)
         if socket.user is not None:
             self._remove(socket, User(socket.user))
-
-    def _group(self, key: Key) -> "set[Socket]":
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = set()
-        return group
+        for room in rooms:
+            self._remove(socket, room)
 
     def _remove(self, socket: "Socket", key: Key) -> None:
-        group = self._groups.get(key)
-        if group is not None:
-            group.discard(socket)
-            if not group:
-                del self._groups[key]
+        room = self._rooms.get(key)
+        if room is not None:
+            room.plain.discard(socket)
+            room.dismiss(socket)
+            self.vacate(room)
+
+    async def reach(self, keys: Sequence[Key]) -> None:
+        """See to it that each of ``keys`` which is a socket's id is a room, so that its stream reaches the socket."""
+        for key in keys:
+            socket = self.sockets.get(key) if isinstance(key, str) else None
+            if socket is None or key in self._rooms or socket.reader is not None:
+                continue
+            room = self._open(key)
+            room.plain.add(socket)
+            await room.subscribe()
+
+    def _open(self, key: Key) -> Room:
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = Room(self, key, self._streams, self._dispatcher)
+            self.streams[room.stream] = room
+            namesake = self.sockets.get(key) if isinstance(key, str) else None
+            if namesake is not None and namesake.reader is None:
+                room.plain.add(namesake)
+        return room
+
+    def vacate(self, room: Room) -> None:
+        """Give ``room`` up if nobody is in it."""
+        if room.empty and self._rooms.get(room.key) is room:
+            del self._rooms[room.key], self.streams[room.stream]
+            self._dispatcher.start(self._streams.broker.unsubscribe(room.stream, room), self._unsubscribed)
+
+    def _unsubscribed(self, outcome: Outcome) -> None:
+        """Whether it worked or not: a room that nobody is in takes what comes, and does nothing with it."""
+
+    # --- who is meant
 
     def members(self, key: Key) -> "Collection[Socket]":
         """The sockets in a room, of a user, or with an id (a socket's id is a room that holds just it)."""
-        group = self._groups.get(key)
+        if key == EVERYONE:
+            return self._everyone
+        room = self._rooms.get(key)
+        if room is not None:
+            return room.members
         socket = self.sockets.get(key) if isinstance(key, str) else None
-        if group is None:
-            return () if socket is None else (socket,)
-        return group if socket is None else group | {socket}  # others may join a room of that name
+        return () if socket is None else (socket,)
 
-    def select(self, keys: frozenset[Key], excluded: frozenset[Key]) -> "Collection[Socket]":
-        """The sockets in any of ``keys`` (all, if there are none) and in none of ``excluded``; each of them once."""
-        if not keys:
-            found: Collection[Socket] = self._everyone
-        elif len(keys) == 1:
-            (key,) = keys
-            found = self.members(key)
-        else:
-            found = set().union(*map(self.members, keys))
+    def select(self, keys: Sequence[Key], excluded: Sequence[str]) -> "Collection[Socket]":
+        """The sockets in any of ``keys`` and in none of ``excluded``; each of them once."""
+        found = self.members(keys[0]) if len(keys) == 1 else set().union(*map(self.members, keys))
         if not excluded:
             return found
         return set(found).difference(*map(self.members, excluded))
@@ -98,7 +156,12 @@ class Hub:
     @property
     def rooms(self) -> list[str]:
         """The rooms that have a member on this node."""
-        return [key for key in self._groups if isinstance(key, str)]
+        return [key for key in self._rooms if isinstance(key, str) and key not in self.sockets]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is in it."""
+        return not self.sockets and not self._rooms
 
     def next_ack(self) -> int:
         """A number for an acknowledgement; one count for the namespace, so that a broadcast can share its frame."""

@@ -9,12 +9,14 @@ from bellwire.core.events import Event, require_event
 from bellwire.delivery.effects import RULES, Effect
 from bellwire.guard.schema import PayloadReader
 from bellwire.protocol.socketio import Packet, decode_json, event_name
+from bellwire.server import relay
 from bellwire.server.admission import Middleware
 from bellwire.server.callables import check_any_handler, check_handler, payload_names
 from bellwire.server.dispatch import Job
-from bellwire.server.hub import Hub, User
+from bellwire.server.hub import Hub
 from bellwire.server.runtime import NOT_RUNNING
 from bellwire.server.socket import Socket
+from bellwire.server.streams import User
 from bellwire.server.target import Target
 
 if TYPE_CHECKING:
@@ -44,6 +46,14 @@ class Registration(NamedTuple):
     handler: Handler
     reader: PayloadReader
     effect: Effect = "at_most_once"
+
+
+class Work(NamedTuple):
+    """An event that was read: its name, its checked payload, and who handles it."""
+
+    name: str
+    args: Any
+    registration: Registration | None
 
 
 class Namespace(Target):
@@ -175,7 +185,7 @@ class Namespace(Target):
         return middleware
 
     def authorize(self, authorizer: Authorizer) -> Authorizer:
-        """Ask ``async (socket, room) -> bool`` at every join.
+        """Ask ``async (socket, room) -> bool`` at every join, and again for each room of a client that comes back.
 
         Raises:
             ValueError: there is one already, which would be asked no longer.
@@ -273,7 +283,8 @@ class Namespace(Target):
         """The live namespace of this name, made if nobody is in it yet."""
         hub = self._hubs.get(name)
         if hub is None:
-            hub = self._hubs[name] = Hub(name, self.runtime.fanout)
+            runtime = self.runtime
+            hub = self._hubs[name] = Hub(name, runtime.streams, runtime.dispatcher)
         return hub
 
     def live(self, name: str) -> Hub | None:
@@ -289,15 +300,15 @@ class Namespace(Target):
     async def disconnect_user(self, user: str) -> None:
         """End the connections of a user, in each of this pattern's namespaces."""
         for name in list(self._hubs):
-            await Target(self, name, frozenset({User(user)})).disconnect(close=True)
+            await Target(self, name, (User(user),)).disconnect(close=True)
 
     def release(self, hub: Hub) -> None:
         """Forget a live namespace that everybody left: a pattern's could otherwise grow without end."""
-        if not hub.sockets and self._hubs.get(hub.name) is hub:
+        if hub.empty and self._hubs.get(hub.name) is hub:
             del self._hubs[hub.name]
 
-    def read(self, socket: Socket, packet: Packet, objects: list[Any] | None) -> tuple[Registration | None, Job]:
-        """What an event's packet asks for: the registration and the coroutine to run.
+    def read(self, packet: Packet, objects: list[Any] | None, named: str) -> "Work":
+        """What an event's packet asks for; ``named`` is the namespace's own name, for errors.
 
         Raises:
             PacketError: the payload is no event.
@@ -309,18 +320,33 @@ class Namespace(Target):
         if registration is not None:
             reader = registration.reader
             args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
-            if self.any_handlers:
-                return registration, self._with_any(socket, name, args, registration.handler)
-            return registration, registration.handler(socket, *args)
+            return Work(name, args, registration)
         values = decode_json(packet.payload) if objects is None else objects  # broken JSON is broken for any event
         if not self.any_handlers:
-            raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {socket.namespace!r}")
-        return None, self._with_any(socket, name, values[1:], None)
+            raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {named!r}")
+        return Work(name, values[1:], None)
 
-    async def _with_any(self, socket: Socket, name: str, args: Any, handler: Handler | None) -> Any:
+    def job(self, socket: Socket, work: "Work") -> Job:
+        """The coroutine of an event's handlers, for a client that does not number its events."""
+        registration = work.registration
+        if registration is None or registration.effect == "relay" or self.any_handlers:
+            return self._job(socket, work)
+        return registration.handler(socket, *work.args)
+
+    async def _job(self, socket: Socket, work: "Work") -> Any:
+        if work.registration is None or work.registration.effect != "relay":
+            return await self.handle(socket, work)
+        with relay.collect() as emissions:
+            result = await self.handle(socket, work)
+        for emission in emissions:
+            await self.runtime.streams.emit_body(emission.streams, emission.body, excluded=emission.excluded)
+        return result
+
+    async def handle(self, socket: Socket, work: "Work") -> Any:
+        """Run the handlers of ``on_any``, and the event's own."""
         for any_handler in self.any_handlers:
-            await any_handler(socket, name, *args)
-        return None if handler is None else await handler(socket, *args)
+            await any_handler(socket, work.name, *work.args)
+        return None if work.registration is None else await work.registration.handler(socket, *work.args)
 
     def farewell(self, socket: Socket, reason: str) -> Job | None:
         """The coroutine of the ``on_disconnect`` handlers, None if there are none."""

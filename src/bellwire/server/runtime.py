@@ -2,6 +2,7 @@
 
 import asyncio
 
+from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -9,6 +10,7 @@ from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
+from bellwire.server.streams import Streams
 from bellwire.transports.base import Application
 from bellwire.transports.engine import Engine
 
@@ -26,6 +28,7 @@ class Runtime:
     """One start of a server: its settings as merged, and the machinery that every namespace shares."""
 
     __slots__ = (
+        "broker",
         "config",
         "counters",
         "dispatcher",
@@ -34,10 +37,11 @@ class Runtime:
         "heartbeat",
         "loop",
         "nowhere",
+        "streams",
         "wheel",
     )
 
-    def __init__(self, application: Application, config: Config, counters: Counters) -> None:
+    def __init__(self, application: Application, config: Config, counters: Counters, broker: Broker) -> None:
         loop = asyncio.get_running_loop()
         self.loop = loop
         self.config = config
@@ -47,6 +51,8 @@ class Runtime:
         self.fanout = Fanout(self.engine.tick, counters)
         self.heartbeat = Heartbeat(config, loop)
         self.dispatcher = Dispatcher(loop)
+        self.broker = broker
+        self.streams = Streams(broker, self.fanout, counters)
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""
 

@@ -216,7 +216,7 @@ class Server(Application):
     async def _start(self) -> None:
         self.config = Config.load(self._given, toml=self._toml, environ=os.environ, flags=self._flags)
         self._broker = await self._start_broker()
-        self._runtime = Runtime(self, self.config, self.counters)
+        self._runtime = Runtime(self, self.config, self.counters, self._broker)
         for namespace in self.namespaces.values():
             namespace.bind(self._runtime)
         if self._lifespan is not None:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from bellwire.core.errors import CallLimit, ConnectRefused, EventRefused, PacketError, RoomLimit
 from bellwire.core.events import Event
-from bellwire.guard.packets import pack
+from bellwire.guard.packets import post
 from bellwire.protocol.engineio import new_sid
-from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet, encode_ack, event_name
+from bellwire.protocol.outgoing import Message
+from bellwire.protocol.socketio import Packet, event_name
+from bellwire.server import relay
 from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.callables import full_name
+from bellwire.server.dialects import Dialect, Item
 from bellwire.server.dispatch import Outcome
+from bellwire.server.streams import EVERYONE, User, stream_of
 from bellwire.transports.base import Request, Sink
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
     from bellwire.server.namespace import Namespace, Registration
+    from bellwire.server.reader import Reader
     from bellwire.server.runtime import Runtime
 
 R = TypeVar("R")
@@ -68,10 +72,12 @@ class Socket:
         "_user",
         "auth",
         "claims",
+        "dialect",
         "expires",
         "id",
         "params",
         "phase",
+        "reader",
         "reason",
         "sink",
     )
@@ -83,6 +89,7 @@ class Socket:
         hub: "Hub",
         *,
         sink: Sink,
+        dialect: Dialect,
         auth: Mapping[str, Any] | None,
         params: Mapping[str, str],
     ) -> None:
@@ -97,6 +104,10 @@ class Socket:
         self.expires: float | None = None
         """When the identity ceases to hold, in seconds since the epoch."""
         self.sink = sink
+        self.dialect = dialect
+        """How its client is spoken to."""
+        self.reader: Reader | None = None
+        """What it recovers with; None if it does not."""
         self.phase = Phase.CONNECTING
         self.reason = ""
         """Why it was disconnected."""
@@ -151,6 +162,11 @@ class Socket:
         return self.phase is not Phase.DISCONNECTED
 
     @property
+    def gone(self) -> bool:
+        """Whether it left."""
+        return self.phase is Phase.DISCONNECTED
+
+    @property
     def answering(self) -> bool:
         """Whether the client can acknowledge an event: it has been told that it is connected."""
         return self.phase is Phase.CONNECTED
@@ -175,26 +191,40 @@ class Socket:
     async def join(self, room: str) -> None:
         """Become a member of ``room``; being one already changes nothing.
 
+        A client that can recover has all that is emitted to the room from here on, those events included that are
+        emitted while it is away.
+
         Raises:
             RoomLimit: the name is empty or too long, or the socket is in too many rooms.
             EventRefused: with the code ``forbidden``, if the namespace's ``authorize`` says no.
+            BrokerUnavailable: the broker cannot be reached; the socket is no member.
+            RuntimeError: in the handler of a relay, which only emits.
 
         """
+        relay.forbid("join()")
         rooms = self._rooms
         if rooms is not None and room in rooms:
             return
         self._check_room(room)
-        authorize = self._namespace.authorizer
-        if authorize is not None:
-            if not await authorize(self, room):
+        if self._namespace.authorizer is not None:
+            if not await self.allowed(room):
                 raise EventRefused("forbidden", "this room is not open to you")
             self._check_room(room)  # it may have joined others meanwhile
         if self.phase is Phase.DISCONNECTED:
             return
         if self._rooms is None:
             self._rooms = set()
-        self._rooms.add(room)
-        self._hub.join(self, room)
+        self._rooms.add(room)  # already now: another join of the same room has nothing to do
+        try:
+            await self._hub.join(self, room)
+        except BaseException:
+            self._rooms.discard(room)
+            raise
+
+    async def allowed(self, room: str) -> bool:
+        """Whether the namespace's ``authorize`` lets it be in ``room``."""
+        authorize = self._namespace.authorizer
+        return authorize is None or bool(await authorize(self, room))
 
     def _check_room(self, room: str) -> None:
         config = self._runtime.config
@@ -206,28 +236,45 @@ class Socket:
             raise RoomLimit(f"a socket can be in {config.rooms_per_socket} rooms (Config.rooms_per_socket)")
 
     async def leave(self, room: str) -> None:
-        """Be a member of ``room`` no longer."""
+        """Be a member of ``room`` no longer.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached; the socket is still a member.
+            RuntimeError: in the handler of a relay, which only emits.
+
+        """
+        relay.forbid("leave()")
         if self._rooms is not None and room in self._rooms and self.phase is not Phase.DISCONNECTED:
+            await self._hub.leave(self, room)
             self._rooms.discard(room)
-            self._hub.leave(self, room)
 
     # --- to the client
 
-    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
-        """Send ``event`` to this client, at most once.
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts, mid: str | None = None) -> None:
+        """Send ``event`` to this client.
 
-        A volatile event is dropped if the client does not keep up. To a client that is gone nothing is sent, and
-        nothing is raised: it is counted.
+        A client that can recover gets it once and in order, though it be away for a while; any other at most once. A
+        volatile event is dropped if the client does not keep up. To a client that is gone for good nothing is sent, and
+        nothing is raised: it is counted. ``mid`` is as for a room.
 
         Raises:
             TypeError: the payload is not what the event declares.
+            BrokerUnavailable, OutcomeUnknown, MessageTooLarge: as for a room, if the client can recover.
 
         """
-        message = pack(self._hub.name, event, payload)
-        if event.volatile and not self.sink.writable:
-            self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
+        message = post(self._hub.name, event, payload)
+        if relay.running():
+            await self._hub.reach((self.id,))
+            if relay.collects(message.body, (stream_of(self._hub.name, self.id),), (), volatile=event.volatile):
+                return
+        if event.volatile:
+            if not self.sink.writable:
+                self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
+                return
+        elif self.reader is not None:
+            await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
             return
-        self.send(message)
+        self.deliver(message)
 
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> R:  # noqa: ASYNC109
         """Send ``event`` and wait for the client's acknowledgement, at most ``timeout`` seconds.
@@ -244,12 +291,13 @@ class Socket:
         """
         if self.phase is Phase.CONNECTING or self.phase is Phase.ENTERING:
             raise RuntimeError("call() in on_connect waits for ever: the client is connected once on_connect returns")
+        relay.forbid("call()")
         number = self._hub.next_ack()
-        message = pack(self._hub.name, event, payload, number)
+        message = post(self._hub.name, event, payload, number)
         call: Call[R] = Call(event, (self,), timeout)
         self.expect(number, call)
         try:
-            self.send(message)
+            self.send(self.dialect.render(message) if self.reader is None else self.reader.call(message))
             return await call.wait_for_one(self._runtime.wheel)
         finally:
             self.forget(number)
@@ -264,9 +312,15 @@ class Socket:
         if close:
             self._connection.close()
 
-    def send(self, message: Outgoing) -> None:
-        """Send a packet, behind all that was broadcast before it."""
+    def send(self, message: Message) -> None:
+        """Send a message as it stands, behind all that was broadcast before it."""
         self._runtime.fanout.settle()
+        self.sink.send(message)
+
+    def deliver(self, item: Item) -> None:
+        """Send an event in the client's own dialect, behind all that was broadcast before it."""
+        self._runtime.fanout.settle()
+        message, self.dialect = self.dialect.deliver((item,))
         self.sink.send(message)
 
     # --- acknowledgements
@@ -328,7 +382,7 @@ class Socket:
     def _handle(self, packet: Packet, objects: list[Any] | None) -> bool:
         """Run the event's handler; whether it has to wait."""
         try:
-            registration, job = self._namespace.read(self, packet, objects)
+            work = self._namespace.read(packet, objects, self._hub.name)
         except EventRefused as refusal:
             self._refuse(packet.id, refusal, event_name(packet.payload))
             return False
@@ -337,8 +391,8 @@ class Socket:
         except Exception as error:  # a payload type's own __post_init__
             self._failed(packet.id, error, f"handling {event_name(packet.payload)[:64]!r}")
             return False
-        self._current = (packet.id, registration)
-        outcome = self._runtime.dispatcher.start(job, self._finished)
+        self._current = (packet.id, work.registration)
+        outcome = self._runtime.dispatcher.start(self._namespace.job(self, work), self._finished)
         if outcome is None:
             return True
         self._settle(outcome)
@@ -412,7 +466,8 @@ class Socket:
         event = None if registration is None else registration.event
         reply = () if event is None or event.reply is None else (result,)
         try:
-            message = encode_ack(self._hub.name, number, reply, binary=event is not None and event.reply_binary)
+            binary = event is not None and event.reply_binary
+            message = self.dialect.reply(self._hub.name, number, reply, binary=binary)
         except Exception as error:
             self._failed(number, error, _handling(registration))
         else:
@@ -436,7 +491,7 @@ class Socket:
 
     def _answer(self, number: int, refusal: EventRefused) -> None:
         try:
-            message = encode_ack(self._hub.name, number, (refusal.as_reply(),), binary=False)
+            message = self.dialect.reply(self._hub.name, number, (refusal.as_reply(),), binary=False)
         except Exception as error:  # the application made it of something that is no JSON
             self._failed(number, error, "answering with a refusal")
         else:
@@ -451,10 +506,13 @@ class Socket:
             self.claims = identity.claims
             self.expires = identity.expires
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
-        self._hub = self._namespace.hub(self._hub.name)
-        self._hub.add(self)
+        self._hub = hub = self._namespace.hub(self._hub.name)
+        hub.add(self)
+        await hub.join(self, EVERYONE)
+        if self._user is not None and not self.gone:
+            await hub.join(self, User(self._user))
 
     def depart(self, sink: Sink, reason: str) -> None:
         """The client left: out of all rooms, and whoever waits for its acknowledgements is told.

@@ -1,16 +1,17 @@
 """To whom: everyone in a namespace, the members of rooms, one user's sockets, without some of them."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
 
-from bellwire.core.errors import CallLimit
+from bellwire.core.errors import CallLimit, OutcomeUnknown
 from bellwire.core.events import Event
 from bellwire.guard.auth import require_user
-from bellwire.guard.packets import pack
+from bellwire.guard.packets import post
+from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
-from bellwire.server.hub import Key, User
+from bellwire.server.streams import EVERYONE, Key, User, stream_of
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 R = TypeVar("R")
+K = TypeVar("K")
 Ts = TypeVarTuple("Ts")
 
-_NOBODY: frozenset[Key] = frozenset()
+MAX_MID: Final = 128
+"""Characters of a message's id."""
 
 
 class Target:
@@ -36,8 +39,8 @@ class Target:
         self,
         namespace: "Namespace",
         name: str,
-        keys: frozenset[Key] = _NOBODY,
-        excluded: frozenset[Key] = _NOBODY,
+        keys: tuple[Key, ...] = (),
+        excluded: tuple[str, ...] = (),
     ) -> None:
         self._namespace = namespace
         self._name = name
@@ -46,33 +49,53 @@ class Target:
 
     def to(self, *rooms: str) -> "Target":
         """The members of these rooms, beside those already meant."""
-        return Target(self._namespace, self._name, self._keys | _names(rooms), self._excluded)
+        return Target(self._namespace, self._name, _more(self._keys, _names(rooms)), self._excluded)
 
     def except_(self, *rooms: str) -> "Target":
         """Without the members of these rooms."""
-        return Target(self._namespace, self._name, self._keys, self._excluded | _names(rooms))
+        return Target(self._namespace, self._name, self._keys, _more(self._excluded, _names(rooms)))
 
     def user(self, id: str) -> "Target":  # noqa: A002 - the contract's word
         """The sockets of this user, beside those already meant. Raises :class:`TypeError` if ``id`` is no str."""
         require_user(id, "user")
-        return Target(self._namespace, self._name, self._keys | {User(id)}, self._excluded)
+        return Target(self._namespace, self._name, _more(self._keys, (User(id),)), self._excluded)
 
     # --- events
 
-    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
-        """Send ``event`` to all of them, at most once and in order: encoded and framed once, whoever they are.
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts, mid: str | None = None) -> None:
+        """Send ``event`` to all of them; when this returns, the broker has it.
 
-        A volatile event is dropped for those who do not keep up.
+        Clients that can recover get it once and in order, or are told that they do not, those that are away as well;
+        all others get it at most once, in order. A volatile event is for those who are there and keep up.
+
+        ``mid`` names the message: what is emitted again under the same one within two minutes is not doubled. Give one
+        of your own, at most 128 characters, where you want to try again after an error.
 
         Raises:
             TypeError: the payload is not what the event declares.
+            ValueError: ``mid`` is empty or too long.
+            BrokerUnavailable: nothing was sent.
+            OutcomeUnknown: it may have been sent; ``done`` names the rooms that have it for certain.
+            MessageTooLarge: it is larger than the broker takes.
+            RuntimeError: it is volatile, and a relay's handler is running.
 
         """
-        message = pack(self._name, event, payload)
+        message = post(self._name, event, payload)
+        if mid is not None:
+            _check_mid(mid)
         hub = self._hub()
+        keys = self._keys or (EVERYONE,)
         if hub is not None:
-            audience = hub.select(self._keys, self._excluded)
-            self._namespace.runtime.fanout.cast(audience, message, volatile=event.volatile)
+            await hub.reach(keys)
+        names = tuple([stream_of(self._name, key) for key in keys])
+        if relay.collects(message.body, names, self._excluded, volatile=event.volatile):
+            return
+        streams = self._namespace.runtime.streams
+        try:
+            await streams.emit(names, message, excluded=self._excluded, volatile=event.volatile, mid=mid)
+        except OutcomeUnknown as error:
+            done = [_spoken(key) for key, name in zip(keys, names, strict=True) if name in error.done]
+            raise OutcomeUnknown(error.mid, done) from None
 
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
         """Send ``event`` to all of them and wait for their acknowledgements, at most ``timeout`` seconds.
@@ -82,10 +105,11 @@ class Target:
             ValueError: ``timeout`` is negative or not finite.
 
         """
+        relay.forbid("call()")
         hub = self._hub()
         number = 0 if hub is None else hub.next_ack()
-        message = pack(self._name, event, payload, number)
-        audience = [] if hub is None else [s for s in hub.select(self._keys, self._excluded) if s.answering]
+        message = post(self._name, event, payload, number)
+        audience = [socket for socket in self._found() if socket.answering]
         runtime = self._namespace.runtime
         call: Call[R] = Call(event, audience, timeout)
         asked: list[Socket] = []
@@ -97,7 +121,7 @@ class Target:
                     call.failed(socket, error)
                 else:
                     asked.append(socket)
-            runtime.fanout.cast(asked, message)
+            runtime.fanout.cast((asked,), message)
             return await call.wait(runtime.wheel)
         finally:
             for socket in asked:
@@ -132,7 +156,7 @@ class Target:
 
     def _found(self) -> "Collection[Socket]":
         hub = self._hub()
-        return () if hub is None else list(hub.select(self._keys, self._excluded))
+        return () if hub is None else list(hub.select(self._keys or (EVERYONE,), self._excluded))
 
 
 class RemoteSocket(msgspec.Struct, frozen=True):
@@ -148,11 +172,11 @@ class RemoteSocket(msgspec.Struct, frozen=True):
     """The rooms that it is a member of."""
 
     def _itself(self) -> Target:
-        return Target(self._namespace, self._name, frozenset({self.id}))
+        return Target(self._namespace, self._name, (self.id,))
 
-    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
+    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts, mid: str | None = None) -> None:
         """Send ``event`` to it; see ``Socket.emit``."""
-        await self._itself().emit(event, *payload)
+        await self._itself().emit(event, *payload, mid=mid)
 
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
         """Send ``event`` to it and wait for its acknowledgement."""
@@ -171,8 +195,25 @@ class RemoteSocket(msgspec.Struct, frozen=True):
         await self._itself().disconnect(close=close)
 
 
-def _names(rooms: tuple[str, ...]) -> frozenset[Key]:
+def _names(rooms: tuple[str, ...]) -> tuple[str, ...]:
     for room in rooms:
         if not isinstance(room, str):
             raise TypeError(f"rooms are named by strings, not {type(room).__name__}: to('a', 'b')")
-    return frozenset(rooms)
+    return rooms
+
+
+def _more(keys: tuple[K, ...], more: tuple[K, ...]) -> tuple[K, ...]:
+    """Both, in the order in which they were named, each once: copies are appended in this order."""
+    return tuple(dict.fromkeys((*keys, *more)))
+
+
+def _spoken(key: Key) -> str:
+    """How an error names whom an event was for."""
+    return key if isinstance(key, str) else f"user {key.id}" if isinstance(key, User) else "the namespace"
+
+
+def _check_mid(mid: object) -> None:
+    if not isinstance(mid, str):
+        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
+    if not 0 < len(mid) <= MAX_MID:
+        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")

@@ -1,0 +1,191 @@
+"""An event on its way to clients: one object whoever gets it, and each wire's form of it made once.
+
+A `Post` is an event; a `Delivery` is a post at its place in a stream. Socket.IO's form is made with the post, so that
+what cannot be encoded is the sender's error; the others are made when somebody needs them, from the bytes that the
+broker has, because an application may change its objects meanwhile.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from bellwire.protocol.embedding import Placed, as_plain, embed
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.protocol.socketio import encode_event
+from bellwire.protocol.wire import ServerEvent, StreamEvent, encode
+
+
+class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    name: str
+    binary: bool
+    args: msgspec.Raw
+
+
+_to_json: Final = msgspec.json.Encoder().encode
+_to_msgpack: Final = msgspec.msgpack.Encoder().encode
+_objects: Final = msgspec.msgpack.Decoder().decode
+_read: Final = msgspec.msgpack.Decoder(_Body).decode
+
+
+class Post:
+    """An event in a namespace, encoded.
+
+    ``stock`` is what every Socket.IO client understands. ``id``, a number, asks for an acknowledgement. ``body`` is
+    what brokers carry: msgpack, the event's name, whether its payload may hold bytes, and its arguments.
+    """
+
+    __slots__ = ("_args", "_body", "_raw_json", "_raw_msgpack", "binary", "id", "name", "namespace", "stock")
+
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        args: Sequence[Any],
+        *,
+        binary: bool,
+        id: int | None = None,  # noqa: A002 - the protocol's word
+        body: bytes | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.binary = binary
+        self.id = id
+        self.stock = encode_event(namespace, (name, *args), id=id, binary=binary)
+        self._args = args
+        self._body = body
+        self._raw_json: Outgoing | None = None
+        self._raw_msgpack: Outgoing | None = None
+
+    @classmethod
+    def read(cls, namespace: str, body: bytes) -> "Post":
+        """Return the post that ``body`` was made of; msgspec's errors, TypeError or ValueError if it is none."""
+        found = _read(body)
+        return cls(namespace, found.name, _objects(found.args), binary=found.binary, body=body)
+
+    @property
+    def body(self) -> bytes:
+        """The bytes for brokers. Raises TypeError for what msgpack cannot hold, as an integer of more than 64 bits."""
+        body = self._body
+        if body is None:
+            try:
+                body = self._body = _to_msgpack((self.name, self.binary, self._args))
+            except (ValueError, OverflowError) as error:
+                raise TypeError(f"{self.name!r} cannot be sent: {error}") from None
+            self._args = ()  # an application may change its objects: from here on the bytes count
+        return body
+
+    @property
+    def json_args(self) -> msgspec.Raw:
+        """The arguments as a JSON array, bytes as base64."""
+        return msgspec.Raw(_to_json(_objects(_read(self.body).args)))
+
+    @property
+    def msgpack_args(self) -> msgspec.Raw:
+        """The arguments as an array of MessagePack."""
+        return _read(self.body).args
+
+    @property
+    def raw_json(self) -> Outgoing:
+        """The event in bellwire.v1.json."""
+        made = self._raw_json
+        if made is None:
+            event = ServerEvent(self.namespace, self.name, self.json_args, self.id)
+            made = self._raw_json = Outgoing(encode(event, msgpack=False))
+        return made
+
+    @property
+    def raw_msgpack(self) -> Outgoing:
+        """The event in bellwire.v1.msgpack."""
+        made = self._raw_msgpack
+        if made is None:
+            event = ServerEvent(self.namespace, self.name, self.msgpack_args, self.id)
+            made = self._raw_msgpack = Outgoing(encode(event, msgpack=True))
+        return made
+
+    @property
+    def embedded(self) -> Outgoing:
+        """The event for a Socket.IO client that negotiated streams: as a rule the stock one."""
+        return as_plain(self.stock)
+
+
+class Delivery:
+    """A post at ``(seq, tag)`` of ``stream``, right behind ``(prev_seq, prev_tag)`` for those who get it.
+
+    ``gen`` is the stream's generation; ``named`` says that readers have to be told it, because it is not certain that
+    it is the one of the point before.
+    """
+
+    __slots__ = (
+        "_embedded",
+        "_raw_json",
+        "_raw_msgpack",
+        "gen",
+        "mid",
+        "named",
+        "post",
+        "prev",
+        "seq",
+        "stream",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        post: Post,
+        stream: str,
+        gen: str,
+        prev: tuple[int, int],
+        seq: int,
+        tag: int,
+        mid: str,
+        *,
+        named: bool,
+    ) -> None:
+        self.post = post
+        self.stream = stream
+        self.gen = gen
+        self.prev = prev
+        self.seq = seq
+        self.tag = tag
+        self.mid = mid
+        self.named = named
+        self._embedded: Outgoing | None = None
+        self._raw_json: Outgoing | None = None
+        self._raw_msgpack: Outgoing | None = None
+
+    @property
+    def stock(self) -> Outgoing:
+        """The event without its place."""
+        return self.post.stock
+
+    @property
+    def embedded(self) -> Outgoing:
+        """The event for a Socket.IO client that negotiated streams: its place is one argument more."""
+        made = self._embedded
+        if made is None:
+            gen = self.gen if self.named else None
+            place = Placed(self.stream, *self.prev, self.seq, self.tag, self.mid, gen)
+            made = self._embedded = embed(self.post.stock, place)
+        return made
+
+    @property
+    def raw_json(self) -> Outgoing:
+        """The event in bellwire.v1.json."""
+        made = self._raw_json
+        if made is None:
+            made = self._raw_json = Outgoing(encode(self._event(self.post.json_args), msgpack=False))
+        return made
+
+    @property
+    def raw_msgpack(self) -> Outgoing:
+        """The event in bellwire.v1.msgpack."""
+        made = self._raw_msgpack
+        if made is None:
+            made = self._raw_msgpack = Outgoing(encode(self._event(self.post.msgpack_args), msgpack=True))
+        return made
+
+    def _event(self, args: msgspec.Raw) -> StreamEvent:
+        prev_seq, prev_tag = self.prev
+        gen = self.gen if self.named else None
+        return StreamEvent(self.stream, prev_seq, prev_tag, self.seq, self.tag, self.mid, self.post.name, args, gen)

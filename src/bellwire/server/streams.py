@@ -1,0 +1,246 @@
+"""Between this node's rooms and the broker: what is emitted goes out by streams, what comes in is read once.
+
+An event goes to one stream after the other, in the order in which its rooms were named, and each copy carries the
+places of those before it. A stream that nobody can have a position in is not appended to: the event is published.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import count
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from bellwire.brokers.base import Broker
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.effects import APPEND_SECONDS
+from bellwire.delivery.entry import Copy, Draft
+from bellwire.delivery.log import Appended
+from bellwire.protocol.post import Post
+
+if TYPE_CHECKING:
+    from bellwire.server.fanout import Fanout
+
+logger = logging.getLogger("bellwire.server")
+
+KEPT_POSTS: Final = 1_024
+"""How many of the newest posts are kept in their wire forms: what a node emits comes back to it from the broker."""
+KEPT_BYTES: Final = 8 * 1024 * 1024
+"""And how many bytes of them; the newest is kept whatever its size."""
+
+FIRST_PAUSE: Final = 0.05
+"""Seconds between an attempt that had no answer and the next; each pause is twice the one before, up to"""
+LAST_PAUSE: Final = 1.0
+
+
+class User(NamedTuple):
+    """The key under which all sockets of one user are found; no room's name can collide with it."""
+
+    id: str
+
+
+class Everyone(NamedTuple):
+    """The key of all sockets in a namespace."""
+
+
+EVERYONE: Final = Everyone()
+
+Key: TypeAlias = "str | User | Everyone"
+"""A room's name, a socket's id (which is a room that holds just it), a user, or everyone in the namespace."""
+
+
+def kind_of(key: Key) -> tuple[str, str]:
+    """Return a key as it is stored: a letter and a name."""
+    if isinstance(key, str):
+        return "r", key
+    return ("u", key.id) if isinstance(key, User) else ("n", "")
+
+
+def key_of(kind: str, name: str) -> Key:
+    """Return the key that `kind_of` told."""
+    return User(name) if kind == "u" else EVERYONE if kind == "n" else name
+
+
+@lru_cache(maxsize=65_536)
+def stream_of(namespace: str, key: Key) -> str:
+    """Return the name of a stream, 32 hexadecimal digits: clients see it, and no room's name."""
+    kind, name = kind_of(key)
+    data = f"{kind}{len(namespace)}:{namespace}{name}".encode(errors="surrogatepass")
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+class Published(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What goes to a stream's listeners beside the log.
+
+    ``excluded`` names rooms and sockets that do not get it; whoever is in one of the streams ``earlier`` had it there.
+    """
+
+    body: bytes
+    volatile: bool = False
+    excluded: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Published).decode
+
+
+class Streams:
+    """What the rooms of this node share."""
+
+    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout")
+
+    def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters) -> None:
+        self.broker = broker
+        self.fanout = fanout
+        self.counters = counters
+        self._prefix = secrets.token_hex(9)
+        self._mids = count()
+        self._posts: dict[bytes, Post] = {}
+        self._kept = 0
+
+    # --- out
+
+    async def emit(
+        self,
+        streams: Sequence[str],
+        post: Post,
+        *,
+        excluded: tuple[str, ...] = (),
+        volatile: bool = False,
+        mid: str | None = None,
+    ) -> None:
+        """Bring ``post`` to the members of ``streams``; when this returns, the broker has it.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            OutcomeUnknown: it may have been; ``done`` has the streams that have it for certain.
+
+        """
+        body = post.body
+        self._keep(body, post)
+        await self.emit_body(streams, body, excluded=excluded, volatile=volatile, mid=mid)
+
+    async def emit_body(
+        self,
+        streams: Sequence[str],
+        body: bytes,
+        *,
+        excluded: tuple[str, ...] = (),
+        volatile: bool = False,
+        mid: str | None = None,
+    ) -> None:
+        """As :meth:`emit`, for a post that is encoded already."""
+        if volatile:
+            for place, stream in enumerate(streams):
+                await self._publish(stream, Published(body, True, excluded, tuple(streams[:place])))
+            return
+        mid = mid or f"{self._prefix}{next(self._mids):x}"
+        copies: tuple[Copy, ...] = ()
+        for place, stream in enumerate(streams):
+            try:
+                copy = await self.send(stream, mid, body, excluded, copies, tuple(streams[:place]))
+            except OutcomeUnknown:
+                raise OutcomeUnknown(mid, streams[:place]) from None
+            except BrokerUnavailable:
+                if not place:
+                    raise
+                raise OutcomeUnknown(mid, streams[:place]) from None
+            if copy is not None:
+                copies += (copy,)
+
+    async def send(
+        self,
+        stream: str,
+        mid: str,
+        body: bytes,
+        excluded: tuple[str, ...],
+        copies: tuple[Copy, ...],
+        earlier: tuple[str, ...] = (),
+        deadline: float | None = None,
+    ) -> Copy | None:
+        """Append one copy and return where it stands; publish it, and return None, if nobody has a position there.
+
+        Raises:
+            BrokerUnavailable: nothing was done.
+            OutcomeUnknown: it was tried until ``deadline``, in the broker's time, and there was no answer.
+
+        """
+        if not self.broker.has_log(stream):
+            await self._publish(stream, Published(body, False, excluded, earlier))
+            return None
+        if deadline is None:
+            deadline = self.broker.clock() + APPEND_SECONDS
+        appended = await self._append(stream, mid, body, excluded, copies, deadline)
+        return Copy(stream, appended.gen, appended.point.seq)
+
+    async def _append(
+        self,
+        stream: str,
+        mid: str,
+        body: bytes,
+        excluded: tuple[str, ...],
+        copies: tuple[Copy, ...],
+        deadline: float,
+    ) -> Appended:
+        unknown, pause = False, FIRST_PAUSE
+        while True:
+            try:
+                draft = Draft(mid, random.getrandbits(32), body, excluded, copies)
+                return await self.broker.append(stream, draft, deadline=deadline)
+            except OutcomeUnknown:
+                unknown = True
+            except BrokerUnavailable:
+                if not unknown:
+                    raise
+            if self.broker.clock() + pause > deadline:
+                raise OutcomeUnknown(mid)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    async def _publish(self, stream: str, published: Published) -> None:
+        await self.broker.publish(stream, _encode(published))
+
+    def _keep(self, body: bytes, post: Post) -> None:
+        posts = self._posts
+        if body not in posts:
+            self._kept += len(body)
+        posts[body] = post
+        while len(posts) > KEPT_POSTS or (self._kept > KEPT_BYTES and len(posts) > 1):
+            oldest = next(iter(posts))
+            self._kept -= len(oldest)
+            del posts[oldest]
+
+    # --- in
+
+    def read(self, namespace: str, body: bytes) -> Post | None:
+        """Return the post that ``body`` holds, None if it is not one of this program's: that is counted."""
+        post = self._posts.get(body)
+        if post is not None and post.namespace == namespace:
+            return post
+        try:
+            post = Post.read(namespace, body)
+        except Exception:
+            self.counters.dropped("event", reason="unreadable", policy="no_event")
+            return None
+        self._keep(body, post)
+        return post
+
+    def published(self, body: bytes) -> Published | None:
+        """Return what was published, None if it is not of this program: that is counted."""
+        try:
+            return _decode(body)
+        except msgspec.MsgspecError:
+            self.counters.dropped("event", reason="unreadable", policy="no_event")
+            return None
+
+    def fault(self, room: object, error: BaseException) -> None:
+        """Reading for a room failed in a way that should not be: it is logged, and the room goes on when asked to."""
+        self.counters.add("stream_faults_total")
+        logger.error("reading for %r failed", room, exc_info=error)
