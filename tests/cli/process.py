@@ -46,6 +46,11 @@ class Process:
         """The next line of standard output, "" at its end."""
         return self._lines.get(timeout=TIMEOUT)
 
+    def error_line(self) -> str:
+        """The next line of standard error, "" at its end; `end` returns those behind it."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().rstrip("\n")
+
     def port(self) -> int:
         """The port in the next line."""
         line = self.line()

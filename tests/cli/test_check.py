@@ -57,9 +57,21 @@ def test_json_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_a_brokers_address_is_shown_without_its_secrets() -> None:
+    address = "nats://user:secret@host"
+    result = check("app:server", "--broker", address)
+    assert result.output.splitlines()[0] == 'broker = "nats://***@host" from --broker (default: "memory://")'
+    assert json.loads(check("app:server", "--broker", address, "--json").output)["settings"]["broker"] == {
+        "value": "nats://***@host",
+        "default": "memory://",
+        "source": "--broker",
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("app:server", "--broker", "redis://secret@host"), 2, "broker = 'redis://***@host' is none: there are "),
         (("app:server", "--max-attachments", "11"), 2, "max_attachments = '11' (from --max-attachments): "),
         (("app:server", "--config", "absent.toml"), 2, "absent.toml cannot be read: "),
         (("app:other",), 1, "the module 'app' has no 'other': did you mean app:server?"),

@@ -1,12 +1,27 @@
 """``bellwire run``: the command line, and what it says when it cannot serve."""
 
+import json
+import os
 import signal
 import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
-from tests.cli.process import TIMEOUT, bellwire, write_application
+from bellwire.brokers.private_nats import STOP_WITHIN
+from tests.brokers.nats_server import NatsServer
+from tests.brokers.test_private_nats import is_running
+from tests.cli.process import TIMEOUT, Process, bellwire, write_application
+from tests.cli.test_serve import websocket
+
+needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a private nats-server needs Linux")
 
 
 def refusal(*arguments: str, cwd: Path) -> tuple[int, str]:
@@ -101,3 +116,209 @@ def test_the_benchmarks_server_runs_from_the_repositorys_root() -> None:
         assert process.port() > 0
         process.signal(signal.SIGINT)
         assert process.end() == (0, "")
+
+
+# --- the broker
+
+KEEPING = """
+from bellwire import BellwireError, Event, EventRefused, Server, Socket
+from bellwire.delivery.entry import Draft
+
+KEEP = Event("keep", str, reply=bool)
+KEPT = Event("kept", reply=list[str])
+server = Server()
+root = server.namespace("/")
+
+@root.on(KEEP)
+async def keep(socket: Socket, mid: str) -> bool:
+    try:
+        return not (await server._broker.append("room", Draft(mid, 1, b""))).duplicate
+    except BellwireError as error:
+        raise EventRefused(error.code, str(error))
+
+@root.on(KEPT)
+async def kept(socket: Socket) -> list[str]:
+    start = (await server._broker.top("room"))._replace(seq=0, tag=0)
+    return [entry.mid for entry in (await server._broker.read("room", start, confirmed=True)).entries]
+"""
+
+RUN_ON_DATA = ("run", "app:server", "--port", "0", "--data", "data")
+
+
+def ask(client: ClientConnection, *event: str) -> Any:
+    """Send an event and return the reply; heartbeats are left alone."""
+    client.send(f"420{json.dumps(event)}")
+    while True:
+        text = str(client.recv(TIMEOUT))
+        if text.startswith("430"):
+            return json.loads(text[3:])[0]
+
+
+@contextmanager
+def connected(process: Process) -> Iterator[ClientConnection]:
+    with websocket(process.port()) as client:
+        client.recv(TIMEOUT)
+        client.send("40")
+        client.recv(TIMEOUT)
+        yield client
+
+
+def nats_of(folder: Path) -> int:
+    """The process of the private nats-server over ``data``: its ports stand in a file that is called after it."""
+    (ports,) = (folder / "data").glob("*.ports")
+    return int(ports.stem.rpartition("_")[2])
+
+
+@needs_linux
+def test_a_directory_keeps_what_was_accepted_over_kills_and_the_nats_server_dies_with_us(tmp_path: Path) -> None:
+    write_application(tmp_path, KEEPING)
+    kept: list[str] = []
+    for life in range(3):
+        with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+            with connected(process) as client:
+                assert (ask(client, "kept") if kept else []) == kept
+                for n in range(5):
+                    assert ask(client, "keep", f"{life}.{n}") is True
+                    kept.append(f"{life}.{n}")
+                assert ask(client, "keep", "0.0") is False  # a message id is remembered as well
+                nats = nats_of(tmp_path)
+                process.signal(signal.SIGKILL)
+            assert process.end()[0] == -signal.SIGKILL
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+        with connected(process) as client:
+            assert ask(client, "kept") == kept
+        assert not is_running(nats)
+        nats = nats_of(tmp_path)
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
+        assert not is_running(nats)
+
+
+@needs_linux
+def test_a_nats_server_that_is_killed_is_started_again_and_clients_are_kept(tmp_path: Path) -> None:
+    write_application(tmp_path, KEEPING)
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+        with connected(process) as client:
+            for life in range(3):
+                assert ask(client, "keep", f"{life}") is True
+                os.kill(nats_of(tmp_path), signal.SIGKILL)
+                assert process.error_line().endswith(
+                    " ERROR bellwire.brokers: the private nats-server died (-9): it is started again"
+                )
+                reply: Any = {"error": {"code": "broker_unavailable"}}
+                while reply not in (True, False):  # until it is there again; the mid makes it safe to ask again
+                    assert reply["error"]["code"] in ("broker_unavailable", "outcome_unknown")
+                    reply = ask(client, "keep", f"{life} again")
+            assert ask(client, "kept") == [f"{life}{word}" for life in range(3) for word in ("", " again")]
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
+
+
+@needs_linux
+def test_a_second_ctrl_c_does_not_wait_for_a_nats_server_that_does_not_end(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+        with connected(process) as client:
+            nats = nats_of(tmp_path)
+            os.kill(nats, signal.SIGSTOP)
+            started = time.monotonic()
+            process.signal(signal.SIGINT)
+            with pytest.raises(ConnectionClosed):
+                client.recv(TIMEOUT)
+            process.signal(signal.SIGINT)
+        assert process.end()[0] == 130
+        assert time.monotonic() - started < STOP_WITHIN
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:  # the directory is free as soon as the kernel is through
+        process.port()
+        assert not is_running(nats)
+        process.signal(signal.SIGINT)
+        assert process.end() == (0, "")
+
+
+@needs_linux
+def test_a_directory_is_for_one_process_and_the_other_is_told_which(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+        process.port()
+        code, errors = refusal(*RUN_ON_DATA[1:], cwd=tmp_path)
+        assert code == 1
+        assert errors == (
+            f"Error: the data directory {tmp_path / 'data'} is in use by process {process.process.pid}: stop that one, "
+            "or give this one a directory of its own\n"
+        )
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
+
+
+@needs_linux
+def test_a_nats_server_that_does_not_start_is_told_with_its_log_and_leaves_the_directory_free(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "jetstream").touch()  # where it wants a directory
+    code, errors = refusal(*RUN_ON_DATA[1:], cwd=tmp_path)
+    assert code == 1
+    assert errors.startswith("Error: the private nats-server ended with 1: ")
+    (tmp_path / "data" / "jetstream").unlink()
+    with bellwire(*RUN_ON_DATA, cwd=tmp_path) as process:
+        process.port()
+        process.signal(signal.SIGINT)
+        assert process.end() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "data", "--broker", "memory://"), "broker = 'memory://' (from --broker) names another one"),
+        (("--data", ""), "Invalid value for '--data': it is empty: name a directory"),
+        (("--data", "app.py"), "Invalid value for '--data': Directory 'app.py' is a file"),
+        (("--broker", "redis://secret@host"), "broker = 'redis://***@host' is none: there are memory://"),
+    ],
+)
+def test_a_wrong_broker_is_told_before_anything_is_started(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    write_application(tmp_path)
+    code, errors = refusal("app:server", *arguments, cwd=tmp_path)
+    assert code == 2
+    assert message in errors
+    assert "secret" not in errors
+    assert not (tmp_path / "data").exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_it_listens_once_its_broker_answers(tmp_path: Path) -> None:
+    write_application(tmp_path, KEEPING)
+    (tmp_path / "nats").mkdir()
+    nats = NatsServer(tmp_path / "nats")
+    nats.kill()
+    port = free_port()
+    with bellwire("run", "app:server", "--port", str(port), "--broker", nats.url, cwd=tmp_path) as process:
+        shown = f"nats://***@127.0.0.1:{nats.port}"
+        waiting = process.error_line()
+        assert waiting.startswith(f"Waiting for the broker at {shown} (Ctrl+C gives up): no connection to NATS: ")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        nats.start()
+        try:
+            assert process.error_line().startswith(f"The broker at {shown} answers after ")
+            with connected(process) as client:
+                assert ask(client, "keep", "m") is True
+            process.signal(signal.SIGTERM)
+            assert process.end() == (0, "")
+        finally:
+            nats.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_a_broker_can_be_given_up(tmp_path: Path, number: signal.Signals) -> None:
+    write_application(tmp_path)
+    arguments = ("run", "app:server", "--port", "0", "--broker", f"nats://127.0.0.1:{free_port()}")
+    with bellwire(*arguments, cwd=tmp_path) as process:
+        assert process.error_line().startswith("Waiting for the broker at ")
+        process.signal(number)
+        assert process.end() == (0, "")
+        assert process.line() == ""

@@ -7,8 +7,10 @@ from typing import Any
 import click
 import msgspec
 
+from bellwire.cli.broker import check_broker
 from bellwire.cli.loading import load_server
 from bellwire.cli.settings import Setting, misspelt_variables, settings_flags, trace
+from bellwire.core.config import shown
 from bellwire.server.server import Server
 
 
@@ -24,7 +26,12 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
     """
     try:
         server = load_server(target)
-        settings = [setting for setting in trace(server.config, toml, flags) if setting.source != "default"]
+        settings = [
+            setting._replace(value=shown(setting.field, setting.value))
+            for setting in trace(server.config, toml, flags)
+            if setting.source != "default"
+        ]
+        check_broker(server.config, toml, flags)
     except click.ClickException as error:
         if as_json:
             click.echo(_encode({"ok": False, "errors": [error.message]}))

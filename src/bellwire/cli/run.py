@@ -23,6 +23,14 @@ from bellwire.cli.settings import settings_flags
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
+    "--data",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    callback=lambda _context, _option, value: _directory(value),
+    help="Keep messages, sessions and rooms in DIR, over restarts and crashes, with a private nats-server in place of "
+    "--broker.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LEVELS),
     default="info",
@@ -31,7 +39,9 @@ from bellwire.cli.settings import settings_flags
     "sets logging up by itself decides that instead.",
 )
 @settings_flags
-def command(target: str, host: str, port: int, log_level: str, toml: Path | None, **flags: Any) -> None:
+def command(
+    target: str, host: str, port: int, data: Path | None, log_level: str, toml: Path | None, **flags: Any
+) -> None:
     """Serve MODULE:SERVER until Ctrl+C or SIGTERM.
 
     Clients are told when the server stops, and come back by themselves; a second Ctrl+C does not wait for anybody.
@@ -44,6 +54,13 @@ def command(target: str, host: str, port: int, log_level: str, toml: Path | None
         port=port,
         toml=toml,
         flags=flags,
+        data=data,
         log_level=log_level,
         ready=lambda url: click.echo(f"Bellwire serves {target} on {url} (Ctrl+C stops it)"),
     )
+
+
+def _directory(value: str | None) -> Path | None:
+    if value == "":
+        raise click.BadParameter("it is empty: name a directory, such as ./data")
+    return None if value is None else Path(value)

@@ -6,8 +6,10 @@ What a signal means depends on how far the server is (SIGINT is Ctrl+C, SIGTERM 
     SIGINT      give up, leave      stop                leave at once
     SIGTERM     give up, leave      stop                go on stopping
 
+Starting: the address is taken, the broker is waited for, the application's lifespan begins, the address is listened on.
 Stopping: nobody is let in any more, every session is told to come back later (close code 1012, "service restart", of
-the registry that RFC 6455 §11.7 began), pending requests are answered, the application's lifespan ends.
+the registry that RFC 6455 §11.7 began), pending requests are answered, the application's lifespan ends, and then the
+broker.
 """
 
 import asyncio
@@ -23,10 +25,12 @@ import click
 import uvicorn
 
 from bellwire.cli.binding import bind, refused, url_of
+from bellwire.cli.broker import BrokerError, BrokerKeeper, check_data
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
 from bellwire.core.config import Config
+from bellwire.core.errors import BellwireError
 from bellwire.server.server import Server
 from bellwire.transports.base import ASGIMessage, Receive, Scope, Send
 from bellwire.transports.native import native_http, native_websockets
@@ -58,31 +62,39 @@ def serve(
     port: int,
     toml: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    data: Path | None = None,
     log_level: str = "info",
     ready: Callable[[str], None],
 ) -> None:
     """Serve until a signal comes; ``ready`` is called with the address once it is listened on.
 
-    ``log_level`` is that of Bellwire's own records, unless the application has set logging up by itself.
+    ``data`` is the directory of a private nats-server, which then is the broker. ``log_level`` is that of Bellwire's
+    own records, unless the application has set logging up by itself.
 
     Raises:
-        SettingsError: a setting is wrong.
+        SettingsError: a setting is wrong, or ``data`` is not the only one to say where the broker is.
         BindError: the address cannot be had.
+        BrokerError: the data directory cannot be had, or its nats-server does not start.
         LifespanError: the application failed to start, or to end.
         click.exceptions.Exit: a second SIGINT cut the shutdown short.
 
     """
     settings = merge(server.config, toml, flags or {})
-    server.configure(toml=toml, flags=flags)
+    if data is not None:
+        check_data(server.config, toml, flags or {})
+    keeper = BrokerKeeper(settings, data, server.counters, tell=lambda line: click.echo(line, err=True))
+    server.configure(toml=toml, flags=flags, broker=keeper.broker)
     set_up_logging(log_level)
     sockets = bind(host, port)
     application = _Application(server)
-    runner = _Runner(application, settings, ready=lambda: ready(url_of(host, sockets[0])))
+    runner = _Runner(application, settings, keeper, ready=lambda: ready(url_of(host, sockets[0])))
     try:
         runner.run(sockets)
     finally:
         for bound in sockets:
             bound.close()
+    if runner.failure is not None:
+        raise BrokerError(runner.failure)
     if runner.refusal is not None:
         raise refused(host, port, runner.refusal)
     if application.details is not None and not runner.given_up:
@@ -125,7 +137,9 @@ class _Application:
 class _Runner(uvicorn.Server):
     """uvicorn's server, with our signals, our words and our sessions' end."""
 
-    def __init__(self, application: _Application, settings: Config, *, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, application: _Application, settings: Config, keeper: BrokerKeeper, *, ready: Callable[[], None]
+    ) -> None:
         engine = lambda: application.server.engine  # noqa: E731
         super().__init__(
             uvicorn.Config(
@@ -144,17 +158,25 @@ class _Runner(uvicorn.Server):
         )
         self.refusal: OSError | None = None
         """Why the address could not be listened on after all: somebody was quicker."""
+        self.failure: BellwireError | None = None
+        """Why there is no broker."""
         self.given_up = False
         """Whether a signal came before it had started."""
         self._server = application.server
+        self._keeper = keeper
         self._ready = ready
         self._starting: asyncio.Task[Any] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run the lifespan's start, listen, and say so."""
+        """Start the broker, run the lifespan's start, listen, and say so."""
         self._starting = asyncio.current_task()
         try:
+            await self._keeper.start()
             await super().startup(sockets)
+        except BellwireError as error:
+            self.failure = error
+            self.should_exit = True
         except SystemExit:
             self.should_exit = True
         except OSError as error:
@@ -170,20 +192,32 @@ class _Runner(uvicorn.Server):
         if self.started:
             logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
             self._ready()
+        else:
+            await self._end_broker()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the sessions, wait for the requests at most ``shutdown_grace``, run the lifespan's end."""
+        """End the sessions, wait at most ``shutdown_grace`` for the requests, end the lifespan and then the broker."""
         for listener in self.servers:
             listener.close()
         if self._server.running:
             self._server.engine.close(SERVICE_RESTART)
         await super().shutdown(sockets)
+        await self._end_broker()
+
+    async def _end_broker(self) -> None:
+        """Close the broker, unless and until a second SIGINT comes; a private nats-server dies with this process."""
+        if self.force_exit:
+            return
+        self._ending = asyncio.create_task(self._keeper.close(), name="bellwire: end of the broker")
+        await asyncio.wait((self._ending,))
+        if not self._ending.cancelled():
+            self._ending.result()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Act on a signal; see the table above. Unlike uvicorn's it is not raised again: the exit code is 0."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
-        starting = self._starting
-        if starting is not None:
-            starting.get_loop().call_soon_threadsafe(starting.cancel)
+        given_up = self._starting or (self._ending if self.force_exit else None)
+        if given_up is not None:
+            given_up.get_loop().call_soon_threadsafe(given_up.cancel)
