@@ -132,6 +132,36 @@ async def test_c11_a_failover_while_the_answer_is_pending_and_the_retry() -> Non
     assert (await broker.append(S, draft("m"))).duplicate
 
 
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_put_whose_answer_is_lost_was_made_or_not(done: bool) -> None:
+    broker = await _broker()
+    revision = await broker.put("k", b"old")
+    broker.faults.lose_put_answer(done=done)
+    assert await broker.put("k", b"wrong", expected=0) is None
+    with pytest.raises(OutcomeUnknown):
+        await broker.put("k", b"new", expected=revision)
+    kept = await broker.get("k")
+    assert kept is not None
+    assert kept.value == (b"new" if done else b"old")
+
+
+async def test_a_failover_takes_keys_back_under_another_generation() -> None:
+    broker = await _broker()
+    first = await broker.put("k", b"one")
+    before, generation = broker.faults.keys(), broker.generation()
+    second = await broker.put("k", b"two")
+    await broker.put("new", b"x")
+    broker.faults.take_back(before)
+    assert await broker.get("k") == (b"one", first)
+    assert await broker.get("new") is None
+    assert broker.generation() != generation
+    assert await broker.put("k", b"three", expected=second) is None
+    third = await broker.put("k", b"three", expected=first)
+    assert second is not None
+    assert third is not None
+    assert third > second
+
+
 async def test_lost_live_entries_are_in_the_log_all_the_same() -> None:
     broker, ears = await _broker(), Ears()
     await broker.subscribe(S, ears)

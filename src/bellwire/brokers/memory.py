@@ -151,10 +151,15 @@ class MemoryBroker(Broker):
         self._check()
         if expected is not None and self._revision_of(key) != expected:
             return None
+        lost_answer = self.faults.next_put_answer()
+        if lost_answer == "not_done":
+            raise OutcomeUnknown(key)
         self._revision += 1
         ends = None if ttl is None else self.clock() + ttl
         self._keys[key] = Kept(value, self._revision), ends
         self._sweep_keys()
+        if lost_answer == "done":
+            raise OutcomeUnknown(key)
         return self._revision
 
     @override
@@ -232,6 +237,7 @@ class Faults:
         self._broker = broker
         self._away = False
         self._answers: deque[str] = deque()
+        self._puts: deque[str] = deque()
         self._lags: dict[str, int] = {}
         self._losing: dict[str, int] = {}
         self._deaf: set[Listener] = set()
@@ -251,6 +257,22 @@ class Faults:
     def lose_answer(self, *, done: bool) -> None:
         """Raise `OutcomeUnknown` from the next append, which is ``done`` or not."""
         self._answers.append("done" if done else "not_done")
+
+    def lose_put_answer(self, *, done: bool) -> None:
+        """Raise `OutcomeUnknown` from the next put whose comparison succeeds, which is ``done`` or not."""
+        self._puts.append("done" if done else "not_done")
+
+    def keys(self) -> dict[str, tuple[Kept, float | None]]:
+        """Return all keys as they are now, for `take_back` to return to."""
+        return dict(self._broker._keys)
+
+    def take_back(self, keys: dict[str, tuple[Kept, float | None]]) -> None:
+        """Fail over to a replica that knows nothing newer than ``keys``; their generation is another one from now on.
+
+        The streams stay as they are: `lose_tail` is theirs.
+        """
+        self._broker._keys = OrderedDict(keys)
+        self._broker._generation = self._broker.new_generation()
 
     def lose_live(self, stream: str, count: int = 1) -> None:
         """Publish the next ``count`` entries of ``stream`` to nobody, and say nothing."""
@@ -310,6 +332,10 @@ class Faults:
     def next_answer(self) -> str | None:
         """Return how the next append's answer is lost, None if it is not."""
         return self._answers.popleft() if self._answers else None
+
+    def next_put_answer(self) -> str | None:
+        """Return how the next put's answer is lost, None if it is not."""
+        return self._puts.popleft() if self._puts else None
 
     def lag_of(self, stream: str) -> int:
         """Return by how many entries a follower lags."""
