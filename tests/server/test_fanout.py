@@ -1,11 +1,13 @@
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, cast
 
 from bellwire import Event, Server
 from bellwire.core.counters import Counters
-from bellwire.protocol.outgoing import Message, Outgoing
-from bellwire.server.fanout import Fanout
+from bellwire.protocol.outgoing import Message, join
+from bellwire.protocol.post import Delivery, Post
+from bellwire.server.dialects import STOCK, Dialect, Item, Stock, embedded, raw
+from bellwire.server.fanout import Audience, Fanout
 from bellwire.server.socket import Socket
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
@@ -20,8 +22,9 @@ class Recorder(Carrier):
     name: ClassVar[str] = "websocket"
     buffered = 0
 
-    def __init__(self, tick: Tick | None = None, *, writable: bool = True) -> None:
+    def __init__(self, tick: Tick | None = None, *, writable: bool = True, dialect: Dialect = STOCK) -> None:
         self.sink = self
+        self.dialect = dialect
         self.given: list[Message] = []
         self.flushes = 0
         self.full = not writable
@@ -52,18 +55,30 @@ def group(*recorders: Recorder) -> Collection[Socket]:
     return cast("Collection[Socket]", set(recorders))
 
 
+def to(*recorders: Recorder) -> Audience:
+    return (group(*recorders),)
+
+
 def make_fanout() -> tuple[Fanout, Counters]:
     counters = Counters()
     return Fanout(Tick(asyncio.get_running_loop()), counters), counters
 
 
-A, B, C = Outgoing('42["a"]'), Outgoing('42["b"]'), Outgoing('42["c"]')
+def post(name: str) -> Post:
+    return Post("/", name, (), binary=False)
+
+
+def delivery(name: str) -> Delivery:
+    return Delivery(post(name), "r7", "g", (1, 10), 2, 20, "m", named=False)
+
+
+A, B, C = post("a"), post("b"), post("c")
 
 
 async def test_messages_leave_at_the_end_of_the_tick_in_order() -> None:
     fanout, _ = make_fanout()
     one, two = Recorder(), Recorder()
-    both, first = group(one, two), group(one)
+    both, first = to(one, two), to(one)
     fanout.cast(both, A)
     fanout.cast(first, B)
     fanout.cast(both, C)
@@ -76,7 +91,7 @@ async def test_messages_leave_at_the_end_of_the_tick_in_order() -> None:
 async def test_neighbours_to_one_audience_are_joined_once_for_all_of_it() -> None:
     fanout, _ = make_fanout()
     one, two = Recorder(), Recorder()
-    both = group(one, two)
+    both = to(one, two)
     fanout.cast(both, A)
     fanout.cast(both, B)
     await advance()
@@ -86,18 +101,71 @@ async def test_neighbours_to_one_audience_are_joined_once_for_all_of_it() -> Non
     assert run.parts == ('42["a"]', '42["b"]')
 
 
+async def test_what_goes_to_others_in_between_keeps_its_place() -> None:
+    fanout, _ = make_fanout()
+    one = Recorder()
+    lasting, other = to(one), to(one)
+    for audience, item in ((lasting, A), (other, B), (lasting, C)):
+        fanout.cast(audience, item)
+    await advance()
+    assert [message.parts for message in one.given] == [('42["a"]',), ('42["b"]',), ('42["c"]',)]
+
+
 async def test_a_single_message_is_handed_on_as_it_is() -> None:
     fanout, _ = make_fanout()
     one = Recorder()
-    fanout.cast(group(one), A)
+    fanout.cast(to(one), A)
     await advance()
-    assert one.given[0] is A
+    assert one.given[0] is A.stock
+
+
+async def test_each_dialect_is_rendered_and_joined_once() -> None:
+    fanout, _ = make_fanout()
+    v1 = raw(msgpack=False, streams=True)
+    stock, bound, raws = ([Recorder(dialect=d) for _ in range(2)] for d in (STOCK, embedded("/"), v1))
+    audience: Audience = (group(*stock, *bound), group(*raws))
+    fanout.cast(audience, delivery("a"))
+    fanout.cast(audience, B)
+    await advance()
+    for one, two in (stock, bound, raws):
+        assert len(one.given) == 1
+        assert two.given[0] is one.given[0]
+    assert stock[0].parts == ['42["a"]', '42["b"]']
+    assert bound[0].parts == ['42["a",{"bellwire":["s","r7",1,10,2,20,"m"]}]', '42["b"]']
+    assert raws[0].parts == ['["s","r7",1,10,2,20,"m","a",[]]', '["e","/","b",[]]']
+
+
+class Counting(Stock):
+    """A dialect with a state: what is sent says how much was sent before."""
+
+    def __init__(self, sent: int) -> None:
+        self.sent = sent
+
+    def deliver(self, items: Sequence[Item]) -> tuple[Message, Dialect]:
+        before = post(f"behind {self.sent}").stock
+        return join([before, *[item.stock for item in items]]), Counting(self.sent + len(items))
+
+
+async def test_a_dialect_with_a_state_goes_on_in_the_next_one() -> None:
+    fanout, _ = make_fanout()
+    shared = Counting(5)
+    one, two, other = Recorder(dialect=shared), Recorder(dialect=shared), Recorder()
+    everyone = to(one, two, other)
+    fanout.cast(everyone, A)
+    fanout.cast(everyone, B)
+    fanout.settle()
+    fanout.cast(everyone, C, volatile=True)
+    fanout.settle()
+    assert one.parts == ['42["behind 5"]', '42["a"]', '42["b"]', '42["behind 7"]', '42["c"]']
+    assert two.given[1] is one.given[1]  # they share their states, and so what is made in them
+    assert other.parts == ['42["a"]', '42["b"]', '42["c"]']
+    assert other.dialect is STOCK
 
 
 async def test_volatile_and_reliable_messages_are_not_joined() -> None:
     fanout, counters = make_fanout()
     slow = Recorder(writable=False)
-    audience = group(slow)
+    audience = to(slow)
     fanout.cast(audience, A)
     fanout.cast(audience, B, volatile=True)
     fanout.cast(audience, C)
@@ -109,7 +177,7 @@ async def test_volatile_and_reliable_messages_are_not_joined() -> None:
 async def test_every_dropped_volatile_message_is_counted_per_recipient() -> None:
     fanout, counters = make_fanout()
     slow, other, quick = Recorder(writable=False), Recorder(writable=False), Recorder()
-    audience = group(slow, other, quick)
+    audience: Audience = (group(slow, quick), group(other))
     fanout.cast(audience, A, volatile=True)
     fanout.cast(audience, B, volatile=True)
     fanout.settle()
@@ -120,7 +188,7 @@ async def test_every_dropped_volatile_message_is_counted_per_recipient() -> None
 async def test_settling_again_sends_nothing_twice() -> None:
     fanout, _ = make_fanout()
     one = Recorder()
-    fanout.cast(group(one), A)
+    fanout.cast(to(one), A)
     fanout.settle()
     fanout.settle()
     await advance()
@@ -132,10 +200,10 @@ async def test_one_write_per_connection_and_tick() -> None:
     tick = Tick(loop)
     fanout = Fanout(tick, Counters())
     recorders = [Recorder(tick) for _ in range(10)]
-    all_of_them, some = group(*recorders), group(*recorders[:5])
-    for message in (A, B, C):
-        fanout.cast(all_of_them, message)
-        fanout.cast(some, message)
+    all_of_them, some = to(*recorders), to(*recorders[:5])
+    for item in (A, B, C):
+        fanout.cast(all_of_them, item)
+        fanout.cast(some, item)
     await advance()
     assert {recorder.flushes for recorder in recorders} == {1}
 
