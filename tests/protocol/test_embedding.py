@@ -135,6 +135,7 @@ def test_what_is_in_no_stream_arrives_as_it_was_and_has_no_place(
         '{"bellwire":"zz","bellwire":["n",7]}',
         '{ "bellwire" : [ "n" , 7 ] }',
         '{\n"bellwire":["n",7]\t}',
+        '{"bellwire":["n",7]} ',
         '{"b\\u0065llwire":["n",7]}',
         '{"\\u0062\\u0065llwire":1,"bellwire":["n",7]}',
         '{"bellwire":["\\ud800"]}',
@@ -232,6 +233,11 @@ def test_a_place_that_is_none_is_a_packet_error(trailer: str) -> None:
     assert complaint(take_place, event_packet(f'["x",{{"bellwire":{trailer}}}]'))
 
 
+def test_an_event_without_a_name_is_left_to_those_who_look_for_it() -> None:
+    for payload in ('[{"bellwire":["n",7]}]', '[ {"bellwire":["n",7]}]', "[]"):
+        assert take_number(event_packet(payload)) == (payload, None)
+
+
 def test_a_numbered_event_asks_for_no_acknowledgement() -> None:
     payload = '["x",{"bellwire":["n",7]}]'
     assert take_number(event_packet(payload)) == ('["x"]', Numbered(7))
@@ -303,7 +309,7 @@ ARGUMENTS: Final = [
 nearly = st.builds(
     lambda arguments, end: f'["x"{"".join(arguments)}{end}',
     st.lists(st.builds("{}{}".format, st.sampled_from([",", " , "]), st.sampled_from(ARGUMENTS)), max_size=4),
-    st.sampled_from(["]", " ] ", "", "]]", "}]"]),
+    st.sampled_from(["]", " ] ", "", "]]", "}]", "}", "x"]),
 )
 
 
@@ -328,6 +334,9 @@ def test_taking_a_trailer_off_and_putting_it_on_changes_nothing(payload: str, nu
 
 
 @given(junk | nearly)
+@example('["x",{"bellwire":["n",7]}}')
+@example('["x,{"bellwire":["n",7]}]')
+@example('["x",[1,{"bellwire":["n",7]}]')
 def test_if_what_is_left_is_valid_all_was(payload: str) -> None:
     """A trailer that is taken off as text stands where JSON has it: at the end of the list of arguments."""
     try:
