@@ -1,0 +1,257 @@
+"""A session as the broker keeps it: where a socket is a member, and who may write that down.
+
+A socket that can recover has a record, written when it connects and whenever it joins or leaves; from it any node can
+take the socket up again. One connection at a time holds a session. Whoever takes it up raises the ``fence`` in the
+record and puts a random number of its own beside it, the ``holder``. All writes compare with the revision last seen, so
+the holder before cannot write any more. When a write was refused or not answered, the holder reads back what stands
+there (`judge`)::
+
+    found                                      verdict   means                                 then
+    nothing                                    NOTHING   the broker lost it, or its time is    write it anew, unless it
+                                                         over                                  was to be removed
+    this holder's, the edition just written    MINE      the write was kept                    go on
+    this holder's, an earlier edition          MINE      it was not, or not yet                write again
+    another's, with a lower fence              OLDER     the broker fell back behind this      write over it
+                                                         holder
+    another's, any other                       TAKEN     somebody took the session up          stop
+
+A holder never writes two editions under one number, so a write that arrives late cannot be taken for another.
+
+All functions are pure: a record in, a record out, the same one if nothing changes. Random numbers are given to them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bellwire.core.errors import BellwireError
+from bellwire.delivery.membership import Membership
+from bellwire.delivery.position import Position
+
+MAX_LEFT: Final = 128
+"""How many memberships that ended are kept for a reader that has not come to their end; the oldest gives way."""
+
+MAX_CHECKPOINTS: Final = 4
+"""How many checkpoints are kept; the oldest gives way, and whoever still names it cannot recover."""
+
+MAX_DATA: Final = 64 * 1024
+"""Bytes of an application's own data in a session."""
+
+FIRST_FENCE: Final = 1
+"""The fence of a session that nobody has taken up yet: no earlier holder can be about."""
+
+_VERSION: Final = 1
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One membership: what the stream is (``kind`` is the server's word for it), and from where to where it reaches."""
+
+    kind: str
+    name: str
+    joined: Position
+    left: Position | None = None
+
+    @property
+    def span(self) -> Membership:
+        """From which position on, and up to which."""
+        return Membership(self.joined, self.left)
+
+
+class Past(NamedTuple):
+    """A membership of ``stream`` that has ended."""
+
+    stream: str
+    member: Member
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """All that is kept of a session.
+
+    Whose it is and in which namespace is not in it: the key that it is kept under is made of that (`session_key`).
+    """
+
+    version: int
+    id: str
+    """The socket's id, which stays the same whoever holds the session."""
+    instance: str
+    """The run of the client's program that has the session."""
+    fence: int
+    """How many holders there were, this one included."""
+    holder: int
+    """64 random bits that this holder drew."""
+    edition: int = 0
+    """The number of this write."""
+    over: bool = False
+    """Whether the session has ended; the record then only tells an earlier holder so."""
+    streams: dict[str, Member] = {}
+    """What the socket is a member of, by stream."""
+    left: tuple[Past, ...] = ()
+    """What it was a member of, the oldest first: a reader that is behind still has to read up to there."""
+    data: bytes = b""
+    """The application's own data, encoded."""
+    checkpoints: dict[int, dict[str, Position]] = {}
+    """By their numbers: where each stream stood that is not named in an offset of that checkpoint."""
+
+    def spans(self, stream: str) -> list[Membership]:
+        """Return all memberships of ``stream`` that are kept, the oldest first."""
+        spans = [past.member.span for past in self.left if past.stream == stream]
+        if stream in self.streams:
+            spans.append(self.streams[stream].span)
+        return spans
+
+    def vector(self, k: int) -> Mapping[str, Position] | None:
+        """Return checkpoint ``k``, None if it is not kept.
+
+        A stream that is not in it stands where it was joined. Number 0 is the CONNECT, and empty unless it was stored.
+        """
+        return self.checkpoints.get(k, None if k else {})
+
+    # --- what a holder changes
+
+    def joined(self, stream: str, member: Member) -> "Record":
+        """Be a member of ``stream``; being one already changes nothing."""
+        if stream in self.streams:
+            return self
+        return msgspec.structs.replace(self, streams={**self.streams, stream: member})
+
+    def withdrawn(self, stream: str, member: Member) -> "Record":
+        """Take ``member`` out as if it had never been; nothing if another membership stands there."""
+        if self.streams.get(stream) != member:
+            return self
+        return msgspec.structs.replace(self, streams=_without(self.streams, stream))
+
+    def departed(self, stream: str, position: Position) -> "Record":
+        """Be a member of ``stream`` up to ``position`` only; nothing if it is none."""
+        member = self.streams.get(stream)
+        if member is None:
+            return self
+        past = Past(stream, msgspec.structs.replace(member, left=position))
+        return msgspec.structs.replace(self, streams=_without(self.streams, stream), left=(*self.left, past))
+
+    def forgotten(self, stream: str, left: Position) -> "Record":
+        """Forget the membership of ``stream`` that ended at ``left``: the reader is there."""
+        kept = tuple(past for past in self.left if past.stream != stream or past.member.left != left)
+        return self if len(kept) == len(self.left) else msgspec.structs.replace(self, left=kept)
+
+    def saved(self, data: bytes) -> "Record":
+        """Keep ``data`` in the place of what was there."""
+        return self if data == self.data else msgspec.structs.replace(self, data=data)
+
+    def marked(self, k: int, vector: Mapping[str, Position], since: int) -> "Record":
+        """Keep ``vector`` as checkpoint ``k``, and of the earlier ones those from ``since`` on."""
+        kept = {number: kept for number, kept in self.checkpoints.items() if number >= since}
+        return msgspec.structs.replace(self, checkpoints={**kept, k: dict(vector)})
+
+    def trimmed(self) -> "Record":
+        """Give up the oldest of what there is too much of (`MAX_LEFT`, `MAX_CHECKPOINTS`)."""
+        if len(self.left) <= MAX_LEFT and len(self.checkpoints) <= MAX_CHECKPOINTS:
+            return self
+        newest = sorted(self.checkpoints)[-MAX_CHECKPOINTS:]
+        return msgspec.structs.replace(
+            self, left=self.left[-MAX_LEFT:], checkpoints={k: self.checkpoints[k] for k in newest}
+        )
+
+    def written(self, edition: int) -> "Record":
+        """Be the edition of this number."""
+        return msgspec.structs.replace(self, edition=edition)
+
+    # --- who holds it
+
+    def taken(self, instance: str, holder: int) -> "Record":
+        """Be held by another holder from now on."""
+        return msgspec.structs.replace(
+            self, instance=instance, holder=holder, fence=self.fence + 1, edition=self.edition + 1
+        )
+
+    def forked(self, socket_id: str, instance: str, holder: int) -> "Record":
+        """Be the beginning of another session with the same memberships and data.
+
+        The socket's own stream is not among them, since the other is another socket, and neither are checkpoints.
+        """
+        streams = {stream: member for stream, member in self.streams.items() if not self._is_own(member)}
+        left = tuple(past for past in self.left if not self._is_own(past.member))
+        return new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data)
+
+    def _is_own(self, member: Member) -> bool:
+        return member.name == self.id and member.kind != "u"
+
+    def ended(self) -> "Record":
+        """Hold nothing any more, and say so to whoever held it before."""
+        return msgspec.structs.replace(self, instance="", over=True, streams={}, left=(), data=b"", checkpoints={})
+
+
+def _without(streams: Mapping[str, Member], stream: str) -> dict[str, Member]:
+    return {name: member for name, member in streams.items() if name != stream}
+
+
+def new_record(
+    socket_id: str,
+    instance: str,
+    holder: int,
+    *,
+    streams: Mapping[str, Member] | None = None,
+    left: tuple[Past, ...] = (),
+    data: bytes = b"",
+) -> Record:
+    """Return the record of a session that begins."""
+    return Record(_VERSION, socket_id, instance, FIRST_FENCE, holder, streams=dict(streams or {}), left=left, data=data)
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Record).decode
+
+
+def encode_record(record: Record) -> bytes:
+    """Encode a record to be stored (msgpack, an array that begins with the version)."""
+    return _encode(record)
+
+
+def decode_record(data: bytes) -> Record:
+    """Decode a stored record.
+
+    Raises:
+        BellwireError: it is none, or of a version that this program does not know.
+
+    """
+    try:
+        record = _decode(data)
+    except msgspec.MsgspecError as error:
+        raise BellwireError(f"a session's record cannot be read: {error}") from None
+    if record.version != _VERSION:
+        raise BellwireError(f"a session's record has version {record.version}, this program knows {_VERSION}")
+    return record
+
+
+def session_key(secret: str, namespace: str, principal: str | None) -> str:
+    """Return the key that a session is kept under.
+
+    It is a hash of the secret, so that whoever can read the broker cannot resume; and of the namespace and of who
+    authenticated (None: nobody), so that a secret is as good as unknown to anybody else.
+    """
+    owner = b"-" if principal is None else b"+" + principal.encode(errors="surrogatepass")
+    digest = hashlib.sha256(b"bellwire.session.1")
+    for part in (secret.encode(errors="surrogatepass"), namespace.encode(errors="surrogatepass"), owner):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return f"session.{digest.hexdigest()[:32]}"
+
+
+class Verdict(Enum):
+    """What a holder finds under its key: see the table above."""
+
+    NOTHING = "nothing"
+    MINE = "mine"
+    OLDER = "older"
+    TAKEN = "taken"
+
+
+def judge(found: Record | None, mine: Record) -> Verdict:
+    """Return what ``found`` means to the holder of ``mine``."""
+    if found is None:
+        return Verdict.NOTHING
+    if found.holder == mine.holder:
+        return Verdict.MINE
+    return Verdict.OLDER if found.fence < mine.fence else Verdict.TAKEN
