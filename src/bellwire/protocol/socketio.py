@@ -240,11 +240,12 @@ class Assembly:
     assembly. ``max_bytes`` bounds all attachments together. ``packet`` is the one they belong to.
     """
 
-    __slots__ = ("_attachments", "_room", "packet")
+    __slots__ = ("_room", "attachments", "packet")
 
     def __init__(self, packet: Packet, *, max_bytes: int) -> None:
         self.packet = packet
-        self._attachments: list[bytes] = []
+        self.attachments: list[bytes] = []
+        """Those that are here."""
         self._room = max_bytes
 
     def add(self, data: bytes) -> bool:
@@ -254,18 +255,13 @@ class Assembly:
         self._room -= len(data)
         if self._room < 0:
             raise PacketError("the attachments of one packet are too large")
-        self._attachments.append(data)
+        self.attachments.append(data)
         return self.complete
-
-    @property
-    def size(self) -> int:
-        """Bytes of the attachments that are here."""
-        return sum(map(len, self._attachments))
 
     @property
     def complete(self) -> bool:
         """Whether every attachment of the packet is here."""
-        return len(self._attachments) == self.packet.attachments
+        return len(self.attachments) == self.packet.attachments
 
     def resolve(self) -> list[Any]:
         """Return the payload, decoded, with the attachments in the places that their placeholders hold.
@@ -277,7 +273,7 @@ class Assembly:
         if not self.complete:
             raise PacketError("binary frames are missing")
         tree = check_ack_payload(self.packet.payload)  # events and acks alike carry an array
-        unused: list[bytes | None] = list(self._attachments)
+        unused: list[bytes | None] = list(self.attachments)
         for container, key, value in _walk(tree):
             if isinstance(value, dict) and value.get(_PLACEHOLDER) is True:
                 container[key] = _take(unused, value.get("num"))

@@ -15,13 +15,18 @@ A connection whose client joins no namespace within ``connect_timeout`` is ended
 """
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from typing_extensions import override
 
 from bellwire.core.clock import Timer
-from bellwire.core.errors import ConnectRefused, EventRefused, PacketError
+from bellwire.core.errors import BrokerUnavailable, ConnectRefused, EventRefused, PacketError
+from bellwire.delivery.effects import payload_digest
+from bellwire.delivery.position import Position
 from bellwire.guard.auth import Identity
+from bellwire.protocol.embedding import Welcome, encode_welcome, is_message, read_request, take_hello, take_number
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import (
     ACK,
@@ -40,11 +45,13 @@ from bellwire.protocol.socketio import (
     encode_disconnect,
     parse_packet,
 )
+from bellwire.protocol.wire import CloseCode, Skip
 from bellwire.server.admission import admit
-from bellwire.server.dialects import STOCK
+from bellwire.server.dialects import STOCK, embedded
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
 from bellwire.server.namespace import Namespace
+from bellwire.server.numbers import Numbered
 from bellwire.server.socket import Phase, Socket, described
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.session import Session
@@ -61,6 +68,9 @@ MAX_AUTH = 16_384
 MAX_NAMESPACES = 128
 """Namespaces that one connection can be in; a pattern would otherwise let a client have as many as it likes."""
 
+
+TRY_AGAIN_LATER = 1013
+"""The close code for a server that cannot do its work for a while (of the registry that RFC 6455 §11.7 began)."""
 
 _INTERNAL = ConnectRefused("internal error", {"code": "internal"})
 
@@ -128,7 +138,7 @@ class Connection(Receiver):
             return
         self._assembly = None
         if assembly.packet.type == BINARY_EVENT:
-            self._event(assembly.packet, assembly.resolve(), assembly.size)
+            self._event(assembly.packet, assembly.resolve(), assembly.attachments)
         else:
             self._acknowledged(assembly.packet, assembly.resolve())
 
@@ -147,8 +157,32 @@ class Connection(Receiver):
         elif kind == CONNECT_ERROR:
             raise PacketError("a client refuses no namespaces")
 
-    def _event(self, packet: Packet, objects: list[Any] | None, attached: int = 0) -> None:
-        self._connected(packet).receive(packet, objects, attached)
+    def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
+        socket = self._connected(packet)
+        if socket.hello is None:
+            socket.receive(packet, objects, sum(map(len, attached)))
+        elif is_message(packet):
+            self._request(socket, packet)
+        else:
+            self._numbered(socket, packet, objects, attached)
+
+    def _request(self, socket: Socket, packet: Packet) -> None:
+        request = read_request(packet)
+        if isinstance(request, Skip):
+            socket.receive(packet, number=request)
+        elif socket.reader is not None:
+            socket.reader.ask(request.stream, Position(request.gen, request.seq, request.tag))
+
+    def _numbered(self, socket: Socket, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes]) -> None:
+        payload, found = take_number(packet)
+        if payload is not packet.payload:
+            packet = msgspec.structs.replace(packet, payload=payload)
+            objects = None if objects is None else objects[:-1]
+        number = None
+        if found is not None:
+            digest = payload_digest(payload.encode(errors="surrogatepass"), *attached)
+            number = Numbered(found.number, digest, found.generation, resent=found.resent)
+        socket.receive(packet, objects, sum(map(len, attached)), number)
 
     def _acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
         socket = self._connected(packet)
@@ -186,6 +220,12 @@ class Connection(Receiver):
             self._refuse_connect(name, overdone, overdone)
             return
         auth = check_connect_payload(packet.payload)
+        try:
+            hello = take_hello(auth)
+        except ConnectRefused as error:
+            self.runtime.counters.add("connects_refused_total", reason="invalid_hello")
+            self._send(encode_connect_error(name, error.message, error.data))
+            return
         found = self._server.find(name)
         if found is None or len(self._sockets) >= MAX_NAMESPACES:
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
@@ -196,7 +236,9 @@ class Connection(Receiver):
             self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
-        socket = Socket(self, namespace, namespace.hub(name), sink=held, dialect=STOCK, auth=auth, params=params)
+        dialect = STOCK if hello is None else embedded(name)
+        hub = namespace.hub(name)
+        socket = Socket(self, namespace, hub, sink=held, dialect=dialect, auth=auth, params=params, hello=hello)
         self._sockets[name] = socket
         socket.hold()
 
@@ -222,11 +264,22 @@ class Connection(Receiver):
 
     def _welcome(self, socket: Socket) -> None:
         self._somebody_came()
-        self._send(encode_connect(socket.namespace, {"sid": socket.id}))
+        self._send(self._greeting(socket))
         held, socket.sink = socket.sink, self.session.carrier
         if isinstance(held, Held):
             held.release(socket.sink)
         socket.phase = Phase.CONNECTED
+        if socket.reader is not None:
+            socket.reader.begin()
+
+    def _greeting(self, socket: Socket) -> Outgoing:
+        reader = socket.reader
+        if reader is None:
+            return encode_connect(socket.namespace, {"sid": socket.id})
+        welcome = Welcome(
+            reader.session.secret, reader.recovered, None if socket.numbers is None else socket.numbers.greeting
+        )
+        return encode_welcome(socket.namespace, socket.id, welcome)
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
         if isinstance(error, EventRefused):  # what join() raises, for example
@@ -235,6 +288,10 @@ class Connection(Receiver):
             error = ConnectRefused(str(error.message), data)
         elif isinstance(error, ConnectRefused):
             logger.debug("refused to connect %r: ConnectRefused", socket)
+        elif isinstance(error, BrokerUnavailable):  # a refusal would be for good: the client is to come back
+            logger.warning("%r could not be connected: %s", socket, error)
+            self.session.close("broker unavailable", code=TRY_AGAIN_LATER)
+            return
         else:
             if not self.runtime.dispatcher.ended(error):
                 self._server.log_failure("connecting", socket, error)
@@ -290,6 +347,10 @@ class Connection(Receiver):
         elif len(self._expelled) >= MAX_NAMESPACES:
             self._expelled.pop()
         self._expelled.add(name)
+
+    def replaced(self, socket: Socket) -> None:
+        """Another connection took the session of ``socket`` up: nobody reads on this one any more."""
+        self.session.close("session replaced", code=CloseCode.REPLACED)
 
     def close(self) -> None:
         """Take the client out of all its namespaces, so that it does not come back, and end the connection."""

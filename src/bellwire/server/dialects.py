@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from typing_extensions import override
 
 from bellwire.protocol.embedding import Control, Plain, embed, encode_message
@@ -23,6 +24,9 @@ from bellwire.protocol.outgoing import Message, Outgoing, join
 from bellwire.protocol.post import Delivery, Post
 from bellwire.protocol.socketio import encode_ack
 from bellwire.protocol.wire import After, Reply, ServerEvent, encode, encode_args
+
+_to_json: Final = msgspec.json.Encoder().encode
+_from_msgpack: Final = msgspec.msgpack.Decoder().decode
 
 Item: TypeAlias = "Post | Delivery"
 """What a socket is sent: an event, or an event at its place in a stream."""
@@ -44,6 +48,10 @@ class Dialect(ABC):
     @abstractmethod
     def reply(self, namespace: str, id: int, args: Sequence[Any], *, binary: bool) -> Message:  # noqa: A002
         """Return the acknowledgement of the client's event ``id``. Raises what msgspec does."""
+
+    def translated(self, args: bytes) -> msgspec.Raw:
+        """Return arguments in msgpack as this client reads them."""
+        return msgspec.Raw(_to_json(_from_msgpack(args)))
 
     def after(self, post: Post, place: After) -> Message:
         """Return a post that the client hands over behind a place of a stream."""
@@ -117,6 +125,10 @@ class Raw(Dialect):
     @override
     def reply(self, namespace: str, id: int, args: Sequence[Any], *, binary: bool) -> Message:
         return Outgoing(encode(Reply(namespace, id, encode_args(args, msgpack=self._msgpack)), msgpack=self._msgpack))
+
+    @override
+    def translated(self, args: bytes) -> msgspec.Raw:
+        return msgspec.Raw(args) if self._msgpack else super().translated(args)
 
     @override
     def after(self, post: Post, place: After) -> Message:

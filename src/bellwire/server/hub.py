@@ -44,8 +44,7 @@ class Hub:
 
         Raises BrokerUnavailable: it is no member.
         """
-        room = self._open(key)
-        room.guests += 1  # until the socket is in it, nobody is
+        room = self.guest(key)
         try:
             if not room.subscribed:
                 await room.subscribe()
@@ -57,21 +56,28 @@ class Hub:
             room.plain.add(socket)
             return True
         finally:
-            room.guests -= 1
-            self.vacate(room)
+            self.part(room)
 
     async def resume(self, socket: "Socket", key: Key, cursor: Position | None) -> None:
         """Let a recovered ``socket`` go on in the room ``key``. Raises BrokerUnavailable."""
-        room = self._open(key)
-        room.guests += 1
+        room = self.guest(key)
         try:
-            await room.subscribe()
             await room.stand()
             if socket.reader is not None and not socket.gone:
                 socket.reader.come_back(room, cursor)
         finally:
-            room.guests -= 1
-            self.vacate(room)
+            self.part(room)
+
+    def guest(self, key: Key) -> Room:
+        """Return the room ``key``; it is not given up before :meth:`part`, though nobody is in it yet."""
+        room = self._open(key)
+        room.guests += 1
+        return room
+
+    def part(self, room: Room) -> None:
+        """Whoever :meth:`guest` was called for is in ``room``, or will not come."""
+        room.guests -= 1
+        self.vacate(room)
 
     async def leave(self, socket: "Socket", key: Key) -> None:
         """``socket`` is no longer a member of the room ``key``. Raises BrokerUnavailable: it still is."""

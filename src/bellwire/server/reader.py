@@ -5,7 +5,7 @@ A membership is stored before its client hears of it, and its end before the cli
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Reason
@@ -13,12 +13,13 @@ from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import Member
 from bellwire.protocol import wire
-from bellwire.protocol.embedding import Control
+from bellwire.protocol.embedding import Control, Hello
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.post import Post
 from bellwire.server.room import Room
-from bellwire.server.sessions import Session
-from bellwire.server.streams import Key, key_of, kind_of, stream_of
+from bellwire.server.session import Session
+from bellwire.server.sessions import Sessions
+from bellwire.server.streams import EVERYONE, Key, User, key_of, kind_of, stream_of
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub
@@ -27,26 +28,103 @@ if TYPE_CHECKING:
 ENDING: Final = frozenset(("client namespace disconnect", "server namespace disconnect", "forced server close"))
 """The reasons for which a client goes for good: whoever goes for another may come back to its session."""
 
+PROBE_SECONDS: Final = 2.0
+"""How long a client has to answer before another program may take its session for its own."""
+
+
+class _Whose(TypedDict):
+    """Whom a session belongs to."""
+
+    namespace: str
+    principal: str | None
+    instance: str
+    holder: "Reader"
+
 
 class Reader:
     """What one socket recovers with; ``recovered`` says that its session was there before this connection."""
 
-    __slots__ = ("_begun", "_rooms", "_to_come", "recovered", "session", "socket", "spans")
+    session: Session
 
-    def __init__(self, socket: "Socket", session: Session, *, recovered: bool) -> None:
-        self.session = session
-        self.recovered = recovered
+    __slots__ = ("_begun", "_fresh", "_rooms", "_to_come", "recovered", "session", "socket", "spans")
+
+    def __init__(self, socket: "Socket") -> None:
+        self.recovered = False
         self.socket = socket
         self.spans: dict[str, list[Membership]] = {}
         """From where to where it is in which stream, its last stay there and those that it still reads."""
         self._rooms: dict[str, Room] = {}
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
+        self._fresh: set[str] = set()  # streams whose position the client has from this connection
         self._begun = False
 
     @property
     def ready(self) -> bool:
         """Whether the client can take the next page of what it missed."""
         return self._begun and self.socket.sink.writable
+
+    # --- its session
+
+    @classmethod
+    async def open(cls, socket: "Socket", hello: Hello, sessions: Sessions, hub: "Hub") -> "tuple[Reader, list[str]]":
+        """Take up the session that the client names, or make one; return the rooms that it is in as well.
+
+        Raises BrokerUnavailable.
+        """
+        reader = cls(socket)
+        whose = _Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
+        session = None if hello.session is None else await sessions.resume(hello.session, **whose)
+        cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
+        if session is None:
+            await reader._begin(hub, sessions, whose)
+            reader._give_up(cursors)
+            return reader, []
+        reader.session, reader.recovered = session, True
+        reader._know(session.record.id, hub)
+        try:
+            return reader, await reader._resume(hub, cursors)
+        except BaseException:
+            session.detach()
+            raise
+
+    def _know(self, socket_id: str, hub: "Hub") -> None:
+        """The socket is found from now on, under the id that its session has."""
+        self.socket.id = socket_id
+        self.socket.reader = self
+        if not self.socket.gone:
+            hub.add(self.socket)
+
+    async def _begin(self, hub: "Hub", sessions: Sessions, whose: "_Whose") -> None:
+        """Make a session that is where every one is: among everyone, its user's, and for itself."""
+        self._know(self.socket.id, hub)
+        rooms = [hub.guest(key) for key in self._always()]
+        try:
+            standing = [(room, await room.stand()) for room in rooms]
+            streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
+            self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
+            for room, position in () if self.socket.gone else standing:
+                self._stay(room.stream, Membership(position))
+                self._open(room, position)
+        finally:
+            for room in rooms:
+                hub.part(room)
+
+    def _always(self) -> list[Key]:
+        user = self.socket.user
+        return [EVERYONE, self.socket.id, *(() if user is None else (User(user),))]
+
+    def _give_up(self, cursors: Mapping[str, Position]) -> None:
+        """The client is in these streams no more: what it has missed of them nobody knows."""
+        for stream in cursors:
+            self._say(wire.Close(stream, Reason.TRUNCATED))
+
+    def replaced(self) -> None:
+        """Another connection holds the session now: this one ends (`bellwire.server.sessions.Holder`)."""
+        self.socket.replaced()
+
+    async def probe(self) -> bool:
+        """Whether the client is still there."""
+        return await self.socket.answers(PROBE_SECONDS)
 
     # --- its rooms
 
@@ -67,6 +145,7 @@ class Reader:
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
+        self._fresh.add(room.stream)
         self._say(wire.Open(self.socket.namespace, room.stream, *position))
         self._admit(room, position, until)
 
@@ -95,11 +174,7 @@ class Reader:
 
     # --- coming back
 
-    async def resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> list[str]:
-        """Go on in the session's streams, each from the client's own cursor; return the rooms that it is in.
-
-        Raises BrokerUnavailable.
-        """
+    async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> list[str]:
         record = self.session.record
         members = {past.stream: past.member for past in record.left} | record.streams
         for stream, member in members.items():
@@ -109,9 +184,12 @@ class Reader:
                 await hub.resume(self.socket, key, cursors.get(stream))
             else:
                 await self._forbid(stream, member)
-        for stream in cursors.keys() - members.keys():
-            self._say(wire.Close(stream, Reason.TRUNCATED))
-        return [member.name for member in record.streams.values() if member.kind == "r"]
+        for key in self._always():  # of a copy, its own stream is new
+            if stream_of(hub.name, key) not in record.streams:
+                await hub.join(self.socket, key)
+        self._give_up({stream: at for stream, at in cursors.items() if stream not in members})
+        own = self.socket.id
+        return [member.name for member in record.streams.values() if member.kind == "r" and member.name != own]
 
     async def _allowed(self, key: Key) -> bool:
         return not isinstance(key, str) or key == self.socket.id or await self.socket.allowed(key)
@@ -201,7 +279,10 @@ class Reader:
 
     def proved(self, room: Room, at: Position) -> None:
         """The position from which it resumes is in the log."""
-        self._say(wire.Proved(room.stream, *at))
+        if room.stream in self._fresh:  # the server has named the position itself
+            self._fresh.discard(room.stream)
+        else:
+            self._say(wire.Proved(room.stream, *at))
 
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
         """It cannot go on from where it stands."""

@@ -15,7 +15,7 @@ from bellwire.delivery.answer import Answer
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
-from bellwire.delivery.position import Point, Position
+from bellwire.delivery.position import Point, Position, position
 from bellwire.delivery.resume import Ended, Hand, Live, Proved, Read, Reset, Wait
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dispatch import Dispatcher, Outcome
@@ -36,6 +36,7 @@ class Room:
     __slots__ = (
         "_again",
         "_all",
+        "_bare",
         "_dispatcher",
         "_driving",
         "_gen",
@@ -66,7 +67,8 @@ class Room:
         self._hub = hub
         self._streams = streams
         self._dispatcher = dispatcher
-        self._all: Audience = (self.plain,)
+        self._bare: Audience = (self.plain,)  # one object each, for the fan-out to join what goes to it
+        self._all = self._bare
         self._gen = ""
         self._opening: asyncio.Future[None] | None = None
         self._driving = False
@@ -105,7 +107,8 @@ class Room:
                 opening.set_result(None)
 
     async def stand(self) -> Position:
-        """Return a position for somebody who joins; the room must be subscribed. Raises BrokerUnavailable."""
+        """Hear of what is new, and return the position of somebody who joins now. Raises BrokerUnavailable."""
+        await self.subscribe()
         feed = self.feed
         if feed is None:
             self._streams.fanout.settle()
@@ -138,12 +141,14 @@ class Room:
         feed = self.feed
         if feed is None or not (socket in feed.audience or socket in feed.resuming):
             return None
-        position = feed.leave(socket)
-        if feed.empty and not self.guests:
+        return feed.leave(socket)
+
+    def tidy(self) -> None:
+        """Give up what is kept for members that recover if there are none, and nobody is about to come in."""
+        if self.feed is not None and self.feed.empty and not self.guests:
             self._streams.fanout.settle()
             self.feed = None
-            self._all = (self.plain,)
-        return position
+            self._all = self._bare
 
     def lag(self, socket: "Socket") -> None:
         """The ``socket`` is full: from now on it takes from the history."""
@@ -175,7 +180,7 @@ class Room:
                 return
         if post is not None and self.plain:
             plain = self.plain.difference(self._skipped(entry)) if apart else self.plain
-            self._streams.fanout.cast((plain,) if apart or feed is not None else self._all, post)
+            self._streams.fanout.cast((plain,) if apart else self._bare, post)
         if feed is not None:
             self._tell(feed, outputs)
 
@@ -205,7 +210,9 @@ class Room:
     def _skipped(self, entry: Entry) -> "set[Socket]":
         skipped = self._excluded(entry.excluded)
         for copy in entry.copies:
-            skipped |= {socket for socket in self._members_of(copy.stream) if socket.reader is None}
+            room = self._hub.streams.get(copy.stream)
+            if room is not None:
+                skipped |= room.plain
         if entry.copies and self.feed is not None:
             for socket in (*self.feed.audience.members, *self.feed.resuming):
                 if socket.reader is not None and taken_elsewhere(entry, socket.reader.spans):
@@ -226,21 +233,30 @@ class Room:
             match output:
                 case Cast(gen, entry, members):
                     post = self._streams.read(self._hub.name, entry.body)
-                    if post is not None and members:
+                    if post is not None:
                         self._streams.fanout.cast((members,), self._place(post, gen, entry, entry.prev))
+                    else:
+                        for socket in tuple(members):
+                            self._pass_over(socket, gen, entry.prev, entry)
                 case Own(gen, entry, socket, prev):
-                    self._hand(socket, gen, prev, entry)
+                    if not self._hand(socket, gen, prev, entry):
+                        self._pass_over(socket, gen, prev, entry)
                 case Told(socket, reason, restart):
                     self._reader(socket).reset(self, reason, restart)
                 case Advance(socket, prev, to):
                     self._reader(socket).advance(self, prev, to)
-        if feed.question is not None or feed.resuming:
+        if feed.question is not None:  # who resumes needs nothing of this: it goes on when its socket has room
             self.drive()
 
-    def _hand(self, socket: "Socket", gen: str, prev: Point, entry: Entry) -> None:
+    def _hand(self, socket: "Socket", gen: str, prev: Point, entry: Entry) -> bool:
         post = self._streams.read(self._hub.name, entry.body)
         if post is not None:
             socket.deliver(Delivery(post, self.stream, gen, prev, entry.seq, entry.tag, entry.mid, named=True))
+        return post is not None
+
+    def _pass_over(self, socket: "Socket", gen: str, prev: Point, entry: Entry) -> None:
+        """What nobody can read would leave a gap in the client's chain."""
+        self._reader(socket).advance(self, prev, position(gen, entry.point))
 
     @staticmethod
     def _reader(socket: "Socket") -> "Reader":
@@ -274,8 +290,8 @@ class Room:
 
     async def _repair(self) -> None:
         while (feed := self.feed) is not None and (question := feed.question) is not None:
-            answer = await self._read(question, confirmed=True)
-            if self.feed is feed and feed.question == question:
+            answer = await self._read(feed, question, confirmed=True)
+            if answer is not None and self.feed is feed and feed.question == question:
                 self._tell(feed, feed.answered(answer))
 
     async def _bring(self, socket: "Socket") -> None:
@@ -301,7 +317,8 @@ class Room:
                 reader.reset(self, reason, restart)
             case Hand(gen, prev, entries):
                 for entry in entries:
-                    self._hand(reader.socket, gen, prev, entry)
+                    if not self._hand(reader.socket, gen, prev, entry):
+                        self._pass_over(reader.socket, gen, prev, entry)
                     prev = entry.point
             case Ended():
                 reader.ended(self)

@@ -6,10 +6,14 @@ from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
+from bellwire.protocol.wire import encode_args
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
+from bellwire.server.numbers import TOO_LARGE
+from bellwire.server.producers import Producers
+from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
 from bellwire.transports.base import Application
 from bellwire.transports.engine import Engine
@@ -37,6 +41,8 @@ class Runtime:
         "heartbeat",
         "loop",
         "nowhere",
+        "producers",
+        "sessions",
         "streams",
         "wheel",
     )
@@ -53,6 +59,9 @@ class Runtime:
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
         self.streams = Streams(broker, self.fanout, counters)
+        too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
+        self.producers = Producers(broker, self.streams.attempt, self.wheel, too_large=bytes(too_large))
+        self.sessions = Sessions(broker, config.session_lifetime, counters)
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""
 
@@ -60,4 +69,6 @@ class Runtime:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.engine.close()
         await self.dispatcher.close(self.config.shutdown_grace)
+        self.producers.close()
+        await self.sessions.close(self.config.shutdown_grace)
         self.heartbeat.close()

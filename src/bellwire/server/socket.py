@@ -7,17 +7,24 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+import msgspec
+
 from bellwire.core.errors import CallLimit, ConnectRefused, EventRefused, PacketError, RoomLimit
 from bellwire.core.events import Event
+from bellwire.delivery.effects import Key
 from bellwire.guard.packets import post
+from bellwire.protocol.embedding import Hello
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.socketio import Packet, event_name
-from bellwire.server import relay
+from bellwire.protocol.wire import Skip
+from bellwire.server import attempt, relay
 from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect, Item
 from bellwire.server.dispatch import Outcome
+from bellwire.server.numbers import Numbered, Numbers
+from bellwire.server.reader import Reader
 from bellwire.server.streams import EVERYONE, User, stream_of
 from bellwire.transports.base import Request, Sink
 
@@ -25,14 +32,16 @@ if TYPE_CHECKING:
     from bellwire.guard.auth import Identity
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
-    from bellwire.server.namespace import Namespace, Registration
-    from bellwire.server.reader import Reader
+    from bellwire.server.namespace import Namespace, Registration, Work
     from bellwire.server.runtime import Runtime
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 logger = logging.getLogger("bellwire.server")
+
+_write_session = msgspec.msgpack.Encoder().encode
+_read_session = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -68,13 +77,16 @@ class Socket:
         "_queue",
         "_rooms",
         "_runtime",
+        "_session",
         "_state",
         "_user",
         "auth",
         "claims",
         "dialect",
         "expires",
+        "hello",
         "id",
+        "numbers",
         "params",
         "phase",
         "reader",
@@ -92,9 +104,12 @@ class Socket:
         dialect: Dialect,
         auth: Mapping[str, Any] | None,
         params: Mapping[str, str],
+        hello: Hello | None = None,
     ) -> None:
         self.id = new_sid()
         """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
+        self.hello = hello
+        """What its client asked for beyond Socket.IO; None if it did not ask."""
         self.auth: Mapping[str, Any] = _EMPTY if auth is None else auth
         """What the client sent with CONNECT. It is the client's word, checked by nobody but ``auth``."""
         self.params = params
@@ -106,6 +121,8 @@ class Socket:
         self.sink = sink
         self.dialect = dialect
         """How its client is spoken to."""
+        self.numbers: Numbers | None = None
+        """What it does with events that have numbers; None if it gives them none."""
         self.reader: Reader | None = None
         """What it recovers with; None if it does not."""
         self.phase = Phase.CONNECTING
@@ -118,8 +135,9 @@ class Socket:
         self._runtime: Runtime = connection.runtime
         self._rooms: set[str] | None = None
         self._state: dict[str, Any] | None = None
+        self._session: dict[str, Any] | None = None
         self._acks: dict[int, Acknowledgement] | None = None
-        self._queue: deque[tuple[Packet, list[Any] | None, int]] | None = None
+        self._queue: deque[tuple[Packet, list[Any] | None, Numbered | Skip | None, int]] | None = None
         self._current: tuple[int | None, Registration | None] = (None, None)
         self._farewell: str | None = None
         self._busy = False
@@ -155,6 +173,53 @@ class Socket:
         if self._state is None:
             self._state = {}
         return self._state
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """Anything that the application wants to keep with the client, wherever it comes back to.
+
+        It is read when the session is taken up, and written by :meth:`save_session`; what is in it is what msgpack
+        holds: None, bool, int, float, str, bytes, datetime, list, and dict with names as keys.
+        """
+        if self._session is None:
+            data = b"" if self.reader is None else self.reader.session.record.data
+            self._session = _read_session(data) if data else {}
+        return self._session
+
+    async def save_session(self) -> None:
+        """Store :attr:`session` with the client's session, so that it is there when the client comes back.
+
+        A client that cannot recover has none to store it in: nothing happens, and it ends with the connection.
+
+        Raises:
+            TypeError: there is something in it that msgpack cannot hold.
+            ValueError: it has more than 64 KiB.
+            BrokerUnavailable: nothing was stored.
+            Disconnected: the session is over, or another connection has it.
+
+        """
+        relay.forbid("save_session()")
+        if self.reader is not None:
+            await self.reader.session.save(_write_session(self.session))
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the client came back: it is in its rooms, and gets what it missed."""
+        return self.reader is not None and self.reader.recovered
+
+    @property
+    def key(self) -> Key | None:
+        """What names the event being handled for good, for a handler with ``effect="transactional"``; else None.
+
+        The handler stores it, unique, in the transaction in which it writes; that it is there already says that the
+        work was done.
+        """
+        return attempt.current().key
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the handler may have run before for the event being handled, in a process that died."""
+        return attempt.current().redelivered
 
     @property
     def connected(self) -> bool:
@@ -353,18 +418,25 @@ class Socket:
 
     # --- events
 
-    def receive(self, packet: Packet, objects: list[Any] | None = None, attached: int = 0) -> None:
+    def receive(
+        self,
+        packet: Packet,
+        objects: list[Any] | None = None,
+        attached: int = 0,
+        number: Numbered | Skip | None = None,
+    ) -> None:
         """An event arrived: it is handled now, or when those before it are done.
 
-        ``objects`` is the decoded payload of a binary packet, ``attached`` the bytes of its attachments. Raises
+        ``objects`` is the decoded payload of a binary packet, ``attached`` the bytes of its attachments, ``number``
+        the event's, if the client gives its events numbers; of a `Skip` nothing else counts. Raises
         :class:`PacketError` if the payload is no event.
         """
         if self._busy:
-            self._line_up(packet, objects, 1 + (len(packet.payload) + attached) // 1024)
+            self._line_up(packet, objects, number, 1 + (len(packet.payload) + attached) // 1024)
             return
         self._busy = True
         try:
-            waits = self._handle(packet, objects)
+            waits = self._handle(packet, objects, number)
         except PacketError:
             self._busy = False
             raise
@@ -373,14 +445,16 @@ class Socket:
             if self._queue is not None or self._farewell is not None:
                 self.go_on()
 
-    def _line_up(self, packet: Packet, objects: list[Any] | None, weight: int) -> None:
+    def _line_up(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip | None, weight: int) -> None:
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((packet, objects, weight))
+        self._queue.append((packet, objects, number, weight))
         self._connection.delay(weight)
 
-    def _handle(self, packet: Packet, objects: list[Any] | None) -> bool:
+    def _handle(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip | None) -> bool:
         """Run the event's handler; whether it has to wait."""
+        if number is not None:
+            return self._handle_numbered(packet, objects, number)
         try:
             work = self._namespace.read(packet, objects, self._hub.name)
         except EventRefused as refusal:
@@ -398,6 +472,38 @@ class Socket:
         self._settle(outcome)
         return False
 
+    def _handle_numbered(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip) -> bool:
+        if self.numbers is None:
+            raise PacketError("an event with a number from a client that named no producer")
+        self._current = (None, None)
+        if isinstance(number, Skip):
+            job = self.numbers.skip(number)
+        else:
+            job = self.numbers.handle(number, self._read(packet, objects))
+        outcome = self._runtime.dispatcher.start(job, self._finished)
+        if outcome is None:
+            return True
+        self._settle(outcome)
+        return False
+
+    def _read(self, packet: Packet, objects: list[Any] | None) -> "Work | EventRefused":
+        """What an event asks for, or why it is refused. Raises :class:`PacketError`."""
+        name = event_name(packet.payload)
+        try:
+            return self._namespace.read(packet, objects, self._hub.name)
+        except EventRefused as refusal:
+            self.count_refused(refusal, name)
+            return refusal
+        except PacketError:
+            raise
+        except Exception as error:  # a payload type's own __post_init__
+            self.count_failed(error, f"handling {name[:64]!r}")
+            return EventRefused("internal", "the server failed to handle this event")
+
+    async def handle(self, work: "Work") -> Any:
+        """Run an event's handlers."""
+        return await self._namespace.handle(self, work)
+
     def _finished(self, outcome: Outcome) -> None:
         """A handler that had to wait is done: on with those behind it."""
         self._settle(outcome)
@@ -407,13 +513,13 @@ class Socket:
         """Handle what waits, until a handler has to wait itself."""
         self._busy = True
         while self._queue:
-            packet, objects, weight = self._queue.popleft()
+            packet, objects, number, weight = self._queue.popleft()
             self._connection.delay(-weight)
             try:
-                if self._handle(packet, objects):
+                if self._handle(packet, objects, number):
                     return
             except PacketError as error:
-                self._connection.delay(-sum([behind for _, _, behind in self._queue]))
+                self._connection.delay(-sum([behind for *_, behind in self._queue]))
                 self._queue.clear()  # as if it had been read at once: nothing counts behind a broken packet
                 self._connection.fail(error)
         self._queue = None
@@ -474,18 +580,26 @@ class Socket:
             self.send(message)
 
     def _failed(self, number: int | None, error: BaseException, doing: str) -> None:
+        self.count_failed(error, doing)
+        if number is not None:
+            self._answer(number, EventRefused("internal", "the server failed to handle this event"))
+
+    def count_failed(self, error: BaseException, doing: str) -> None:
+        """The application's code failed."""
         if self._runtime.dispatcher.ended(error):
             self._runtime.counters.add("handlers_cancelled_total")
         else:
             self._runtime.counters.add("handler_errors_total")
             hint = _MISPLACED if isinstance(error, ConnectRefused) else ""
             logger.error("%s failed for %r%s", doing, self, hint, exc_info=error)
-        if number is not None:
-            self._answer(number, EventRefused("internal", "the server failed to handle this event"))
 
-    def _refuse(self, number: int | None, refusal: EventRefused, name: str) -> None:
+    def count_refused(self, refusal: EventRefused, name: str) -> None:
+        """An event was refused."""
         self._runtime.counters.add("events_refused_total")
         logger.debug("refused the event %r of %r: %s", name[:64], self, described(refusal))
+
+    def _refuse(self, number: int | None, refusal: EventRefused, name: str) -> None:
+        self.count_refused(refusal, name)
         if number is not None:
             self._answer(number, refusal)
 
@@ -509,10 +623,28 @@ class Socket:
     async def enter(self) -> None:
         """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
         self._hub = hub = self._namespace.hub(self._hub.name)
+        if self.hello is not None:
+            reader, rooms = await Reader.open(self, self.hello, self._runtime.sessions, hub)
+            if self.gone:
+                reader.depart(self.reason)
+                return
+            self._rooms = set(rooms) or None
+            if self.hello.producer is not None:
+                inlet = await self._runtime.producers.greet(self._user, self.hello.producer)
+                self.numbers = Numbers(self, inlet, self.hello.producer)
+            return
         hub.add(self)
         await hub.join(self, EVERYONE)
         if self._user is not None and not self.gone:
             await hub.join(self, User(self._user))
+
+    def replaced(self) -> None:
+        """Another connection took its session up."""
+        self._connection.replaced(self)
+
+    async def answers(self, within: float) -> bool:
+        """Whether its client gives a sign of life within so many seconds."""
+        return await self._connection.session.answers(within)
 
     def depart(self, sink: Sink, reason: str) -> None:
         """The client left: out of all rooms, and whoever waits for its acknowledgements is told.
@@ -526,6 +658,10 @@ class Socket:
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED
         self.sink = sink
+        if self.reader is not None:
+            self.reader.depart(reason)
+        if self.numbers is not None:
+            self.numbers.close()
         acks, self._acks = self._acks, None
         for acknowledgement in (acks or {}).values():
             acknowledgement.lost(self, reason)

@@ -21,6 +21,7 @@ from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.effects import APPEND_SECONDS
 from bellwire.delivery.entry import Copy, Draft
+from bellwire.delivery.handling import Append
 from bellwire.delivery.log import Appended
 from bellwire.protocol.post import Post
 
@@ -91,6 +92,10 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Published).decode
 
 
+def _tag() -> int:
+    return random.getrandbits(32)  # noqa: S311 - no secret
+
+
 class Streams:
     """What the rooms of this node share."""
 
@@ -136,24 +141,27 @@ class Streams:
         volatile: bool = False,
         mid: str | None = None,
     ) -> None:
-        """As :meth:`emit`, for a post that is encoded already."""
+        """As :meth:`emit`, for a post that is encoded already.
+
+        What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before.
+        """
         if volatile:
             for place, stream in enumerate(streams):
                 await self._publish(stream, Published(body, True, excluded, tuple(streams[:place])))
             return
+        logged = mid is not None
         mid = mid or f"{self._prefix}{next(self._mids):x}"
         copies: tuple[Copy, ...] = ()
         for place, stream in enumerate(streams):
             try:
-                copy = await self.send(stream, mid, body, excluded, copies, tuple(streams[:place]))
+                copy = await self.send(stream, mid, body, excluded, copies, tuple(streams[:place]), logged=logged)
             except OutcomeUnknown:
                 raise OutcomeUnknown(mid, streams[:place]) from None
             except BrokerUnavailable:
                 if not place:
                     raise
                 raise OutcomeUnknown(mid, streams[:place]) from None
-            if copy is not None:
-                copies += (copy,)
+            copies += (copy,)
 
     async def send(
         self,
@@ -162,23 +170,34 @@ class Streams:
         body: bytes,
         excluded: tuple[str, ...],
         copies: tuple[Copy, ...],
-        earlier: tuple[str, ...] = (),
-        deadline: float | None = None,
-    ) -> Copy | None:
-        """Append one copy and return where it stands; publish it, and return None, if nobody has a position there.
+        earlier: tuple[str, ...],
+        *,
+        logged: bool = False,
+    ) -> Copy:
+        """Append one copy and return where it stands; publish it if nobody has a position there, unless ``logged``.
+
+        A copy that was published stands at number 0, before all that recover: only members that cannot had it.
 
         Raises:
             BrokerUnavailable: nothing was done.
-            OutcomeUnknown: it was tried until ``deadline``, in the broker's time, and there was no answer.
+            OutcomeUnknown: it was tried for as long as the broker can tell a double, and there was no answer.
 
         """
-        if not self.broker.has_log(stream):
+        if not logged and not self.broker.has_log(stream):
             await self._publish(stream, Published(body, False, excluded, earlier))
-            return None
-        if deadline is None:
-            deadline = self.broker.clock() + APPEND_SECONDS
+            return Copy(stream, "", 0)
+        deadline = self.broker.clock() + APPEND_SECONDS
         appended = await self._append(stream, mid, body, excluded, copies, deadline)
         return Copy(stream, appended.gen, appended.point.seq)
+
+    async def attempt(self, step: Append) -> Copy:
+        """Do the same for a relay's emission, once (`bellwire.server.producers.Appender`)."""
+        if not self.broker.has_log(step.stream):
+            await self._publish(step.stream, Published(step.body, False, step.excluded, step.earlier))
+            return Copy(step.stream, "", 0)
+        draft = Draft(step.mid, _tag(), step.body, step.excluded, step.copies)
+        appended = await self.broker.append(step.stream, draft, deadline=step.deadline)
+        return Copy(step.stream, appended.gen, appended.point.seq)
 
     async def _append(
         self,
@@ -192,7 +211,7 @@ class Streams:
         unknown, pause = False, FIRST_PAUSE
         while True:
             try:
-                draft = Draft(mid, random.getrandbits(32), body, excluded, copies)
+                draft = Draft(mid, _tag(), body, excluded, copies)
                 return await self.broker.append(stream, draft, deadline=deadline)
             except OutcomeUnknown:
                 unknown = True
