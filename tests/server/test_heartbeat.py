@@ -4,11 +4,15 @@ from typing import Any, cast
 import pytest
 
 from bellwire import Config, Server
+from bellwire.protocol.wire import JSON, PATH, CloseCode
 from bellwire.server.heartbeat import BEATS, Heartbeat
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import VirtualClockLoop, advance
+from bellwire.transports.base import Request
 from bellwire.transports.session import Session
 from tests.server.house import raw
+from tests.transports.pipe import Pipe
+from tests.transports.wire import EchoServer
 
 
 class Patient:
@@ -19,6 +23,7 @@ class Patient:
         self.missed = 0
         self.paused = False
         self.upgrading = False
+        self.asked = False
         self.answers = answers
         self.pings: list[float] = []
         self.ended: tuple[str, float] | None = None
@@ -89,8 +94,8 @@ async def test_with_one_miss_allowed_the_first_ends_a_session_after_30_seconds()
     heartbeat.close()
 
 
-@pytest.mark.parametrize("state", ["paused", "upgrading"])
-async def test_a_session_that_is_not_read_from_or_is_moving_is_not_missed(state: str) -> None:
+@pytest.mark.parametrize("state", ["paused", "upgrading", "asked"])
+async def test_a_session_that_is_not_read_from_or_is_moving_or_asked_by_others_is_not_missed(state: str) -> None:
     heartbeat, patient = make(), Patient(answers=False)
     setattr(patient, state, True)
     watch(heartbeat, patient)
@@ -180,6 +185,52 @@ async def test_other_intervals(interval: float) -> None:
     await advance(interval * 2.25)
     assert patient.ended is not None
     assert patient.ended[1] == pytest.approx(interval * 2.2)
+    heartbeat.close()
+
+
+# --- with sessions of bellwire.v1
+
+
+async def test_a_silent_client_of_bellwire_v1_is_closed_with_4001_after_55_seconds() -> None:
+    echoes, pipe = EchoServer(), Pipe()
+    session = echoes.engine.open_raw(pipe, Request(path=PATH), JSON)
+    heartbeat = make()
+    heartbeat.watch(session)
+    await advance(54.5)
+    assert (pipe.sent, pipe.closed) == (['["ping"]'] * 2, None)
+    await advance(1)
+    assert pipe.closed == CloseCode.SILENT
+    assert echoes.raw_echoes[0].reasons == ["ping timeout"]
+    heartbeat.close()
+
+
+async def test_a_client_of_bellwire_v1_that_says_anything_stays() -> None:
+    echoes, pipe = EchoServer(), Pipe()
+    session = echoes.engine.open_raw(pipe, Request(path=PATH), JSON)
+    heartbeat = make()
+    heartbeat.watch(session)
+    for _ in range(10):
+        await advance(26)
+        session.received(pipe, "anything")
+    assert pipe.closed is None
+    heartbeat.close()
+
+
+async def test_a_question_between_ping_and_check_is_not_the_client_s_fault() -> None:
+    """It answered the heartbeat's ping in time; the question makes it appear silent until it answers that as well."""
+    echoes, pipe = EchoServer(), Pipe()
+    session = echoes.engine.open_raw(pipe, Request(path=PATH), JSON)
+    heartbeat = make(max_missed_pongs=1)
+    heartbeat.watch(session)
+    await advance(26)
+    session.received(pipe, '["pong"]')
+    await advance(3)
+    asking = asyncio.ensure_future(session.answers(2))
+    await advance(1.5)
+    session.received(pipe, '["pong"]')
+    assert await asking is True
+    await advance(10)
+    assert (session.closed, session.missed) == (False, 0)
     heartbeat.close()
 
 

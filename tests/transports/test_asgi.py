@@ -1,14 +1,15 @@
 """As a plain ASGI application: under servers and clients that behave as the specification allows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.transports.asgi import handle_http, handle_websocket
+from bellwire.protocol.wire import JSON, MSGPACK, PATH
+from bellwire.transports.asgi import handle_http, handle_raw_websocket, handle_websocket
 from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Scope
 from tests.transports.wire import EchoServer
 
@@ -42,9 +43,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def talking(server: EchoServer, peer: Peer) -> AsyncIterator[asyncio.Task[None]]:
+async def talking(
+    server: EchoServer, peer: Peer, handle: Callable[..., Coroutine[Any, Any, None]] = handle_websocket
+) -> AsyncIterator[asyncio.Task[None]]:
     """The application runs with ``peer``, and has ended by itself or is ended by a disconnect at the end."""
-    task = asyncio.create_task(handle_websocket(server.engine, peer.scope, peer.receive, peer.send))
+    task = asyncio.create_task(handle(server.engine, peer.scope, peer.receive, peer.send))
     await rounds()
     try:
         yield task
@@ -94,6 +97,63 @@ async def test_slow_consumer_is_cut_off_though_a_write_hangs() -> None:
         await rounds()
         assert task.done(), "nobody waits for a client that does not read"
         assert server.echoes[session.sid].reasons == ["slow consumer"]
+
+
+async def test_much_in_one_tick_is_no_slow_consumer() -> None:
+    server, peer = (
+        EchoServer(send_buffer_bytes=10_000, volatile_buffer_bytes=5000),
+        Peer(EIO="4", transport="websocket"),
+    )
+    async with talking(server, peer):
+        (session,) = server.engine.sessions.values()
+        for _ in range(20):
+            session.send(Outgoing("a" * 1000))
+        await rounds()
+        assert len(peer.sent) == 22
+        assert server.echoes[session.sid].notices == ["congested", "drained"]
+        assert not session.closed
+
+
+async def test_congestion_ends_when_the_server_takes_what_waited() -> None:
+    server, peer = EchoServer(volatile_buffer_bytes=5000), Peer(EIO="4", transport="websocket")
+    async with talking(server, peer):
+        (session,) = server.engine.sessions.values()
+        peer.reading.clear()
+        for _ in range(6):
+            session.send(Outgoing("a" * 1000))
+        await rounds()
+        notices = server.echoes[session.sid].notices
+        assert notices == ["congested"]
+        peer.reading.set()
+        await rounds()
+        assert notices == ["congested", "drained"]
+
+
+async def test_connection_that_was_lost_leaves_no_timer() -> None:
+    server, peer = EchoServer(), Peer(EIO="4", transport="websocket")
+    async with talking(server, peer):
+        pass
+    assert server.engine.wheel.pending == 0
+
+
+async def test_bellwire_v1_is_told_which_subprotocol_is_spoken() -> None:
+    server, peer = EchoServer(), Peer()
+    peer.scope.update(path=PATH, subprotocols=["other", MSGPACK, JSON])
+    async with talking(server, peer, handle_raw_websocket):
+        peer.inbox.put_nowait({"type": "websocket.receive", "bytes": b"\x90"})
+        await rounds()
+        assert peer.sent == [
+            {"type": "websocket.accept", "subprotocol": MSGPACK},
+            {"type": "websocket.send", "bytes": b"\x90"},
+        ]
+
+
+@pytest.mark.parametrize("subprotocols", [{}, {"subprotocols": []}, {"subprotocols": ["other"]}])
+async def test_bellwire_v1_is_refused_without_a_subprotocol(subprotocols: dict[str, list[str]]) -> None:
+    server, peer = EchoServer(), Peer()
+    peer.scope.update(subprotocols, path=PATH)
+    await handle_raw_websocket(server.engine, peer.scope, peer.receive, peer.send)
+    assert peer.sent == [{"type": "websocket.close", "code": 1008}]
 
 
 async def test_client_that_does_not_read_has_a_while_to_take_the_last_messages() -> None:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import fastapi
 import pytest
 
 from bellwire import Config, Event, Server, Socket
+from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
@@ -275,6 +277,88 @@ async def test_slow_consumer_is_cut_off() -> None:
             if not session.carrier.writable:
                 assert session.carrier.buffered > 50_000
         assert echo.reasons == ["slow consumer"]
+        assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
+
+
+@on_both
+async def test_congestion_and_its_end_are_told(native: bool) -> None:
+    server = EchoServer(send_buffer_bytes=64_000_000, volatile_buffer_bytes=100_000)
+    async with serve(server, native=native) as url, connect(url) as client:
+        sid, ws = await client.open_websocket()
+        session, echo = server.engine.sessions[sid], server.echoes[sid]
+        transport: Any = ws.raw._response.connection.transport  # type: ignore[union-attr]
+        for _ in range(2):
+            transport.pause_reading()
+            sent = 0
+            while session.carrier.buffered < 400_000:
+                echo.send("a" * 50_000)
+                sent += 1
+                await asyncio.sleep(0)
+            assert echo.notices[-1] == "congested"
+            transport.resume_reading()
+            for _ in range(sent):
+                await ws.text()
+            await until(lambda: echo.notices[-1] == "drained" and session.carrier.writable)
+        assert echo.notices == ["congested", "drained"] * (len(echo.notices) // 2)
+        assert len(echo.notices) == 4 or not native  # under other servers a tick may bring more than is writable
+        assert not echo.reasons
+        assert server.engine.wheel.pending == 0
+        await ws.close()
+
+
+@real
+async def test_healthy_client_costs_no_notices() -> None:
+    async with echo_server(native=True) as (server, client):
+        sid, ws = await client.open_websocket()
+        for _ in range(100):
+            server.echoes[sid].send("a" * 1000)
+            assert len(await ws.text()) == 1001
+        assert server.echoes[sid].notices == []
+        await ws.close()
+
+
+@on_both
+async def test_client_that_takes_nothing_for_a_while_is_cut_off(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bellwire.transports.congestion.STALL_SECONDS", 0.3)
+    server = EchoServer(send_buffer_bytes=64_000_000)
+    async with serve(server, native=native) as url, connect(url) as client:
+        sid, ws = await client.open_websocket()
+        session, echo = server.engine.sessions[sid], server.echoes[sid]
+        ws.raw._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        echo.send("a" * 16_000_000)  # this one another server takes, however long it is
+        echo.send("a" * 100_000)
+        await until(echo.ended.is_set)
+        assert echo.notices == ["congested"]
+        assert echo.reasons == ["slow consumer"]
+        assert session.closed
+
+
+@real
+async def test_response_that_was_not_read_before_the_upgrade_counts() -> None:
+    """The transport was paused for another protocol then, and tells nobody when it is our turn."""
+
+    responded = asyncio.Event()
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"16000000")]})
+            await send({"type": "http.response.body", "body": bytes(16_000_000)})
+            responded.set()
+
+    server = socketio_server(http=large, config=Config(send_buffer_bytes=100_000, volatile_buffer_bytes=50_000))
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        await responded.wait()
+        writer.write(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await until(lambda: server.engine.sessions)
+        (session,) = server.engine.sessions.values()
+        assert session.carrier.congested
+        session.send(Outgoing("4"))
+        await until(lambda: session.closed)
         assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
 
 

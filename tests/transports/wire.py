@@ -13,9 +13,12 @@ from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.transports.asgi import handle_http, handle_websocket
+from bellwire.protocol.wire import PATH
+from bellwire.transports.asgi import handle_http, handle_raw_websocket, handle_websocket
 from bellwire.transports.base import Carrier, Receive, Scope, Send
+from bellwire.transports.base_session import BaseSession
 from bellwire.transports.engine import Engine
+from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
 from tests.serving import serve
 
@@ -36,11 +39,12 @@ on_both = pytest.mark.parametrize(
 class Echo:
     """Takes the messages of one session, and sends each back."""
 
-    def __init__(self, session: Session, *, echoing: bool = True) -> None:
+    def __init__(self, session: BaseSession, *, echoing: bool = True) -> None:
         self.session = session
         self.echoing = echoing
         self.messages: list[str | bytes] = []
         self.carriers: list[Carrier] = []
+        self.notices: list[str] = []
         self.reasons: list[str] = []
         self.ended = asyncio.Event()
 
@@ -50,10 +54,18 @@ class Echo:
             self.send(message)
 
     def send(self, message: str | bytes) -> None:
-        self.session.send(Outgoing("4" + message if isinstance(message, str) else message))
+        digit = "4" if isinstance(self.session, Session) else ""
+        self.session.send(Outgoing(digit + message if isinstance(message, str) else message))
 
     def moved(self, carrier: Carrier) -> None:
         self.carriers.append(carrier)
+        self.notices.append("moved")
+
+    def congested(self) -> None:
+        self.notices.append("congested")
+
+    def drained(self) -> None:
+        self.notices.append("drained")
 
     def closed(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -61,12 +73,13 @@ class Echo:
 
 
 class EchoServer:
-    """An Engine.IO server without Socket.IO: every session is an :class:`Echo`."""
+    """A server without Socket.IO, and with nothing that bellwire.v1 says: every session is an :class:`Echo`."""
 
     def __init__(self, **settings: Any) -> None:
         self.config = Config(**settings)
         self.counters = Counters()
         self.echoes: dict[str, Echo] = {}
+        self.raw_echoes: list[Echo] = []
         self.echoing = True
         self._engine: Engine | None = None
 
@@ -81,11 +94,18 @@ class EchoServer:
         echo = self.echoes[session.sid] = Echo(session, echoing=self.echoing)
         return echo
 
+    def opened_raw(self, session: RawSession) -> Echo:
+        echo = Echo(session, echoing=self.echoing)
+        self.raw_echoes.append(echo)
+        return echo
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await handle_http(self.engine, scope, receive, send)
+        elif scope["path"] == PATH:
+            await handle_raw_websocket(self.engine, scope, receive, send)
         else:
             await handle_websocket(self.engine, scope, receive, send)
 
@@ -143,6 +163,13 @@ class Client:
             query["sid"] = sid
         query = {"EIO": "4", "transport": "websocket", **query}
         return WebSocket(await self.http.ws_connect(self.url, params=query, autoping=False, max_msg_size=0))
+
+    async def raw_websocket(self, *subprotocols: str, **query: str) -> "WebSocket":
+        """Open a WebSocket of bellwire.v1. Raises as `websocket` does."""
+        url = self.url.replace("/socket.io/", PATH)
+        return WebSocket(
+            await self.http.ws_connect(url, params=query, protocols=subprotocols, autoping=False, max_msg_size=0)
+        )
 
     async def open_websocket(self, **query: str) -> "tuple[str, WebSocket]":
         """A handshake over a WebSocket; the sid, and the socket."""

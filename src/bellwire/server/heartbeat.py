@@ -8,7 +8,7 @@ the client hangs up when it hears no ping for their sum, so that sum allows for 
 import asyncio
 
 from bellwire.core.config import Config
-from bellwire.transports.session import Session
+from bellwire.transports.base_session import BaseSession
 
 BEATS = 25
 """Sessions are spread over this many beats of an interval, so that their pings do not leave all at once."""
@@ -35,13 +35,13 @@ class Heartbeat:
         self._beat = config.ping_interval / BEATS
         # Rounded down: a client may be cut off a beat early, never be kept longer than was promised.
         self._check_after = min(max(int(config.pong_timeout / self._beat), 1), BEATS - 1)
-        self._buckets: list[set[Session]] = [set() for _ in range(BEATS)]
-        self._places: dict[Session, int] = {}
+        self._buckets: list[set[BaseSession]] = [set() for _ in range(BEATS)]
+        self._places: dict[BaseSession, int] = {}
         self._now = 0
         self._next = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
-    def watch(self, session: Session) -> None:
+    def watch(self, session: BaseSession) -> None:
         """``session`` gets its first ping an interval from now."""
         self._places[session] = self._now
         self._buckets[self._now].add(session)
@@ -49,7 +49,7 @@ class Heartbeat:
             self._next = self._loop.time() + self._beat
             self._handle = self._loop.call_at(self._next, self._turn)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: BaseSession) -> None:
         """``session`` ended."""
         place = self._places.pop(session, None)
         if place is not None:
@@ -77,10 +77,12 @@ class Heartbeat:
                 session.missed = 0  # it was late, and is there: the next miss would not follow on the last
             session.ping()
 
-    def _check(self, session: Session) -> None:
+    def _check(self, session: BaseSession) -> None:
         # A session is first checked before its first ping, and "alive" from its birth.
         if session.alive or session.upgrading or session.paused:
             session.missed = 0
+            return
+        if session.asked:  # it may have been alive until somebody asked, a moment ago
             return
         session.missed += 1
         if session.missed >= self._max_missed:

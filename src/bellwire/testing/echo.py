@@ -23,7 +23,7 @@ from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports.base import Application, Carrier, Receiver, Request
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import Endpoint, NativeUpgrade
+from bellwire.transports.native import Admission, Endpoint, NativeUpgrade
 from bellwire.transports.session import Session
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # bytes
@@ -43,6 +43,12 @@ class Echo:
     def received(self, carrier: Carrier, packet: str | bytes) -> None:
         """Send it back."""
         carrier.send(Outgoing(packet))
+
+    def congested(self, carrier: Carrier) -> None:
+        """What the client does not read is kept."""
+
+    def drained(self, carrier: Carrier) -> None:
+        """The client read it."""
 
     def lost(self, carrier: Carrier, reason: str) -> None:
         """Nothing is kept of a connection."""
@@ -65,8 +71,8 @@ def echo_endpoint() -> Endpoint:
     config = Config(send_buffer_bytes=sys.maxsize)
     engine = Engine(_NoEngine(), config, Counters(), loop, Wheel(loop))
 
-    def admit(request: Request) -> type[Echo]:
-        return Echo
+    def admit(request: Request) -> Admission:
+        return Admission(Echo)
 
     return Endpoint(engine, MAX_MESSAGE, sys.maxsize, FULL_WINDOW, admit)
 

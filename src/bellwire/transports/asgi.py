@@ -1,4 +1,4 @@
-"""Engine.IO as an ASGI 3 application: long-polling under every server, WebSockets under those that are not ours.
+"""Engine.IO and bellwire.v1 as ASGI 3 applications: long-polling under every server, WebSockets under those not ours.
 
 Here each message costs what the ASGI server makes of it: a task, a queue and a frame of its own per client. The native
 transport has none of these, and is used wherever Bellwire runs the server itself.
@@ -12,8 +12,10 @@ from typing_extensions import override
 
 from bellwire.core.clock import Timer
 from bellwire.protocol.engineio import RequestError
+from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Message
-from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Receive, Request, Scope, Send
+from bellwire.protocol.wire import MAX_MESSAGE
+from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Link, Receive, Request, Scope, Send
 from bellwire.transports.engine import Engine
 from bellwire.transports.polling import PollingCarrier, Response, compress
 from bellwire.transports.queued import QueuedCarrier
@@ -105,26 +107,41 @@ async def _send_response(response: Response, send: Send) -> None:
 
 
 async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one WebSocket until it ends."""
+    """Serve one WebSocket of Engine.IO until it ends."""
     await receive()  # websocket.connect
     request = Request.from_scope(scope)
     try:
         session = engine.check(request, method="GET", upgrade=True)
     except RequestError as error:
-        await _deny(error, scope, send)
+        await _deny(error.message, scope, send)
         return
     await send({"type": "websocket.accept"})
-    carrier = ASGIWebSocket(engine, receive, send, base64=request.query.get("b64") == "1")
+    base64 = request.query.get("b64") == "1"
+    carrier = ASGIWebSocket(engine, receive, send, max_message=engine.config.max_message_bytes, base64=base64)
     carrier.session = engine.attach(carrier, request, session)
     await carrier.run()
 
 
-async def _deny(error: RequestError, scope: Scope, send: Send) -> None:
+async def handle_raw_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one WebSocket of bellwire.v1 until it ends."""
+    await receive()  # websocket.connect
+    try:
+        subprotocol = engine.check_raw(scope.get("subprotocols", ()))
+    except HandshakeError as error:
+        await _deny(error.message, scope, send)
+        return
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    carrier = ASGIWebSocket(engine, receive, send, max_message=MAX_MESSAGE)
+    carrier.session = engine.open_raw(carrier, Request.from_scope(scope), subprotocol)
+    await carrier.run()
+
+
+async def _deny(message: str, scope: Scope, send: Send) -> None:
     """Refuse an upgrade as Node's server does: 400 with the bare message, whatever the code."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = error.message.encode()
+    body = message.encode()
     headers = [
         (b"content-type", b"text/html"),
         (b"content-length", str(len(body)).encode()),
@@ -134,28 +151,27 @@ async def _deny(error: RequestError, scope: Scope, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body})
 
 
-class ASGIWebSocket(QueuedCarrier):
+class ASGIWebSocket(QueuedCarrier[Link]):
     """A WebSocket of somebody else's server."""
 
     __slots__ = (
         "_base64",
         "_closing",
         "_end",
+        "_max_message",
         "_receive",
         "_send",
         "_timer",
         "_wake",
-        "session",
     )
 
     name: ClassVar[str] = "websocket"
 
-    session: Session
-
-    def __init__(self, engine: Engine, receive: Receive, send: Send, *, base64: bool) -> None:
+    def __init__(self, engine: Engine, receive: Receive, send: Send, *, max_message: int, base64: bool = False) -> None:
         super().__init__(engine)
         self._receive = receive
         self._send = send
+        self._max_message = max_message
         self._base64 = base64
         self._wake: asyncio.Future[None] | None = None
         self._closing: int | None = None
@@ -170,10 +186,12 @@ class ASGIWebSocket(QueuedCarrier):
             return
         self._queue.append(message)
         self._buffered += message.size
+        if self._buffered > self._engine.config.volatile_buffer_bytes:
+            self._press(message)
         if len(self._queue) == 1:
             self._engine.tick.touch(self)
-        elif self._buffered > self._engine.config.send_buffer_bytes:
-            self._engine.overflow(self.session)
+        elif self._wake is None and self._buffered > self._engine.config.send_buffer_bytes:
+            self._engine.overflow(self.session)  # a writer that is idle shows that it is this tick's, and no backlog
 
     @override
     def flush(self) -> None:
@@ -203,6 +221,7 @@ class ASGIWebSocket(QueuedCarrier):
         try:
             await asyncio.wait((reader, writer, self._end), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._closing = self._closing or 1006  # there is nobody to be told
             if self._timer is not None:
                 self._timer.cancel()
             reader.cancel()
@@ -222,7 +241,7 @@ class ASGIWebSocket(QueuedCarrier):
         packet = message.get("text")
         if packet is None:
             packet = message.get("bytes") or b""
-        if _is_longer(packet, self._engine.config.max_message_bytes):
+        if _is_longer(packet, self._max_message):
             self.close(1009)
             self.session.lost(self, "transport error")
         else:
@@ -248,6 +267,8 @@ class ASGIWebSocket(QueuedCarrier):
                 {"type": "websocket.send", **({"text": part} if isinstance(part, str) else {"bytes": part})}
             )
         self._buffered -= message.size
+        if self._congested:
+            self._relieve()
 
 
 def _is_longer(packet: str | bytes, limit: int) -> bool:

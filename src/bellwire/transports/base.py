@@ -1,18 +1,20 @@
 """What a transport is to the rest of the house, and what the house is to a transport.
 
-A *carrier* is one way to a client: a WebSocket, or the pair of requests of long-polling. A *receiver* is what
-takes a session's messages. Transports know these two and nothing of the server above them.
+A *carrier* is one way to a client: a WebSocket, or the pair of requests of long-polling. A *link* is what a carrier
+brings its messages to: a session. A *receiver* is what takes a session's messages. Transports know these and nothing of
+the server above them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import parse_qsl
 
 from bellwire.protocol.outgoing import Message
 
 if TYPE_CHECKING:
+    from bellwire.transports.raw import RawSession
     from bellwire.transports.session import Session
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -147,15 +149,66 @@ class Carrier(Sink):
     def set_reading(self, reading: bool) -> None:
         """Stop taking bytes from the client, or go on: the client then feels TCP's own backpressure."""
 
+    @property
+    def congested(self) -> bool:
+        """Whether its link was told that the client does not keep up, and not yet that it does again."""
+        return False
+
+    @property
+    def progress(self) -> int:
+        """While ``congested``: a number, in bytes, that grows by what the client takes."""
+        return 0
+
+
+class Link(Protocol):
+    """What a carrier's messages go to: a session, or whatever else speaks on a path of its own."""
+
+    alive: bool
+    """Whether a byte came from the client since the last ping."""
+    overflowed: bool
+    """Whether more was sent than the client may leave unread; it is about to end."""
+
+    def received(self, carrier: Carrier, packet: str | bytes) -> None:
+        """A message arrived. It must not raise for anything that a client sends."""
+
+    def congested(self, carrier: Carrier) -> None:
+        """The client does not keep up: ``carrier`` has stopped being writable. Never told from inside ``send``."""
+
+    def drained(self, carrier: Carrier) -> None:
+        """The client has read most of what was waiting. Told once after each ``congested``."""
+
+    def lost(self, carrier: Carrier, reason: str) -> None:
+        """The connection ended by itself: ``transport close`` or ``transport error``."""
+
+    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
+        """End it: the server stops, or the client does not read."""
+
 
 class Receiver(Protocol):
     """What takes the messages of one session."""
 
+    __slots__ = ()
+
     def received(self, message: str | bytes) -> None:
-        """One Engine.IO message, without its type digit. It must not raise for anything that a client sends."""
+        """One message. It must not raise for anything that a client sends.
+
+        Of Engine.IO without its type digit; of bellwire.v1 always of the sub-protocol's kind: str or bytes.
+        """
 
     def moved(self, carrier: Carrier) -> None:
         """The session was upgraded: from now on it is ``carrier`` that reaches the client."""
+
+    def congested(self) -> None:
+        """The client does not keep up: the session has stopped being writable.
+
+        Told in the tick of the event loop in which it happened, or the next one, and never from inside ``send``; the
+        client may have read on by then. ``drained`` follows, unless the session ends.
+        """
+        return  # to have something to do with it is not a receiver's duty
+
+    def drained(self) -> None:
+        """After ``congested``: at most a quarter of ``Config.volatile_buffer_bytes`` is waiting for the client."""
+        return
 
     def closed(self, reason: str) -> None:
         """The session ended. Called once; nothing is received after it."""
@@ -166,4 +219,13 @@ class Application(Protocol):
 
     def opened(self, session: "Session") -> Receiver:
         """A handshake was accepted; the session is ready to send."""
+        ...
+
+
+@runtime_checkable
+class RawApplication(Application, Protocol):
+    """An application that speaks bellwire.v1 too, without Engine.IO."""
+
+    def opened_raw(self, session: "RawSession") -> Receiver:
+        """A WebSocket of bellwire.v1 was accepted; the session is ready to send."""
         ...

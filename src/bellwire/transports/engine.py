@@ -1,36 +1,41 @@
-"""The Engine.IO sessions of one server: who may open one, where a request belongs, how they all end."""
+"""The sessions of one server: who may open one, where a request belongs, how they all end."""
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
 
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.engineio import RequestError, check_request, encode_handshake, new_sid
+from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.transports.base import Application, Carrier, Request
+from bellwire.protocol.wire import JSON, MSGPACK, choose_subprotocol
+from bellwire.transports.base import Application, Carrier, Link, RawApplication, Request
 from bellwire.transports.polling import PollingCarrier
+from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
 from bellwire.transports.tick import Tick
 
 logger = logging.getLogger("bellwire.transports")
 
 
-class Overflowing(Protocol):
-    """What can be ended because its client does not read."""
-
-    overflowed: bool
-
-    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
-        """End it."""
-
-
 class Engine:
     """What the transports of one event loop share: sessions, the tick, the timer wheel, the settings."""
 
-    __slots__ = ("application", "config", "counters", "lingering", "loop", "sessions", "tick", "wheel")
+    __slots__ = (
+        "application",
+        "config",
+        "counters",
+        "lingering",
+        "loop",
+        "raw_application",
+        "raw_sessions",
+        "sessions",
+        "tick",
+        "wheel",
+    )
 
     def __init__(
         self,
@@ -41,12 +46,17 @@ class Engine:
         wheel: Wheel,
     ) -> None:
         self.application = application
+        self.raw_application = application if isinstance(application, RawApplication) else None
+        """The application, if it speaks bellwire.v1."""
         self.config = config
         self.counters = counters
         self.loop = loop
         self.wheel = wheel
         self.tick = Tick(loop)
         self.sessions: dict[str, Session] = {}
+        """Those of Engine.IO, by their sid."""
+        self.raw_sessions: set[RawSession] = set()
+        """Those of bellwire.v1."""
         self.lingering: dict[str, PollingCarrier] = {}
         """Ended sessions whose last packets wait for the client's next GET."""
 
@@ -121,7 +131,36 @@ class Engine:
     def _give_up(self, sid: str) -> None:
         self.lingering.pop(sid, None)
 
-    def overflow(self, session: Overflowing) -> None:
+    # --- bellwire.v1
+
+    def check_raw(self, offered: Iterable[str]) -> str:
+        """The sub-protocol to speak, of those that the client offers.
+
+        Raises :class:`~bellwire.protocol.handshake.HandshakeError` if there is none, with what to answer.
+        """
+        subprotocol = choose_subprotocol(offered)
+        if subprotocol is None:
+            self.counters.add("requests_refused_total", reason="no subprotocol")
+            raise HandshakeError(400, f"offer the sub-protocol {JSON} or {MSGPACK} in Sec-WebSocket-Protocol")
+        return subprotocol
+
+    def open_raw(self, carrier: Carrier, request: Request, subprotocol: str) -> RawSession:
+        """Begin a session on ``carrier``. The application must be one that speaks bellwire.v1."""
+        application = self.raw_application
+        assert application is not None  # noqa: S101 - nothing leads here then
+        session = RawSession(self, carrier, request, msgpack=subprotocol == MSGPACK)
+        self.raw_sessions.add(session)
+        session.receiver = application.opened_raw(session)
+        return session
+
+    def forget_raw(self, session: RawSession, reason: str) -> None:
+        """``session`` ended."""
+        self.counters.add("sessions_closed_total", reason=reason.replace(" ", "_"))
+        self.raw_sessions.discard(session)
+
+    # --- the end of sessions
+
+    def overflow(self, session: Link) -> None:
         """The client does not read what it is sent: its session ends, once, after the running broadcast."""
         if session.overflowed:
             return
@@ -131,5 +170,5 @@ class Engine:
 
     def close(self, code: int = 1001) -> None:
         """End every session; clients reconnect by themselves, elsewhere or later."""
-        for session in list(self.sessions.values()):
+        for session in (*self.sessions.values(), *self.raw_sessions):
             session.close("server shutting down", code=code)

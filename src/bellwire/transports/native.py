@@ -2,15 +2,15 @@
 
 uvicorn parses a request's head and, at an upgrade, makes an object of its configured WebSocket class, calls
 ``connection_made(transport)`` and ``data_received(head)`` on it, and makes it the transport's protocol. The class here
-looks at the path: Socket.IO's goes to :class:`NativeWebSocket`, every other one to uvicorn's implementation and so to
-the user's ASGI application.
+looks at the path: Socket.IO's and that of bellwire.v1 go to :class:`NativeWebSocket`, every other one to uvicorn's
+implementation and so to the user's ASGI application.
 """
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote
 
 from typing_extensions import override
@@ -25,27 +25,16 @@ from bellwire.protocol.engineio import RequestError
 from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
-from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Request
+from bellwire.protocol.wire import MAX_MESSAGE, PATH
+from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
 from bellwire.transports.engine import Engine
 
 MAX_FRAGMENTS = 1024
 """Frames of one message; a peer could otherwise have each byte cost a frame's work."""
 
 
-class Link(Protocol):
-    """What a WebSocket's messages go to: an Engine.IO session, or whatever else speaks on a path of its own."""
-
-    alive: bool
-    overflowed: bool
-
-    def received(self, carrier: Carrier, packet: str | bytes) -> None:
-        """A message arrived."""
-
-    def lost(self, carrier: Carrier, reason: str) -> None:
-        """The connection ended by itself: ``transport close`` or ``transport error``."""
-
-    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
-        """End it: the server stops, or the client does not read."""
+_MAX_LIMIT = 2**31 - 1
+"""The largest limit of a write buffer: uvloop keeps it in a C int."""
 
 
 class NativeWebSocket(asyncio.Protocol, Carrier):
@@ -58,6 +47,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         "_engine",
         "_out",
         "_paused",
+        "_pressed",
         "_server_state",
         "_timer",
         "_transport",
@@ -87,9 +77,16 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._deflated = deflated
         self._out: bytes | list[bytes] | None = None
         self._paused = False
+        self._pressed = 0  # bytes that were added since it is paused
         self._ended = False  # not before the close frame is written: messages before a fault are still answered
         self._timer: Timer | None = None
         server_state.connections.add(cast("Any", self))
+
+    def begin(self, session: Link) -> None:
+        """What comes goes to ``session`` from now on."""
+        self.session = session
+        if _limit_writes(self._transport, self._engine.config.volatile_buffer_bytes):
+            self.pause_writing()
 
     # --- as asyncio's protocol
 
@@ -118,10 +115,13 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
         self._paused = True
+        self._pressed = 0
+        self.session.congested(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._paused = False
+        self.session.drained(self)
 
     def shutdown(self) -> None:
         """Uvicorn stops: the client is told to come back elsewhere (close code 1012)."""
@@ -147,10 +147,12 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         else:
             self._out = [out, frames]
         if self._paused:
-            self._check_buffer()
+            self._press(len(frames))
 
-    def _check_buffer(self) -> None:
-        if self._paused and self.buffered > self._engine.config.send_buffer_bytes:
+    def _press(self, size: int) -> None:
+        """So many bytes more wait for a client that does not keep up."""
+        self._pressed += size
+        if self.buffered > self._engine.config.send_buffer_bytes:
             self._engine.overflow(self.session)
 
     @override
@@ -194,14 +196,26 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         pending = sum(map(len, out)) if isinstance(out, list) else len(out or b"")
         return pending + self._transport.get_write_buffer_size()
 
+    @property
+    @override
+    def congested(self) -> bool:
+        return self._paused
+
+    @property
+    @override
+    def progress(self) -> int:
+        return self._pressed - self.buffered
+
     # --- the closing handshake
 
     def _write_control(self) -> None:
         """Write pongs at once: they may overtake (RFC 6455 §5.5.2). A close frame goes behind what was sent before."""
         state = self._ws.state
         if state is OPEN:
-            self._transport.write(self._ws.take_outgoing())
-            self._check_buffer()  # pongs too pile up for a client that sends pings and does not read
+            pongs = self._ws.take_outgoing()
+            self._transport.write(pongs)
+            if self._paused:  # they too pile up for a client that sends pings and does not read
+                self._press(len(pongs))
             return
         self.flush()
         self._ended = True
@@ -214,6 +228,27 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._timer = self._engine.wheel.after(CLOSE_TIMEOUT, self._transport.abort)
 
 
+def _limit_writes(transport: asyncio.Transport, limit: int) -> bool:
+    """Have ``transport`` pause its protocol above ``limit`` bytes; return whether it has done so already."""
+    paused = transport.get_write_buffer_size() > 0
+    if paused:  # an earlier response on this connection was not read, and nobody tells whether it is paused for that
+        transport.set_write_buffer_limits(high=0)
+    # Not 0: TLS transports pause when their buffer has come up to the limit, others when it has passed it.
+    transport.set_write_buffer_limits(high=min(max(limit, 1), _MAX_LIMIT))
+    return paused
+
+
+class Admission(NamedTuple):
+    """Leave to open a WebSocket."""
+
+    connect: Callable[[NativeWebSocket], Link]
+    """Makes what its messages go to, once it is open."""
+    subprotocol: str | None = None
+    """What the client is told to speak, of what it offered (RFC 6455 §4.2.2)."""
+    base64: bool = False
+    """Whether the client takes no binary frames (``b64=1`` of Engine.IO)."""
+
+
 class Endpoint(NamedTuple):
     """What is served on a path."""
 
@@ -224,8 +259,8 @@ class Endpoint(NamedTuple):
     """Frames of one message."""
     deflate_bits: int
     """The largest window of permessage-deflate (RFC 7692 §7.1.2), 8 to 15; 0 for no compression."""
-    admit: Callable[[Request], Callable[["NativeWebSocket"], Link]]
-    """Who may open a WebSocket: raises :class:`RequestError`, or returns what then connects it."""
+    admit: Callable[[Request], Admission]
+    """Who may open a WebSocket, and how; raises :class:`RequestError` or :class:`HandshakeError`."""
 
 
 Route: TypeAlias = Callable[[Request], Endpoint | None]
@@ -266,6 +301,16 @@ class NativeUpgrade(asyncio.Protocol):
         if self._next is not None:
             self._next.connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """The transport's buffer filled up before its new protocol took over."""
+        if self._next is not None:
+            self._next.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer emptied before its new protocol took over."""
+        if self._next is not None:
+            self._next.resume_writing()
+
     def _delegate(self, head: bytes) -> asyncio.Protocol:
         config, server_state, app_state = self._uvicorn
         protocol = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
@@ -279,7 +324,7 @@ class NativeUpgrade(asyncio.Protocol):
             key = check_upgrade(
                 method, "1.1", {name.encode(): value.encode("latin-1") for name, value in headers.items()}
             )
-            connect = endpoint.admit(request)
+            admission = endpoint.admit(request)
         except HandshakeError as error:
             self._refuse(error.status, error.message, error.headers)
             return None
@@ -290,16 +335,16 @@ class NativeUpgrade(asyncio.Protocol):
         offer = headers.get("sec-websocket-extensions") if bits else None
         deflate, extensions = negotiate(offer, max_window_bits=bits) or (None, None)
         ws = WebSocket(max_message=endpoint.max_message, max_fragments=endpoint.max_fragments, deflate=deflate)
-        self._transport.write(build_response(key, extensions=extensions))
+        self._transport.write(build_response(key, subprotocol=admission.subprotocol, extensions=extensions))
         carrier = NativeWebSocket(
             endpoint.engine,
             self._uvicorn[1],
             self._transport,
             ws,
-            base64=request.query.get("b64") == "1",
+            base64=admission.base64,
             deflated=deflate is not None,
         )
-        carrier.session = connect(carrier)
+        carrier.begin(admission.connect(carrier))
         return carrier
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -336,6 +381,8 @@ def native_websockets(engine: Callable[[], Engine]) -> Callable[..., asyncio.Pro
 
     def route(request: Request) -> Endpoint | None:
         found = engine()
+        if request.path == PATH and found.raw_application is not None:
+            return raw_endpoint(found)
         return engineio_endpoint(found) if request.path.startswith(found.config.path) else None
 
     return partial(NativeUpgrade, route)
@@ -344,13 +391,27 @@ def native_websockets(engine: Callable[[], Engine]) -> Callable[..., asyncio.Pro
 def engineio_endpoint(engine: Engine) -> Endpoint:
     """Engine.IO's WebSockets: new sessions, and upgrades of those on long-polling."""
 
-    def admit(request: Request) -> Callable[[NativeWebSocket], Link]:
+    def admit(request: Request) -> Admission:
         session = engine.check(request, method="GET", upgrade=True)
-        return lambda carrier: engine.attach(carrier, request, session)
+        base64 = request.query.get("b64") == "1"
+        return Admission(lambda carrier: engine.attach(carrier, request, session), base64=base64)
 
-    config = engine.config
-    bits = DEFAULT_WINDOW_BITS if config.per_message_deflate else 0
-    return Endpoint(engine, config.max_message_bytes, MAX_FRAGMENTS, bits, admit)
+    return Endpoint(engine, engine.config.max_message_bytes, MAX_FRAGMENTS, _deflate_bits(engine), admit)
+
+
+def raw_endpoint(engine: Engine) -> Endpoint:
+    """The WebSockets of bellwire.v1."""
+
+    def admit(request: Request) -> Admission:
+        offered = request.headers.get("sec-websocket-protocol", "")
+        subprotocol = engine.check_raw([name.strip() for name in offered.split(",")])
+        return Admission(lambda carrier: engine.open_raw(carrier, request, subprotocol), subprotocol)
+
+    return Endpoint(engine, MAX_MESSAGE, MAX_FRAGMENTS, _deflate_bits(engine), admit)
+
+
+def _deflate_bits(engine: Engine) -> int:
+    return DEFAULT_WINDOW_BITS if engine.config.per_message_deflate else 0
 
 
 MAX_HEAD = 65_536

@@ -17,10 +17,10 @@ from bellwire.protocol.engineio import NOOP, decode_payload
 from bellwire.protocol.outgoing import Message, Outgoing, join
 from bellwire.transports.base import Request
 from bellwire.transports.queued import QueuedCarrier
+from bellwire.transports.session import Session
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
-    from bellwire.transports.session import Session
 
 logger = logging.getLogger("bellwire.transports")
 
@@ -45,14 +45,12 @@ TOO_LARGE = Response(413)
 OK = Response(200, b"ok")
 
 
-class PollingCarrier(QueuedCarrier):
+class PollingCarrier(QueuedCarrier[Session]):
     """The server's half of long-polling: packets wait here for the client's next GET."""
 
-    __slots__ = ("_closing", "_over", "_posting", "_touched", "_waiter", "session")
+    __slots__ = ("_closing", "_over", "_posting", "_touched", "_waiter")
 
     name: ClassVar[str] = "polling"
-
-    session: "Session"
 
     def __init__(self, engine: "Engine") -> None:
         super().__init__(engine)
@@ -68,6 +66,8 @@ class PollingCarrier(QueuedCarrier):
     def send(self, message: Message) -> None:
         self._queue.append(message)
         self._buffered += message.size
+        if self._buffered > self._engine.config.volatile_buffer_bytes:
+            self._press(message)
         if self._waiter is not None:
             if not self._touched:
                 self._touched = True
@@ -121,6 +121,7 @@ class PollingCarrier(QueuedCarrier):
         queue = self._queue[:last] or self._queue
         self._queue = self._queue[len(queue) :]
         self._buffered = sum([message.size for message in self._queue])
+        self._relieve()
         return join(queue).payload
 
     # --- GET

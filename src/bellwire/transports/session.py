@@ -7,6 +7,8 @@ Engine.IO protocol v4, "Protocol", "Upgrade" and "Heartbeat". Which packet may c
 import logging
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from bellwire.core.clock import Timer
 from bellwire.core.errors import PacketError
 from bellwire.protocol.engineio import (
@@ -21,8 +23,9 @@ from bellwire.protocol.engineio import (
     UpgradeState,
     read_packet,
 )
-from bellwire.protocol.outgoing import Message, Outgoing
-from bellwire.transports.base import Carrier, Receiver, Request
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.transports.base import Carrier, Request
+from bellwire.transports.base_session import BaseSession
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
@@ -34,47 +37,21 @@ _NOOP = Outgoing(NOOP)
 _CLOSE = Outgoing(CLOSE)
 
 
-class Session:
+class Session(BaseSession):
     """One client's Engine.IO session. ``sid`` is its secret: who knows it can speak in its place."""
 
-    __slots__ = (
-        "_candidate",
-        "_engine",
-        "_timer",
-        "_upgrade",
-        "alive",
-        "carrier",
-        "closed",
-        "missed",
-        "overflowed",
-        "paused",
-        "receiver",
-        "request",
-        "sid",
-    )
-
-    receiver: Receiver
+    __slots__ = ("_candidate", "_timer", "_upgrade", "sid")
 
     def __init__(self, sid: str, engine: "Engine", carrier: Carrier, request: Request) -> None:
+        super().__init__(engine, carrier, request)
         self.sid = sid
-        self.request = request
-        self.carrier = carrier
-        self.alive = True
-        """Whether a byte came from the client since the last ping."""
-        self.missed = 0
-        """Pings in a row that were not answered in time."""
-        self.closed = False
-        self.overflowed = False
-        """Whether more was sent than the client may leave unread; the session is about to end."""
-        self.paused = False
-        """Whether the client is made to wait, since its events come faster than they are handled."""
-        self._engine = engine
         self._candidate: Carrier | None = None
         self._upgrade: Upgrade | None = None
         self._timer: Timer | None = None
 
     # --- from the client
 
+    @override
     def received(self, carrier: Carrier, packet: str | bytes) -> None:
         """A packet arrived on ``carrier``: a text packet with its type digit, or the bytes of a binary message."""
         if self.closed:
@@ -96,12 +73,15 @@ class Session:
             return
         if message is Control.CLOSE:
             self.close("transport close", farewell=_NOOP)
-        elif not isinstance(message, Control):
+            return
+        self._heard()
+        if not isinstance(message, Control):
             self.receiver.received(message)
 
     # --- the upgrade (Engine.IO protocol v4, "Upgrade")
 
     @property
+    @override
     def upgrading(self) -> bool:
         """Whether a WebSocket is being probed; the session stays on long-polling until the client says so."""
         return self._candidate is not None
@@ -136,12 +116,15 @@ class Session:
     def _switch(self, carrier: Carrier) -> None:
         self._engine.tick.hand_out()  # what was broadcast before goes the old way, and is handed over
         polling = self.carrier
+        if polling.congested:
+            self.congested(polling)  # it may not have said so yet
         self._forget_candidate()
         self.carrier = carrier
         if self.paused:
             carrier.set_reading(False)
         self._engine.hand_over(polling, carrier)
         self.receiver.moved(carrier)
+        self._carried_on()
 
     def _drop_candidate(self) -> None:
         candidate = self._candidate
@@ -154,28 +137,23 @@ class Session:
             self._timer.cancel()
         self._candidate = self._upgrade = self._timer = None
 
-    def pause(self, paused: bool) -> None:
-        """Stop reading from the client, or go on."""
-        if paused is not self.paused:
-            self.paused = paused
-            self.carrier.set_reading(not paused)
-
     # --- the heartbeat (driven from above, for all sessions at once)
 
+    @override
     def ping(self) -> None:
-        """Ask for a sign of life."""
         self.alive = False
         self.carrier.send(_PING)
 
     # --- the end
 
+    @override
     def lost(self, carrier: Carrier, reason: str) -> None:
-        """``carrier`` ended by itself: ``transport close`` or ``transport error``."""
         if carrier is self.carrier:
             self.close(reason)
         elif carrier is self._candidate:
             self._forget_candidate()
 
+    @override
     def close(self, reason: str, *, code: int = 1000, abort: bool = False, farewell: Outgoing = _CLOSE) -> None:
         """End the session. What was sent before is still written, unless ``abort`` says that nobody reads.
 
@@ -184,7 +162,7 @@ class Session:
         if self.closed:
             return
         self._engine.tick.hand_out()  # what was broadcast before still leaves
-        self.closed = True
+        self._ended()
         self._drop_candidate()
         carrier = self.carrier
         if abort:
@@ -195,7 +173,3 @@ class Session:
             carrier.close(code)
         self._engine.forget(self, reason)
         self.receiver.closed(reason)
-
-    def send(self, message: Message) -> None:
-        """Send on the carrier of the moment."""
-        self.carrier.send(message)
