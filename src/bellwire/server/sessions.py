@@ -1,0 +1,206 @@
+"""The sessions that this node holds, on the broker: begun at CONNECT, taken up again on whatever node comes next."""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+from weakref import WeakValueDictionary
+
+from bellwire.brokers.base import Broker
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.session import Member, Record, new_record, session_key
+from bellwire.protocol.engineio import new_sid
+from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Holder, Session, check_data, read_kept
+from bellwire.server.upkeep import Upkeep
+
+RENEW_SECONDS: Final = HELD_SECONDS / 3
+"""The age at which the record of a session that is held is written again."""
+
+SWEEP_SECONDS: Final = 600.0
+"""How often such records are looked for."""
+
+
+class Sessions:
+    """All sessions of a node; made, and used, in the running loop.
+
+    ``lifetime`` is the time in seconds for which a session can be taken up again once its connection is lost.
+    """
+
+    def __init__(self, broker: Broker, lifetime: float, counters: Counters) -> None:
+        self.broker = broker
+        self.lifetime = lifetime
+        self.counters = counters
+        self.upkeep = Upkeep("session", counters)
+        self._loop = asyncio.get_running_loop()
+        self._held: OrderedDict[str, Session] = OrderedDict()  # by key, the one written longest ago first
+        self._locks: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    async def create(
+        self,
+        *,
+        socket_id: str,
+        namespace: str,
+        principal: str | None,
+        instance: str,
+        holder: Holder,
+        streams: Mapping[str, Member] | None = None,
+        data: bytes = b"",
+    ) -> Session:
+        """Begin a session for the socket ``socket_id`` of ``principal`` (None: nobody authenticated).
+
+        ``instance`` tells one run of the client's program from another; ``streams`` is what the socket is a member of
+        already.
+
+        Raises:
+            BrokerUnavailable: there is no session.
+            ValueError: ``data`` has more than `MAX_DATA` bytes.
+
+        """
+        check_data(data)
+        record = new_record(socket_id, instance, secrets.randbits(64), streams=streams, data=data)
+        session = await self._begin(record, namespace, principal, holder)
+        self.counters.add("sessions_total", outcome="created")
+        return session
+
+    async def resume(
+        self, secret: str, *, namespace: str, principal: str | None, instance: str, holder: Holder
+    ) -> Session | None:
+        """Take a session up; None if there is none with this secret in this namespace for this principal.
+
+        Whoever held it before is fenced off; if that was on this node, it is told now, else when it writes next. But if
+        another ``instance`` holds it on this node and is alive, that one goes on, as after a browser's tab was
+        duplicated. The answer is a copy then: `Session.forked`, with a secret and a socket's id of its own.
+
+        Raises:
+            BrokerUnavailable: nothing has changed; should it be taken up nevertheless, then it is let go again.
+
+        """
+        key = session_key(secret, namespace, principal)
+        async with self.lock(key):  # the one that comes last gets it, and it is the client's newest connection
+            found = await self._take(secret, key, instance, holder)
+        outcome = "unknown" if found is None else "resumed"
+        if isinstance(found, Record):
+            copy = found.forked(new_sid(), instance, secrets.randbits(64))
+            found, outcome = await self._begin(copy, namespace, principal, holder), "forked"
+            found.forked = True
+        self.counters.add("sessions_total", outcome=outcome)
+        return found
+
+    async def close(self, grace: float) -> None:
+        """Let all sessions go, and wait at most ``grace`` seconds until that is written."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for session in tuple(self._held.values()):
+            session.detach()
+        await self.upkeep.close(grace)
+
+    # --- within
+
+    async def _begin(self, record: Record, namespace: str, principal: str | None, holder: Holder) -> Session:
+        secret = secrets.token_urlsafe(16)
+        session = Session(self, secret, session_key(secret, namespace, principal), record, holder)
+        try:
+            async with self.lock(session):
+                await session.write()
+        except BaseException:
+            session.abandon(ended=True)
+            raise
+        return session
+
+    async def _take(self, secret: str, key: str, instance: str, holder: Holder) -> Session | Record | None:
+        """Return the session, or None if there is none; or its record, if another instance goes on with it."""
+        mark, begun = secrets.randbits(64), self.now
+        session: Session | None = None
+        alive: dict[Session, bool] = {}
+        try:
+            for _ in range(ATTEMPTS):
+                kept = await self.broker.get(key)
+                record = None if kept is None else read_kept(kept)
+                if kept is None or record is None or record.over:
+                    return None
+                if record.holder == mark:  # the answer to an attempt was lost
+                    session = Session(self, secret, key, record, holder)
+                    session.stored(record, kept.revision, begun)
+                    return session
+                rival = self._rival(key, record, instance)
+                if rival is not None and rival not in alive:
+                    alive[rival] = await rival.probe()
+                    continue  # meanwhile it may have changed
+                if rival is not None and alive[rival]:
+                    return record
+                session = Session(
+                    self,
+                    secret,
+                    key,
+                    record.taken(instance, mark),
+                    holder,
+                    doubt=session is not None and session.doubt,
+                )
+                revision = await session.send(session.record, kept.revision)
+                if revision is not None:
+                    session.stored(session.record, revision, begun)
+                    return session
+            raise BrokerUnavailable("the session's record changes faster than it can be taken up")
+        except BaseException:
+            if session is not None:
+                session.abandon(ended=False)
+            raise
+
+    def _rival(self, key: str, record: Record, instance: str) -> Session | None:
+        """Return who on this node holds ``record`` for another run of a client's program."""
+        held = self._held.get(key)
+        if held is None or record.instance == instance or held.record.holder != record.holder:
+            return None
+        return held
+
+    # --- told by sessions
+
+    def lock(self, what: object) -> asyncio.Lock:
+        """Return the lock of a session, or of a key; it is there as long as somebody has it."""
+        lock = self._locks.get(what)
+        if lock is None:
+            lock = self._locks[what] = asyncio.Lock()
+        return lock
+
+    def holds(self, session: Session) -> None:
+        """``session`` was written, and is held."""
+        before = self._held.get(session.key)
+        self._held[session.key] = session
+        self._held.move_to_end(session.key)
+        if before is not None and before is not session:
+            before.displaced()
+        if self._sweeper is None and not self._closed:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def released(self, session: Session) -> None:
+        """``session`` is not held any more."""
+        if self._held.get(session.key) is session:
+            del self._held[session.key]
+
+    def gave_up(self, record: Record, kept: Record) -> None:
+        """Not all of ``record`` was kept."""
+        memberships = len(record.left) - len(kept.left)
+        checkpoints = len(record.checkpoints) - len(kept.checkpoints)
+        for kind, n in (("membership", memberships), ("checkpoint", checkpoints)):
+            if n:
+                self.counters.dropped(kind, reason="too_many", policy="newest_kept", n=n)
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._held else None
+        for session in self._held.values():
+            if session.age < RENEW_SECONDS:
+                break
+            session.renew()

@@ -1,0 +1,667 @@
+"""Sessions of a node: begun, taken up on the same node and on another, fenced, forked, renewed, and let go."""
+
+import asyncio
+from itertools import repeat
+
+import pytest
+
+from bellwire.brokers.base import Kept
+from bellwire.core.errors import BrokerUnavailable, Disconnected
+from bellwire.delivery.session import MAX_DATA, Member
+from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Session
+from bellwire.server.sessions import RENEW_SECONDS, SWEEP_SECONDS, Sessions
+from bellwire.server.upkeep import MAX_OPTIONAL
+from bellwire.testing.clock import advance
+from tests.server.keeping import (
+    LIFETIME,
+    Connection,
+    Fate,
+    FatefulBroker,
+    at,
+    create,
+    member,
+    node,
+    resume,
+    started,
+    stored,
+)
+
+
+async def _resumed(sessions: Sessions, secret: str, connection: Connection | None = None, **how: str) -> Session:
+    session = await resume(sessions, secret, connection, **how)
+    assert session is not None
+    return session
+
+
+def _count(sessions: Sessions, outcome: str) -> int:
+    return sessions.counters.get("sessions_total", outcome=outcome)
+
+
+# --- begun
+
+
+async def test_a_new_session_is_stored_when_the_call_returns_with_what_it_is_given() -> None:
+    broker = await started()
+    sessions = node(broker)
+    session = await sessions.create(
+        socket_id="socket-id",
+        namespace="/chat",
+        principal=None,
+        instance="run",
+        holder=Connection(),
+        streams={"s1": member(3)},
+        data=b"data",
+    )
+    record = await stored(broker, session)
+    assert record == session.record
+    assert record is not None
+    assert (record.id, record.instance, record.streams, record.data) == ("socket-id", "run", {"s1": member(3)}, b"data")
+    assert broker.ends(session.key) == HELD_SECONDS
+    assert session.held
+    assert not session.forked
+    assert len(sessions) == _count(sessions, "created") == 1
+
+
+async def test_a_secret_has_128_bits_and_is_not_in_the_broker() -> None:
+    broker = await started()
+    sessions = node(broker)
+    secrets = {(await create(sessions)).secret for _ in range(20)}
+    assert len(secrets) == 20
+    assert {len(secret) for secret in secrets} == {22}
+    everything = repr(broker._keys)
+    assert not any(secret in everything for secret in secrets)
+
+
+async def test_too_much_data_is_refused() -> None:
+    sessions = node(await started())
+    with pytest.raises(ValueError, match="65536 bytes"):
+        await sessions.create(
+            socket_id="i", namespace="/", principal=None, instance="", holder=Connection(), data=b"x" * (MAX_DATA + 1)
+        )
+
+
+async def test_without_a_broker_there_is_no_session_and_nothing_is_left_to_do() -> None:
+    broker = await started()
+    sessions = node(broker)
+    broker.faults.go_away()
+    with pytest.raises(BrokerUnavailable):
+        await create(sessions)
+    assert len(sessions) == len(sessions.upkeep) == 0
+
+
+@pytest.mark.parametrize("fates", [["kept"], ["lost"], ["late"], ["lost", "late"]])
+async def test_a_first_write_without_an_answer_is_read_back(fates: list[Fate]) -> None:
+    broker = await started()
+    broker.fates.extend(fates)
+    session = await create(node(broker))
+    assert await stored(broker, session) == session.record
+    await session.join("s1", member(3))
+    assert await stored(broker, session) == session.record
+    assert session.held
+
+
+@pytest.mark.parametrize("fate", ["kept", "lost"])
+async def test_a_session_that_could_not_be_read_back_is_removed_should_it_be_there(fate: Fate) -> None:
+    broker = await started()
+    sessions = node(broker)
+    broker.fates.append(fate)
+    broker.blind = True
+    with pytest.raises(BrokerUnavailable):
+        await create(sessions)
+    broker.blind = False
+    await advance(60)
+    assert broker._keys == {}
+    assert len(sessions.upkeep) == 0
+
+
+async def test_a_session_whose_maker_is_cancelled_is_removed() -> None:
+    broker = await started()
+    sessions = node(broker)
+    broker.hold()
+    task = asyncio.ensure_future(create(sessions))
+    await advance()
+    task.cancel()
+    await advance()
+    broker.let_go()
+    await advance(60)
+    assert task.cancelled()
+    assert broker._keys == {}
+    assert len(sessions) == len(sessions.upkeep) == 0
+
+
+# --- taken up
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("detached", [False, True])
+async def test_a_session_is_taken_up_with_all_it_has_and_the_same_id_and_secret(
+    detached: bool, elsewhere: bool
+) -> None:
+    broker = await started()
+    first = node(broker)
+    old = await create(first)
+    await old.join("s1", member(3))
+    await old.join("s2", member(5))
+    await old.leave("s2", at(9))
+    await old.save(b"data")
+    await old.checkpoint(1, {"s1": at(4)})
+    if detached:
+        old.detach()
+        await advance(LIFETIME - 1)
+    second = node(broker) if elsewhere else first
+    new = await _resumed(second, old.secret)
+    assert (new.record.id, new.secret, new.forked) == ("socket-id", old.secret, False)
+    assert (new.record.streams, new.record.left, new.record.data, new.record.checkpoints) == (
+        old.record.streams,
+        old.record.left,
+        b"data",
+        {1: {"s1": at(4)}},
+    )
+    assert new.record.fence == old.record.fence + 1
+    assert broker.ends(new.key) == pytest.approx(HELD_SECONDS, abs=LIFETIME)
+    await new.join("s3", member(7))
+    assert await stored(broker, new) == new.record
+    assert _count(second, "resumed") == 1
+
+
+async def test_a_session_survives_the_death_of_its_node() -> None:
+    """All that was joined and left is on record, though nobody said goodbye."""
+    broker = await started()
+    old = await create(node(broker))
+    await old.join("s1", member(3))
+    new = await _resumed(node(broker), old.secret)
+    assert new.record.streams == {"s1": member(3)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"secret": "another"},
+        {"secret": ""},
+        {"secret": "\ud800"},
+        {"principal": "bob"},
+        {"principal": None},
+        {"namespace": "/"},
+    ],
+)
+async def test_a_wrong_secret_and_a_wrong_owner_are_answered_alike_and_disturb_nobody(
+    wrong: dict[str, str | None],
+) -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection = Connection()
+    old = await create(sessions, connection)
+    before = await stored(broker, old)
+    asked = {"secret": old.secret, "principal": "ann", "namespace": "/chat", "instance": "other", **wrong}
+    assert await sessions.resume(**asked, holder=Connection()) is None  # type: ignore[arg-type]
+    assert await stored(broker, old) == before
+    assert connection.probes == connection.times_replaced == 0
+    assert _count(sessions, "unknown") == 1
+
+
+@pytest.mark.parametrize("how", ["end", "expire"])
+@pytest.mark.parametrize("times_taken", [0, 1])
+async def test_a_session_that_is_over_is_not_found(how: str, times_taken: int) -> None:
+    broker = await started()
+    sessions = node(broker)
+    session = await create(sessions)
+    for _ in range(times_taken):
+        session = await _resumed(sessions, session.secret)
+    if how == "end":
+        session.end()
+        await advance()
+    else:
+        session.detach()
+        await advance(LIFETIME + 1)
+    assert await resume(sessions, session.secret) is None
+
+
+async def test_what_this_program_cannot_read_is_not_found_and_left_alone() -> None:
+    broker = await started()
+    sessions = node(broker)
+    session = await create(sessions)
+    kept = Kept(b"of the next version", 1_000)
+    broker.fall_back(session.key, kept)
+    assert await resume(sessions, session.secret) is None
+    assert await broker.get(session.key) == kept
+
+
+async def test_without_a_broker_nothing_is_taken_up_and_nothing_is_left_to_do() -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection = Connection()
+    old = await create(sessions, connection)
+    broker.faults.go_away()
+    with pytest.raises(BrokerUnavailable):
+        await resume(sessions, old.secret)
+    broker.faults.come_back()
+    broker.fates.append("away")
+    with pytest.raises(BrokerUnavailable):
+        await resume(sessions, old.secret)
+    assert len(sessions.upkeep) == 0
+    assert connection.times_replaced == 0
+    await old.join("s1", member(3))
+
+
+@pytest.mark.parametrize("fates", [["kept"], ["lost"], ["late"], ["lost", "late"], ["late", "kept"]])
+async def test_taking_up_without_an_answer_is_read_back(fates: list[Fate]) -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection, next_connection = Connection(), Connection()
+    old = await create(sessions, connection)
+    await old.join("s1", member(3))
+    broker.fates.extend(fates)
+    new = await _resumed(sessions, old.secret, next_connection)
+    assert await stored(broker, new) == new.record
+    await new.join("s2", member(5))
+    assert (await _resumed(sessions, old.secret)).record.streams == {"s1": member(3), "s2": member(5)}
+    assert connection.times_replaced == next_connection.times_replaced == 1
+
+
+@pytest.mark.parametrize("fate", ["kept", "lost", "late"])
+async def test_what_was_taken_up_and_could_not_be_read_back_is_let_go_again(fate: Fate) -> None:
+    broker = await started()
+    first, second = node(broker), node(broker)
+    old = await create(first)
+    await old.join("s1", member(3))
+    broker.hold()
+    broker.fates.append(fate)
+    task = asyncio.ensure_future(resume(second, old.secret))
+    await advance()
+    broker.blind = True
+    broker.let_go()
+    with pytest.raises(BrokerUnavailable):
+        await task
+    broker.blind = False
+    await advance(60)
+    assert len(second) == len(second.upkeep) == 0
+    if fate == "kept":
+        assert broker.ends(old.key) == pytest.approx(LIFETIME, abs=60)
+    new = await _resumed(second, old.secret)
+    assert new.record.streams == {"s1": member(3)}
+
+
+async def test_what_was_taken_up_by_somebody_who_is_cancelled_is_let_go_again() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    task = asyncio.ensure_future(resume(sessions, old.secret))
+    broker.hold()
+    await advance()
+    task.cancel()
+    await advance()
+    broker.let_go()
+    await advance(60)
+    assert len(sessions.upkeep) == 0
+    assert (await _resumed(sessions, old.secret)).held
+
+
+async def test_clients_that_try_again_and_again_add_no_unbounded_work() -> None:
+    """A broker that can be read, but answers no write: each attempt may or may not have been made."""
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    broker.fates.extend(repeat("lost", ATTEMPTS * (MAX_OPTIONAL + 10)))
+    for _ in range(MAX_OPTIONAL + 10):
+        with pytest.raises(BrokerUnavailable):
+            await resume(sessions, old.secret)
+        assert len(sessions.upkeep) <= MAX_OPTIONAL
+    broker.fates.clear()
+    await advance(60)
+    assert len(sessions.upkeep) == 0
+    assert old.held
+    await old.join("s1", member(3))
+
+
+# --- fenced
+
+
+async def test_on_the_same_node_the_older_holder_is_told_at_once() -> None:
+    """C15: a half-open connection, and the client's next one."""
+    broker = await started()
+    sessions = node(broker)
+    connection, next_connection = Connection(), Connection()
+    old = await create(sessions, connection)
+    await _resumed(sessions, old.secret, next_connection)
+    assert (connection.times_replaced, next_connection.times_replaced) == (1, 0)
+    assert connection.probes == 0
+    assert not old.held
+    with pytest.raises(Disconnected):
+        await old.join("s1", member(3))
+    old.detach()
+    old.end()
+    await advance(60)
+    assert connection.times_replaced == 1
+    assert len(sessions) == _count(sessions, "replaced") == 1
+    assert (await _resumed(sessions, old.secret)).record.streams == {}
+
+
+async def test_on_another_node_the_older_holder_is_told_when_it_writes() -> None:
+    broker = await started()
+    first, connection = node(broker), Connection()
+    old = await create(first, connection)
+    new = await _resumed(node(broker), old.secret)
+    assert connection.times_replaced == 0
+    with pytest.raises(Disconnected, match="somebody else"):
+        await old.join("s1", member(3))
+    assert connection.times_replaced == 1
+    assert len(first) == 0
+    assert await stored(broker, new) == new.record
+    with pytest.raises(Disconnected):
+        await old.join("s1", member(3))
+    assert connection.times_replaced == 1
+
+
+async def test_on_another_node_the_older_holder_is_told_at_the_latest_when_it_renews() -> None:
+    broker = await started()
+    connection = Connection()
+    old = await create(node(broker), connection)
+    new = await _resumed(node(broker), old.secret)
+    await advance(RENEW_SECONDS + SWEEP_SECONDS)
+    assert connection.times_replaced == 1
+    assert not old.held
+    assert new.held
+
+
+@pytest.mark.parametrize("how", ["detach", "end"])
+async def test_an_older_holder_that_goes_does_nothing_to_the_session(how: str) -> None:
+    broker = await started()
+    connection = Connection()
+    old = await create(node(broker), connection)
+    new = await _resumed(node(broker), old.secret)
+    getattr(old, how)()
+    await advance(LIFETIME + 60)
+    assert connection.times_replaced == 0  # it knows that it is over
+    assert await stored(broker, new) == new.record
+
+
+async def test_an_older_holder_does_not_bring_back_what_a_later_one_ended() -> None:
+    broker = await started()
+    connection = Connection()
+    old = await create(node(broker), connection)
+    new = await _resumed(node(broker), old.secret)
+    new.end()
+    await advance(60)
+    with pytest.raises(Disconnected):
+        await old.join("s1", member(3))
+    assert connection.times_replaced == 1
+    await advance(LIFETIME)
+    assert await stored(broker, new) is None
+
+
+async def test_a_write_of_the_older_holder_that_is_under_way_is_in_it_or_refused() -> None:
+    broker = await started()
+    old = await create(node(broker))
+    broker.hold()
+    joining = asyncio.ensure_future(old.join("s1", member(3)))
+    await advance()
+    broker.fates.append("late")  # it is made after the new holder has read
+    taking = asyncio.ensure_future(resume(node(broker), old.secret))
+    broker.let_go()
+    new = await taking
+    assert new is not None
+    told = (await asyncio.gather(joining, return_exceptions=True))[0]
+    record = await stored(broker, new)
+    assert record == new.record
+    assert record is not None
+    assert ("s1" in record.streams) == (told is None)
+
+
+async def test_of_two_connections_that_take_it_up_at_once_the_later_one_has_it() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    earlier, later = Connection(), Connection()
+    broker.hold()
+    broker.fates.append("late")
+    first = asyncio.ensure_future(resume(sessions, old.secret, earlier))
+    await advance()
+    second = asyncio.ensure_future(resume(sessions, old.secret, later))
+    await advance()
+    broker.let_go()
+    await asyncio.wait({first, second})
+    assert (earlier.times_replaced, later.times_replaced) == (1, 0)
+    result = second.result()
+    assert result is not None
+    assert result.held
+
+
+async def test_many_that_take_it_up_at_once_on_two_nodes_leave_one_holder() -> None:
+    broker = await started()
+    nodes = [node(broker), node(broker)]
+    old = await create(nodes[0])
+    connections = [Connection() for _ in range(10)]
+    taken = await asyncio.gather(*(resume(nodes[n % 2], old.secret, c) for n, c in enumerate(connections)))
+    await advance(RENEW_SECONDS + SWEEP_SECONDS)
+    assert sum(session is not None and session.held for session in taken) == 1
+    assert sum(connection.times_replaced for connection in connections) == 9
+
+
+async def test_a_record_that_changes_all_the_time_is_not_chased_for_ever() -> None:
+    class Busy(FatefulBroker):
+        async def get(self, key: str) -> Kept | None:
+            kept = await super().get(key)
+            if kept is not None:
+                self.fall_back(key, Kept(kept.value, kept.revision + 1))
+            return kept
+
+    broker = Busy()
+    await broker.start()
+    sessions = node(broker)
+    session = await create(sessions)
+    with pytest.raises(BrokerUnavailable, match="faster than it can be taken up"):
+        await resume(sessions, session.secret)
+    session.detach()
+    await sessions.close(1)
+
+
+# --- forked
+
+
+async def test_c14_a_duplicated_tab_gets_a_session_of_its_own_and_the_first_goes_on() -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection, tab = Connection(), Connection()
+    old = await create(sessions, connection)
+    await old.join("s1", member(3))
+    await old.join("own", Member("r", "socket-id", at(1)))
+    await old.save(b"data")
+    before = await stored(broker, old)
+    fork = await _resumed(sessions, old.secret, tab, instance="tab")
+    assert fork.forked
+    assert fork.secret != old.secret
+    assert fork.record.id != "socket-id"
+    assert len(fork.record.id) == 20
+    assert fork.record.streams == {"s1": member(3)}
+    assert (fork.record.data, fork.record.instance, fork.record.fence) == (b"data", "tab", 1)
+    assert await stored(broker, old) == before
+    assert await stored(broker, fork) == fork.record
+    assert connection.probes == 1
+    assert connection.times_replaced == tab.times_replaced == 0
+    await old.join("s2", member(5))
+    await fork.join("s3", member(7))
+    assert sorted(old.record.streams) == ["own", "s1", "s2"]
+    assert sorted(fork.record.streams) == ["s1", "s3"]
+    assert (_count(sessions, "forked"), _count(sessions, "resumed")) == (1, 0)
+    assert len(sessions) == 2
+    # both come back to what is theirs
+    assert (await _resumed(sessions, fork.secret, instance="tab")).record.id == fork.record.id
+    assert (await _resumed(sessions, old.secret)).record.id == "socket-id"
+
+
+async def test_a_fork_has_what_was_joined_while_the_first_tab_was_asked() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    forking = asyncio.ensure_future(resume(sessions, old.secret, instance="tab"))
+    await advance()
+    await old.join("s1", member(3))
+    fork = await forking
+    assert fork is not None
+    assert fork.forked
+    assert fork.record.streams == {"s1": member(3)}
+
+
+async def test_another_run_of_a_program_takes_over_from_a_connection_that_is_dead() -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection = Connection(alive=False)
+    old = await create(sessions, connection)
+    new = await _resumed(sessions, old.secret, instance="next run")
+    assert not new.forked
+    assert (new.record.id, new.record.instance) == ("socket-id", "next run")
+    assert (connection.probes, connection.times_replaced) == (1, 1)
+    # and it is the instance of now: the same one takes over without asking
+    again = await _resumed(sessions, old.secret, instance="next run")
+    assert not again.forked
+
+
+async def test_another_run_of_a_program_takes_over_from_nobody() -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection = Connection()
+    old = await create(sessions, connection)
+    old.detach()
+    new = await _resumed(sessions, old.secret, instance="next run")
+    assert (new.forked, new.record.id, connection.probes) == (False, "socket-id", 0)
+    elsewhere = await _resumed(node(broker), old.secret, instance="a third")
+    assert (elsewhere.forked, elsewhere.record.id) == (False, "socket-id")
+
+
+async def test_who_goes_while_it_is_asked_whether_it_is_alive_is_succeeded() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions, Connection(alive=True))
+    taking = asyncio.ensure_future(resume(sessions, old.secret, instance="tab"))
+    await advance()
+    old.detach()
+    new = await taking
+    assert new is not None
+    assert (new.forked, new.record.id) == (False, "socket-id")
+
+
+async def test_who_lost_the_session_to_another_node_is_not_asked() -> None:
+    broker = await started()
+    sessions, elsewhere = node(broker), node(broker)
+    connection = Connection()
+    old = await create(sessions, connection)
+    await _resumed(elsewhere, old.secret)
+    new = await _resumed(sessions, old.secret, instance="tab")
+    assert not new.forked
+    assert (connection.probes, connection.times_replaced) == (0, 1)
+
+
+async def test_a_session_that_ends_while_its_holder_is_asked_is_not_found() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    taking = asyncio.ensure_future(resume(sessions, old.secret, instance="tab"))
+    await advance()
+    old.end()
+    assert await taking is None
+
+
+# --- kept
+
+
+async def test_a_session_that_is_held_does_not_run_out() -> None:
+    broker = await started()
+    sessions = node(broker)
+    quiet, busy = await create(sessions), await create(sessions)
+    for day in range(8):
+        await advance(HELD_SECONDS / 2)
+        await busy.join(f"s{day}", member(day))
+        assert await stored(broker, quiet) == quiet.record
+        assert broker.ends(quiet.key) or asyncio.get_running_loop().time() + HELD_SECONDS / 2 < 0
+    quiet.end()
+    busy.end()
+    await advance(SWEEP_SECONDS)
+
+
+async def test_a_record_is_not_written_more_often_than_needed() -> None:
+    broker = await started()
+    session = await create(node(broker))
+    puts = len(broker.puts)
+    await advance(RENEW_SECONDS - SWEEP_SECONDS)
+    await session.join("s1", member(3))
+    await advance(RENEW_SECONDS - 1)
+    assert len(broker.puts) == puts + 1
+    await advance(SWEEP_SECONDS + 1)
+    assert len(broker.puts) == puts + 2
+
+
+async def test_a_renewal_that_fails_is_made_when_the_broker_is_back() -> None:
+    broker = await started()
+    session = await create(node(broker))
+    await advance(RENEW_SECONDS - 1)
+    broker.faults.go_away()
+    await advance(3600)
+    broker.faults.come_back()
+    await advance(10)
+    assert (broker.ends(session.key) or 0) == pytest.approx(RENEW_SECONDS + 3600 + HELD_SECONDS, abs=20)
+
+
+async def test_no_timer_runs_when_no_session_is_held() -> None:
+    broker = await started()
+    sessions = node(broker)
+    assert sessions._sweeper is None
+    session = await create(sessions)
+    session.end()
+    await advance(SWEEP_SECONDS)
+    assert sessions._sweeper is None
+    await create(sessions)
+    assert sessions._sweeper is not None
+
+
+async def test_a_thousand_connections_lost_at_once_are_written_by_one_task_some_at_a_time() -> None:
+    broker = await started()
+    sessions = node(broker)
+    held = [await create(sessions) for _ in range(1_000)]
+    tasks = len(asyncio.all_tasks())
+    broker.hold()
+    for session in held:
+        session.detach()
+    assert len(asyncio.all_tasks()) == tasks + 1
+    await advance()
+    assert len(asyncio.all_tasks()) < tasks + 50
+    broker.let_go()
+    await advance()
+    assert len(asyncio.all_tasks()) == tasks
+    assert {broker.ends(session.key) for session in held} == {LIFETIME}
+
+
+async def test_nothing_is_kept_of_sessions_that_are_gone() -> None:
+    broker = await started()
+    sessions = node(broker)
+    for _ in range(10):
+        session = await create(sessions)
+        await asyncio.gather(*(session.join(f"s{n}", member(n)) for n in range(3)))
+        session = await _resumed(sessions, session.secret)
+        session.end()
+    await advance()
+    assert len(sessions._held) == len(sessions._locks) == len(sessions.upkeep) == 0
+
+
+# --- closing
+
+
+async def test_closing_lets_all_sessions_go_and_waits_until_that_is_written() -> None:
+    broker = await started()
+    sessions = node(broker)
+    connection = Connection()
+    held = [await create(sessions, connection) for _ in range(100)]
+    await sessions.close(10)
+    assert {broker.ends(session.key) for session in held} == {LIFETIME}
+    assert len(sessions) == connection.times_replaced == 0
+    assert sessions.counters.get("dropped_total", kind="session", reason="shutdown", policy="left_to_expire") == 0
+
+
+async def test_closing_while_the_broker_is_away_takes_no_longer_than_it_may() -> None:
+    broker = await started()
+    sessions = node(broker)
+    for _ in range(3):
+        await create(sessions)
+    broker.faults.go_away()
+    await sessions.close(10)
+    assert asyncio.get_running_loop().time() == 10
+    assert sessions.counters.get("dropped_total", kind="session", reason="shutdown", policy="left_to_expire") == 3
