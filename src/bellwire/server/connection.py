@@ -26,7 +26,15 @@ from bellwire.core.errors import BrokerUnavailable, ConnectRefused, EventRefused
 from bellwire.delivery.effects import payload_digest
 from bellwire.delivery.position import Position
 from bellwire.guard.auth import Identity
-from bellwire.protocol.embedding import Welcome, encode_welcome, is_message, read_request, take_hello, take_number
+from bellwire.protocol.embedding import (
+    Hello,
+    Welcome,
+    encode_welcome,
+    is_message,
+    read_request,
+    take_hello,
+    take_number,
+)
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import (
     ACK,
@@ -52,6 +60,7 @@ from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
 from bellwire.server.namespace import Namespace
 from bellwire.server.numbers import Numbered
+from bellwire.server.recovery import AT_CONNECT, Plea, RecoveringReader, take_plea
 from bellwire.server.socket import Phase, Socket, described
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.session import Session
@@ -159,7 +168,7 @@ class Connection(Receiver):
 
     def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
         socket = self._connected(packet)
-        if socket.hello is None:
+        if type(socket.hello) is not Hello:
             socket.receive(packet, objects, sum(map(len, attached)))
         elif is_message(packet):
             self._request(socket, packet)
@@ -221,7 +230,7 @@ class Connection(Receiver):
             return
         auth = check_connect_payload(packet.payload)
         try:
-            hello = take_hello(auth)
+            hello = self._wish(auth)
         except ConnectRefused as error:
             self.runtime.counters.add("connects_refused_total", reason="invalid_hello")
             self._send(encode_connect_error(name, error.message, error.data))
@@ -236,7 +245,7 @@ class Connection(Receiver):
             self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
-        dialect = STOCK if hello is None else embedded(name)
+        dialect = STOCK if hello is None else AT_CONNECT if isinstance(hello, Plea) else embedded(name)
         hub = namespace.hub(name)
         socket = Socket(self, namespace, hub, sink=held, dialect=dialect, auth=auth, params=params, hello=hello)
         self._sockets[name] = socket
@@ -248,6 +257,13 @@ class Connection(Receiver):
         outcome = self.runtime.dispatcher.start(self._admission(socket, namespace), finished)
         if outcome is not None:
             finished(outcome)
+
+    def _wish(self, auth: dict[str, Any] | None) -> Hello | Plea | None:
+        """What the client asks for beyond Socket.IO, taken out of ``auth``."""
+        hello = take_hello(auth)
+        if hello is None and self.runtime.config.connection_state_recovery:
+            return take_plea(auth)
+        return hello
 
     def _admission(self, socket: Socket, namespace: Namespace) -> Job:
         if self.vouched is None:
@@ -276,6 +292,8 @@ class Connection(Receiver):
         reader = socket.reader
         if reader is None:
             return encode_connect(socket.namespace, {"sid": socket.id})
+        if isinstance(reader, RecoveringReader):
+            return encode_connect(socket.namespace, {"sid": socket.id, "pid": reader.session.secret})
         welcome = Welcome(
             reader.session.secret, reader.recovered, None if socket.numbers is None else socket.numbers.greeting
         )

@@ -32,7 +32,7 @@ PROBE_SECONDS: Final = 2.0
 """How long a client has to answer before another program may take its session for its own."""
 
 
-class _Whose(TypedDict):
+class Whose(TypedDict):
     """Whom a session belongs to."""
 
     namespace: str
@@ -72,31 +72,31 @@ class Reader:
         Raises BrokerUnavailable.
         """
         reader = cls(socket)
-        whose = _Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
+        whose = Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
         session = None if hello.session is None else await sessions.resume(hello.session, **whose)
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
         if session is None:
-            await reader._begin(hub, sessions, whose)
+            await reader.begin_session(hub, sessions, whose)
             reader._give_up(cursors)
             return reader, []
         reader.session, reader.recovered = session, True
-        reader._know(session.record.id, hub)
+        reader.know(session.record.id, hub)
         try:
             return reader, await reader._resume(hub, cursors)
         except BaseException:
             session.detach()
             raise
 
-    def _know(self, socket_id: str, hub: "Hub") -> None:
+    def know(self, socket_id: str, hub: "Hub") -> None:
         """The socket is found from now on, under the id that its session has."""
         self.socket.id = socket_id
         self.socket.reader = self
         if not self.socket.gone:
             hub.add(self.socket)
 
-    async def _begin(self, hub: "Hub", sessions: Sessions, whose: "_Whose") -> None:
+    async def begin_session(self, hub: "Hub", sessions: Sessions, whose: "Whose") -> None:
         """Make a session that is where every one is: among everyone, its user's, and for itself."""
-        self._know(self.socket.id, hub)
+        self.know(self.socket.id, hub)
         rooms = [hub.guest(key) for key in self._always()]
         try:
             standing = [(room, await room.stand()) for room in rooms]
@@ -116,7 +116,7 @@ class Reader:
     def _give_up(self, cursors: Mapping[str, Position]) -> None:
         """The client is in these streams no more: what it has missed of them nobody knows."""
         for stream in cursors:
-            self._say(wire.Close(stream, Reason.TRUNCATED))
+            self.say(wire.Close(stream, Reason.TRUNCATED))
 
     def replaced(self) -> None:
         """Another connection holds the session now: this one ends (`bellwire.server.sessions.Holder`)."""
@@ -146,7 +146,7 @@ class Reader:
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
         self._fresh.add(room.stream)
-        self._say(wire.Open(self.socket.namespace, room.stream, *position))
+        self.say(wire.Open(self.socket.namespace, room.stream, *position))
         self._admit(room, position, until)
 
     def _admit(self, room: Room, position: Position, until: Position | None) -> None:
@@ -170,7 +170,7 @@ class Reader:
 
     def _close(self, room: Room) -> None:
         self._rooms.pop(room.stream, None)
-        self._say(wire.Close(room.stream))
+        self.say(wire.Close(room.stream))
 
     # --- coming back
 
@@ -180,7 +180,7 @@ class Reader:
         for stream, member in members.items():
             self.spans[stream] = record.spans(stream)
             key = key_of(member.kind, member.name)
-            if await self._allowed(key):
+            if await self.allowed(key):
                 await hub.resume(self.socket, key, cursors.get(stream))
             else:
                 await self._forbid(stream, member)
@@ -188,17 +188,22 @@ class Reader:
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
         self._give_up({stream: at for stream, at in cursors.items() if stream not in members})
-        own = self.socket.id
-        return [member.name for member in record.streams.values() if member.kind == "r" and member.name != own]
+        return self.rooms()
 
-    async def _allowed(self, key: Key) -> bool:
+    def rooms(self) -> list[str]:
+        """The rooms that it is a member of."""
+        members = self.session.record.streams.values()
+        return [member.name for member in members if member.kind == "r" and member.name != self.socket.id]
+
+    async def allowed(self, key: Key) -> bool:
+        """Whether it may still be in the room ``key``."""
         return not isinstance(key, str) or key == self.socket.id or await self.socket.allowed(key)
 
     async def _forbid(self, stream: str, member: Member) -> None:
         if member.left is None:
             await self.session.leave(stream, member.joined)
         self._forget(stream)
-        self._say(wire.Close(stream, Reason.FORBIDDEN))
+        self.say(wire.Close(stream, Reason.FORBIDDEN))
 
     def _forget(self, stream: str) -> None:
         for span in self.spans.pop(stream, ()):
@@ -236,10 +241,16 @@ class Reader:
         """The client misses something: prove its cursor, and send what follows."""
         room = self._rooms.get(stream)
         if room is None or room.dismiss(self.socket) is None:
-            self._say(wire.Close(stream, Reason.TRUNCATED))
+            self.say(wire.Close(stream, Reason.TRUNCATED))
             return
         self.come_back(room, cursor)
         room.drive()
+
+    def withdraw(self) -> None:
+        """It does not come back after all."""
+        for room in self._rooms.values():
+            room.dismiss(self.socket)
+        self._rooms.clear()
 
     # --- the connection
 
@@ -282,17 +293,18 @@ class Reader:
         if room.stream in self._fresh:  # the server has named the position itself
             self._fresh.discard(room.stream)
         else:
-            self._say(wire.Proved(room.stream, *at))
+            self.say(wire.Proved(room.stream, *at))
 
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
         """It cannot go on from where it stands."""
-        self._say(wire.Reset(room.stream, reason, *restart))
+        self.say(wire.Reset(room.stream, reason, *restart))
 
     def advance(self, room: Room, prev: Point, to: Position) -> None:
         """Nothing up to ``to`` is for it."""
-        self._say(wire.Advance(room.stream, prev.seq, prev.tag, *to))
+        self.say(wire.Advance(room.stream, prev.seq, prev.tag, *to))
 
-    def _say(self, message: Control) -> None:
+    def say(self, message: Control) -> None:
+        """Tell the client."""
         said = self.socket.dialect.control(message)
         if said is not None:
             self.socket.send(said)

@@ -13,6 +13,7 @@ from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.producers import Producers
+from bellwire.server.recovery import Checkpoints
 from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
 from bellwire.transports.base import Application
@@ -33,6 +34,7 @@ class Runtime:
 
     __slots__ = (
         "broker",
+        "checkpoints",
         "config",
         "counters",
         "dispatcher",
@@ -56,6 +58,7 @@ class Runtime:
         self.engine = Engine(application, config, counters, loop, self.wheel)
         self.fanout = Fanout(self.engine.tick, counters)
         self.heartbeat = Heartbeat(config, loop)
+        self.checkpoints = Checkpoints(self.wheel)
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
         self.streams = Streams(broker, self.fanout, counters)

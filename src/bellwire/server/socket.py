@@ -22,9 +22,10 @@ from bellwire.server import attempt, relay
 from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect, Item
-from bellwire.server.dispatch import Outcome
+from bellwire.server.dispatch import Finished, Job, Outcome
 from bellwire.server.numbers import Numbered, Numbers
 from bellwire.server.reader import Reader
+from bellwire.server.recovery import Checkpoints, Plea, RecoveringReader
 from bellwire.server.streams import EVERYONE, User, stream_of
 from bellwire.transports.base import Request, Sink
 
@@ -44,6 +45,9 @@ _write_session = msgspec.msgpack.Encoder().encode
 _read_session = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+SERVICE_RESTART = 1012
+"""The close code that tells a client to come back (of the registry that RFC 6455 §11.7 began)."""
 
 _MISPLACED = ": ConnectRefused is for auth, middleware and on_connect; raise EventRefused(code, message) here"
 
@@ -104,7 +108,7 @@ class Socket:
         dialect: Dialect,
         auth: Mapping[str, Any] | None,
         params: Mapping[str, str],
-        hello: Hello | None = None,
+        hello: Hello | Plea | None = None,
     ) -> None:
         self.id = new_sid()
         """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
@@ -624,19 +628,41 @@ class Socket:
         """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
         self._hub = hub = self._namespace.hub(self._hub.name)
         if self.hello is not None:
-            reader, rooms = await Reader.open(self, self.hello, self._runtime.sessions, hub)
-            if self.gone:
-                reader.depart(self.reason)
-                return
-            self._rooms = set(rooms) or None
-            if self.hello.producer is not None:
-                inlet = await self._runtime.producers.greet(self._user, self.hello.producer)
-                self.numbers = Numbers(self, inlet, self.hello.producer)
+            await self._take_up(self.hello, hub)
             return
         hub.add(self)
         await hub.join(self, EVERYONE)
         if self._user is not None and not self.gone:
             await hub.join(self, User(self._user))
+
+    async def _take_up(self, hello: Hello | Plea, hub: "Hub") -> None:
+        sessions = self._runtime.sessions
+        if isinstance(hello, Plea):
+            reader, rooms = await RecoveringReader.plead(self, hello, sessions, hub)
+        else:
+            reader, rooms = await Reader.open(self, hello, sessions, hub)
+        if self.gone:
+            reader.depart(self.reason)
+            return
+        self._rooms = set(rooms) or None
+        if isinstance(hello, Hello) and hello.producer is not None:
+            inlet = await self._runtime.producers.greet(self._user, hello.producer)
+            self.numbers = Numbers(self, inlet, hello.producer)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What looks after the offsets of stock clients."""
+        return self._runtime.checkpoints
+
+    def start(self, job: Job, finished: Finished) -> None:
+        """Run something in the background."""
+        outcome = self._runtime.dispatcher.start(job, finished)
+        if outcome is not None:
+            finished(outcome)
+
+    def cut(self, reason: str) -> None:
+        """End the connection; the client comes back by itself."""
+        self._connection.session.close(reason, code=SERVICE_RESTART)
 
     def replaced(self) -> None:
         """Another connection took its session up."""

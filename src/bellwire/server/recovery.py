@@ -1,0 +1,249 @@
+"""Connection state recovery for stock Socket.IO clients (`Config.connection_state_recovery`).
+
+Such a client keeps two strings: the ``pid`` of its CONNECT reply, which is its session's secret, and the last argument
+of the last event, which is where it stands in all its streams (`bellwire.delivery.offset`). With both it comes back.
+Its way is that of any reader, but for what it cannot be told: where it stands must be proved in every stream before the
+answer to CONNECT, or it begins anew; and a reset afterwards ends its connection and its session.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+from typing_extensions import override
+
+from bellwire.core.clock import Timer, Wheel
+from bellwire.core.errors import BellwireError
+from bellwire.delivery.answer import Reason
+from bellwire.delivery.offset import CONNECTED, Standing, Trail, stand
+from bellwire.delivery.position import Point, Position
+from bellwire.protocol.embedding import Control
+from bellwire.protocol.outgoing import Message, join
+from bellwire.protocol.post import Delivery
+from bellwire.protocol.socketio import append_argument
+from bellwire.server.dialects import Dialect, Item, Stock
+from bellwire.server.dispatch import Outcome
+from bellwire.server.reader import Reader, Whose
+from bellwire.server.room import Room
+from bellwire.server.streams import key_of
+
+if TYPE_CHECKING:
+    from bellwire.server.hub import Hub
+    from bellwire.server.sessions import Sessions
+    from bellwire.server.socket import Socket
+
+CHECK_SECONDS: Final = 1.0
+"""How often it is looked for clients whose offsets have grown, so that a checkpoint is due."""
+
+_RANDOM_BITS: Final = 40  # of a checkpoint's number; those above count
+
+
+class Plea(NamedTuple):
+    """What a stock client gives in CONNECT to be recovered; both are None at first."""
+
+    pid: str | None
+    offset: object
+
+
+def take_plea(auth: dict[str, Any] | None) -> Plea:
+    """Take out of CONNECT's payload what the application is not to see."""
+    if auth is None:
+        return Plea(None, None)
+    pid, offset = auth.pop("pid", None), auth.pop("offset", None)
+    return Plea(pid if isinstance(pid, str) else None, offset)
+
+
+class Recovering(Stock):
+    """The dialect of the clients that have the same trail: each event without an acknowledgement brings an offset."""
+
+    __slots__ = ("__weakref__", "trail")
+
+    def __init__(self, trail: Trail) -> None:
+        self.trail = trail
+
+    @override
+    def deliver(self, items: Sequence[Item]) -> tuple[Message, Dialect]:
+        trail, messages = self.trail, []
+        for item in items:
+            if isinstance(item, Delivery):
+                trail = trail.after(item.stream, item.gen, Point(item.seq, item.tag))
+            messages.append(_offset(item, trail))
+        return join(messages), self if trail is self.trail else recovering(trail)
+
+    @override
+    def render(self, item: Item) -> Message:
+        return _offset(item, self.trail)
+
+
+def _offset(item: Item, trail: Trail) -> Message:
+    if not isinstance(item, Delivery) and item.id is not None:
+        return item.stock  # the client takes the last argument for its own function
+    return append_argument(item.stock, f'"{trail.offset}"')
+
+
+_dialects: Final[WeakValueDictionary[str, Recovering]] = WeakValueDictionary()
+
+
+def recovering(trail: Trail) -> Recovering:
+    """Return the dialect of those with this trail: one object, so that they share frames."""
+    dialect = _dialects.get(trail.offset)
+    if dialect is None:
+        dialect = _dialects[trail.offset] = Recovering(trail)
+    return dialect
+
+
+AT_CONNECT: Final = recovering(CONNECTED)
+"""The dialect of a client that nothing was sent to yet."""
+
+
+class RecoveringReader(Reader):
+    """What the socket of a stock client recovers with."""
+
+    __slots__ = ("_marking", "_vector")
+
+    def __init__(self, socket: "Socket") -> None:
+        super().__init__(socket)
+        self._marking = False
+        self._vector: Mapping[str, Position] = {}
+
+    @classmethod
+    async def plead(cls, socket: "Socket", plea: Plea, sessions: "Sessions", hub: "Hub") -> tuple[Reader, list[str]]:
+        """Recover the client, or begin anew; return the rooms that it is in as well. Raises BrokerUnavailable."""
+        reader = cls(socket)
+        whose = Whose(namespace=socket.namespace, principal=socket.user, instance="stock", holder=reader)
+        session = None if plea.pid is None else await sessions.resume(plea.pid, **whose)
+        if session is not None:
+            reader.session = session
+            try:
+                if await reader._prove(hub, plea.offset):
+                    reader.recovered = True
+                    reader.know(session.record.id, hub)
+                    return reader, reader.rooms()
+            except BaseException:
+                session.detach()
+                raise
+            session.end()
+            reader = cls(socket)
+            whose["holder"] = reader
+        await reader.begin_session(hub, sessions, whose)
+        return reader, []
+
+    async def _prove(self, hub: "Hub", offset: object) -> bool:
+        """Find where the client stands, and whether it does in all its streams."""
+        record = self.session.record
+        members = {past.stream: past.member for past in record.left} | record.streams
+        rooms: dict[str, Room] = {}
+        try:
+            for stream, member in members.items():
+                key = key_of(member.kind, member.name)
+                if not await self.allowed(key):
+                    return False
+                rooms[stream] = hub.guest(key)
+                self.spans[stream] = record.spans(stream)
+            present = {stream: (await room.stand()).gen for stream, room in rooms.items()}
+            standing = self._standing(offset, present)
+            proved = standing is not None and await self._proved_in(rooms, standing)
+            if not proved:
+                self.withdraw()
+            return proved
+        finally:
+            for room in rooms.values():
+                hub.part(room)
+
+    def _standing(self, offset: object, present: Mapping[str, str]) -> Standing | None:
+        joined = {stream: spans[0].joined for stream, spans in self.spans.items()}
+        try:
+            standing = stand(offset, joined, self.session.record.checkpoints, present)
+        except ValueError:
+            return None
+        self.socket.dialect = recovering(standing.trail)
+        self._vector = self.session.record.vector(standing.trail.checkpoint) or {}
+        return standing
+
+    async def _proved_in(self, rooms: Mapping[str, Room], standing: Standing) -> bool:
+        for stream, room in rooms.items():
+            self.come_back(room, standing.positions[stream])
+            if not await room.prove(self.socket):
+                return False
+        return True
+
+    # --- what its rooms tell
+
+    @override
+    def proved(self, room: Room, at: Position) -> None:
+        pass
+
+    @override
+    def reset(self, room: Room, reason: Reason, restart: Position) -> None:
+        self.session.end()
+        self.socket.cut("stream reset")
+
+    @override
+    def advance(self, room: Room, prev: Point, to: Position) -> None:
+        dialect = self.socket.dialect
+        if isinstance(dialect, Recovering):
+            self.socket.dialect = recovering(dialect.trail.after(room.stream, to.gen, to.point))
+
+    @override
+    def say(self, message: Control) -> None:
+        pass
+
+    # --- checkpoints
+
+    @override
+    def begin(self) -> None:
+        super().begin()
+        self.socket.checkpoints.watch(self)
+
+    @override
+    def depart(self, reason: str) -> None:
+        self.socket.checkpoints.forget(self)
+        super().depart(reason)
+
+    def check(self) -> None:
+        """Store a checkpoint if the client's offset has grown so much that one is due."""
+        dialect = self.socket.dialect
+        if not self._marking and isinstance(dialect, Recovering) and dialect.trail.full:
+            self._marking = True
+            self.socket.start(self._mark(dialect.trail), self._marked)
+
+    async def _mark(self, trail: Trail) -> None:
+        number = ((trail.checkpoint >> _RANDOM_BITS) + 1 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        vector = trail.vector(self._vector, self.spans)
+        await self.session.checkpoint(number, vector, since=trail.checkpoint)
+        self._vector = vector
+        dialect = self.socket.dialect
+        if isinstance(dialect, Recovering):
+            self.socket.dialect = recovering(dialect.trail.checkpointed(number, vector))
+
+    def _marked(self, outcome: Outcome) -> None:
+        self._marking = False
+        if outcome.error is not None and not isinstance(outcome.error, BellwireError):
+            raise outcome.error
+
+
+class Checkpoints:
+    """Looks after the offsets of all clients on this node: one timer for all."""
+
+    __slots__ = ("_readers", "_timer", "_wheel")
+
+    def __init__(self, wheel: Wheel) -> None:
+        self._wheel = wheel
+        self._readers: set[RecoveringReader] = set()
+        self._timer: Timer | None = None
+
+    def watch(self, reader: RecoveringReader) -> None:
+        """Check ``reader`` from time to time."""
+        self._readers.add(reader)
+        if self._timer is None:
+            self._timer = self._wheel.after(CHECK_SECONDS, self._check)
+
+    def forget(self, reader: RecoveringReader) -> None:
+        """``reader`` is gone."""
+        self._readers.discard(reader)
+
+    def _check(self) -> None:
+        self._timer = self._wheel.after(CHECK_SECONDS, self._check) if self._readers else None
+        for reader in tuple(self._readers):
+            reader.check()
