@@ -24,7 +24,7 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 _to_json: Final = msgspec.json.Encoder().encode
 _to_msgpack: Final = msgspec.msgpack.Encoder().encode
-_objects: Final = msgspec.msgpack.Decoder().decode
+_objects: Final = msgspec.msgpack.Decoder(list[Any]).decode
 _read: Final = msgspec.msgpack.Decoder(_Body).decode
 
 

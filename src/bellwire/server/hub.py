@@ -3,7 +3,7 @@
 Leaving costs what the socket's own rooms cost, however many rooms there are.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bellwire.delivery.position import Position
@@ -18,9 +18,21 @@ if TYPE_CHECKING:
 class Hub:
     """One live namespace: ``/chat``, or ``/org/7`` of the pattern ``/org/{org}``."""
 
-    __slots__ = ("_dispatcher", "_everyone", "_next_ack", "_rooms", "_streams", "name", "sockets", "streams")
+    __slots__ = (
+        "_dispatcher",
+        "_emptied",
+        "_everyone",
+        "_next_ack",
+        "_rooms",
+        "_streams",
+        "name",
+        "sockets",
+        "streams",
+    )
 
-    def __init__(self, name: str, streams: Streams, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, name: str, streams: Streams, dispatcher: Dispatcher, emptied: "Callable[[Hub], None] | None" = None
+    ) -> None:
         self.name = name
         self.sockets: dict[str, Socket] = {}
         self.streams: dict[str, Room] = {}
@@ -29,6 +41,7 @@ class Hub:
         self._rooms: dict[Key, Room] = {}
         self._streams = streams
         self._dispatcher = dispatcher
+        self._emptied = emptied  # a guest of its last room may go after its last socket
         self._next_ack = 0
 
     def add(self, socket: "Socket") -> None:
@@ -81,22 +94,23 @@ class Hub:
 
     async def leave(self, socket: "Socket", key: Key) -> None:
         """``socket`` is no longer a member of the room ``key``. Raises BrokerUnavailable: it still is."""
-        room = self._rooms.get(key)
-        if room is None:
+        if key not in self._rooms:
             return
-        if socket.reader is not None:
-            await socket.reader.leave(room)
-        else:
-            self._streams.fanout.settle()
-            room.plain.discard(socket)
-        self.vacate(room)
+        room = self.guest(key)  # a reader that cannot leave it goes on where it was
+        try:
+            if socket.reader is not None:
+                await socket.reader.leave(room)
+            elif key != socket.id:
+                self._streams.fanout.settle()
+                room.plain.discard(socket)
+        finally:
+            self.part(room)
 
     def remove(self, socket: "Socket", rooms: Iterable[str]) -> None:
         """``socket`` is gone, and so from all of its rooms."""
-        if self.sockets.get(socket.id) is not socket:
-            return
         self._streams.fanout.settle()
-        del self.sockets[socket.id]
+        if self.sockets.get(socket.id) is socket:  # else one that took its session up is found under its id
+            del self.sockets[socket.id]
         self._remove(socket, EVERYONE)
         self._remove(socket, socket.id)
         if socket.user is not None:
@@ -115,11 +129,14 @@ class Hub:
         """See to it that each of ``keys`` which is a socket's id is a room, so that its stream reaches the socket."""
         for key in keys:
             socket = self.sockets.get(key) if isinstance(key, str) else None
-            if socket is None or key in self._rooms or socket.reader is not None:
+            if socket is None or socket.reader is not None:
                 continue
-            room = self._open(key)
-            room.plain.add(socket)
-            await room.subscribe()
+            room = self.guest(key)
+            try:
+                if not room.subscribed:
+                    await room.subscribe()
+            finally:
+                self.part(room)
 
     def _open(self, key: Key) -> Room:
         room = self._rooms.get(key)
@@ -132,10 +149,13 @@ class Hub:
         return room
 
     def vacate(self, room: Room) -> None:
-        """Give ``room`` up if nobody is in it."""
+        """Give ``room`` up if nobody is in it, or what it keeps for those who recover if none of them is."""
+        room.tidy()
         if room.empty and self._rooms.get(room.key) is room:
             del self._rooms[room.key], self.streams[room.stream]
             self._dispatcher.start(self._streams.broker.unsubscribe(room.stream, room), self._unsubscribed)
+            if self._emptied is not None and self.empty:
+                self._emptied(self)
 
     def _unsubscribed(self, outcome: Outcome) -> None:
         """Whether it worked or not: a room that nobody is in takes what comes, and does nothing with it."""
@@ -158,6 +178,11 @@ class Hub:
         if not excluded:
             return found
         return set(found).difference(*map(self.members, excluded))
+
+    def holds(self, key: Key, socket: "Socket") -> bool:
+        """Whether ``socket`` is among the `members` of ``key``."""
+        room = self._rooms.get(key)
+        return key == socket.id or (room is not None and socket in room)
 
     @property
     def rooms(self) -> list[str]:

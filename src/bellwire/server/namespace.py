@@ -284,7 +284,7 @@ class Namespace(Target):
         hub = self._hubs.get(name)
         if hub is None:
             runtime = self.runtime
-            hub = self._hubs[name] = Hub(name, runtime.streams, runtime.dispatcher)
+            hub = self._hubs[name] = Hub(name, runtime.streams, runtime.dispatcher, self.release)
         return hub
 
     def live(self, name: str) -> Hub | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
-from bellwire.delivery.answer import Answer
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 _NOBODY: Final[frozenset["Socket"]] = frozenset()
+
+BATCH: Final = 1_024
+"""How many entries are handed to those who come back before the loop turns to something else."""
 
 
 class Room:
@@ -68,7 +71,7 @@ class Room:
         self._streams = streams
         self._dispatcher = dispatcher
         self._bare: Audience = (self.plain,)  # one object each, for the fan-out to join what goes to it
-        self._all = self._bare
+        self._all: Audience = self._bare
         self._gen = ""
         self._opening: asyncio.Future[None] | None = None
         self._driving = False
@@ -112,7 +115,7 @@ class Room:
         feed = self.feed
         if feed is None:
             self._streams.fanout.settle()
-            feed = self.feed = Feed(self._skipped, self._streams.fanout.settle)
+            feed = self.feed = Feed(self._skipped, self._streams.fanout.settle, takes=self._takes)
             self._all = (self.plain, feed.audience.live)
         if not feed.ring.top.gen:
             top = await self._top()
@@ -121,15 +124,18 @@ class Room:
         return feed.ring.top
 
     async def _top(self) -> Position:
-        broker = self._streams.broker
-        top = await broker.top(self.stream)
-        if top.seq:
-            return top
-        try:
-            await broker.append(self.stream, marker(random.getrandbits(32)))
-        except OutcomeUnknown:  # it is there, or it is not: the next look tells
-            return await self._top()
-        return await broker.top(self.stream)
+        broker, pause = self._streams.broker, FIRST_PAUSE
+        while not (top := await broker.top(self.stream)).seq:
+            try:
+                await broker.append(self.stream, marker(random.getrandbits(32)))
+            except OutcomeUnknown:  # it is there, or it is not: the next look tells
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE)
+        return top
+
+    def __contains__(self, socket: object) -> bool:
+        feed = self.feed
+        return socket in self.plain or (feed is not None and (socket in feed.audience or socket in feed.resuming))
 
     def admit(self, socket: "Socket", position: Position, until: Position | None = None) -> None:
         """Let a recoverable ``socket`` have what follows on ``position``."""
@@ -219,6 +225,12 @@ class Room:
                     skipped.add(socket)
         return skipped
 
+    def _takes(self, socket: "Socket", entry: Entry) -> bool:
+        """The same for one of them who resumes."""
+        if any(self._hub.holds(name, socket) for name in entry.excluded):
+            return False
+        return not taken_elsewhere(entry, self._reader(socket).spans)
+
     def _excluded(self, names: Sequence[str]) -> "set[Socket]":
         return set().union(*map(self._hub.members, names)) if names else set()
 
@@ -285,29 +297,49 @@ class Room:
         while self._again:
             self._again = False
             await self._repair()
+            handed = 0
             for socket in () if self.feed is None else tuple(self.feed.resuming):
-                await self._bring(socket)
+                handed += await self._bring(socket)
+                if handed >= BATCH:
+                    handed = 0
+                    await asyncio.sleep(0)
 
     async def _repair(self) -> None:
         while (feed := self.feed) is not None and (question := feed.question) is not None:
-            answer = await self._read(feed, question, confirmed=True)
+            answer = await self._read(feed, question)
             if answer is not None and self.feed is feed and feed.question == question:
                 self._tell(feed, feed.answered(answer))
 
-    async def _bring(self, socket: "Socket") -> None:
-        """Take the steps of one member's way back, until it is live, has to wait, or its socket is full."""
-        reader = self._reader(socket)
-        while (feed := self.feed) is not None and socket in feed.resuming and reader.ready:
+    async def _bring(self, socket: "Socket") -> int:
+        """Take the steps of one member's way back, until it is live, has to wait, or its socket is full.
+
+        Return how many entries it was handed.
+        """
+        reader, handed = self._reader(socket), 0
+        while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None and reader.ready:
             step = feed.next(socket)
             if isinstance(step, Read):
-                answer = await self._read(step.after, messages=step.messages, size=step.size, confirmed=step.confirmed)
-                if self.feed is feed and socket in feed.resuming:
-                    feed.read(socket, answer)
+                answer = await self._read(feed, *step)
+                if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
+                    feed.read(socket, answer)  # else it has left, or begun anew from somewhere else
             elif isinstance(step, Wait):
                 self._again = self._again or feed.question is not None
-                return
+                break
             else:
+                handed += len(step.entries) if isinstance(step, Hand) else 0
                 self._take(reader, step)
+        return handed
+
+    async def prove(self, socket: "Socket") -> bool:
+        """Whether a member that comes back stands where it says; nothing is handed to it."""
+        while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None:
+            step = feed.next(socket)
+            if not isinstance(step, Read):
+                return isinstance(step, Proved)
+            answer = await self._read(feed, *step)
+            if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
+                feed.read(socket, answer)
+        return False
 
     def _take(self, reader: "Reader", step: Proved | Reset | Hand | Live | Ended) -> None:
         match step:
@@ -324,9 +356,17 @@ class Room:
                 reader.ended(self)
                 self._hub.vacate(self)
 
-    async def _read(self, after: Position, *, confirmed: bool, messages: int = 500, size: int = 1024 * 1024) -> Answer:
+    async def _read(
+        self,
+        feed: "Feed[Socket]",
+        after: Position,
+        messages: int = PAGE_MESSAGES,
+        size: int = PAGE_BYTES,
+        confirmed: bool = True,
+    ) -> Answer | None:
+        """Read until the broker answers; None if nobody waits for it any more."""
         pause = FIRST_PAUSE
-        while True:
+        while self.feed is feed:
             try:
                 return await self._streams.broker.read(
                     self.stream, after, messages=messages, size=size, confirmed=confirmed
@@ -334,6 +374,7 @@ class Room:
             except BrokerUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_PAUSE)
+        return None
 
     async def probe(self) -> None:
         """Compare with the log if nothing came for a while: what was lost on the way is found."""

@@ -93,7 +93,7 @@ _decode: Final = msgspec.msgpack.Decoder(Published).decode
 
 
 def _tag() -> int:
-    return random.getrandbits(32)  # noqa: S311 - no secret
+    return random.getrandbits(32)
 
 
 class Streams:
