@@ -264,6 +264,22 @@ async def test_a_stalled_client_reads_what_piled_up_when_it_resumes() -> None:
         assert await client.receive(SAY) == "y"
 
 
+async def test_a_stalled_client_congests_its_session_and_is_cut_off_in_the_end() -> None:
+    server = make()
+    async with connect(server) as client:
+        client.carrier.stalled = True
+        await server.namespaces["/"].emit(SAY, "x" * 70_000)
+        await advance(1)
+        assert client.carrier.congested
+        client.carrier.resume()
+        await advance(31)
+        assert (client.carrier.congested, client.reason) == (False, None)
+        client.carrier.stalled = True
+        await server.namespaces["/"].emit(SAY, "x" * 70_000)
+        await advance(31)
+        assert not client.carrier.open
+
+
 async def test_what_a_client_sends_waits_while_the_server_does_not_read() -> None:
     server = make()
     async with connect(server) as client:

@@ -40,8 +40,9 @@ from bellwire.server.acks import check_timeout
 from bellwire.server.connection import Connection
 from bellwire.server.namespace import check_name
 from bellwire.server.server import Server
-from bellwire.transports.base import Carrier, Request
+from bellwire.transports.base import Request
 from bellwire.transports.engine import Engine
+from bellwire.transports.queued import QueuedCarrier
 from bellwire.transports.session import Session
 
 R = TypeVar("R")
@@ -59,19 +60,16 @@ _FAULTS = ("events_refused_total", "handler_errors_total", "dropped_total")
 """Counters that say why a client may wait in vain."""
 
 
-class MemoryCarrier(Carrier):
+class MemoryCarrier(QueuedCarrier[Session]):
     """A WebSocket without a socket: what the server writes, the client reads in the same turn of the loop."""
 
-    __slots__ = ("_client", "_engine", "_inbox", "_queue", "_reading", "open", "session", "stalled")
+    __slots__ = ("_client", "_inbox", "_reading", "open", "stalled")
 
     name: ClassVar[str] = "websocket"
 
-    session: Session
-
     def __init__(self, engine: Engine, client: "TestClient") -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._client = client
-        self._queue: list[Message] = []
         self._inbox: deque[str | bytes] = deque()
         self._reading = True
         self.open = True
@@ -83,9 +81,12 @@ class MemoryCarrier(Carrier):
         if not self.open:
             return
         self._queue.append(message)
+        self._buffered += message.size
+        if self._buffered > self._engine.config.volatile_buffer_bytes:
+            self._press(message)
         if len(self._queue) == 1:
             self._engine.tick.touch(self)
-        if self.stalled and self.buffered > self._engine.config.send_buffer_bytes:
+        if self.stalled and self._buffered > self._engine.config.send_buffer_bytes:
             self._engine.overflow(self.session)
 
     @override
@@ -93,6 +94,8 @@ class MemoryCarrier(Carrier):
         if self.stalled:
             return
         queue, self._queue = self._queue, []
+        self._buffered = 0
+        self._relieve()
         for message in queue:
             for part in message.parts:
                 self._client.take(part)
@@ -112,6 +115,7 @@ class MemoryCarrier(Carrier):
     def abort(self) -> None:
         self.open = False
         self._queue.clear()
+        self._buffered = 0
         self._inbox.clear()
         self._client.cut("transport close")
 
@@ -129,16 +133,6 @@ class MemoryCarrier(Carrier):
     def _read(self) -> None:
         while self._reading and self._inbox:
             self.session.received(self, self._inbox.popleft())
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return sum(message.size for message in self._queue)
-
-    @property
-    @override
-    def writable(self) -> bool:
-        return self.buffered <= self._engine.config.volatile_buffer_bytes
 
 
 class TestClient:
