@@ -82,6 +82,11 @@ def test_a_refusal_as_the_reply_of_an_acknowledgement() -> None:
 def test_messages_name_the_remedy() -> None:
     assert str(EventRefused("no", "wrong", path="$.a")) == "no: wrong - at `$.a`"
     assert "10 are allowed: send several events" in str(TooManyAttachments(11, 10))
+    assert str(MessageTooLarge(9, 5)) == (
+        "a message of 9 bytes, the broker takes 5: send less, or raise its max_payload"
+    )
+    assert str(MessageTooLarge(9, 5, "server")) == "a message of 9 bytes, the server takes 5: send less"
+    assert str(OutcomeUnknown("7", message="who knows")) == "who knows"
     assert str(Disconnected("transport close")) == "the connection ended: transport close"
     assert str(WebSocketError(1007, "not UTF-8")) == "not UTF-8 (close code 1007)"
 

@@ -154,17 +154,22 @@ class CallLimit(BellwireError):  # noqa: N818
 
 
 class MessageTooLarge(BellwireError):  # noqa: N818
-    """A message has more bytes than the broker takes; it was not sent. Both numbers are in bytes."""
+    """A message has more bytes than its ``taker`` takes, a broker or a server; it was not sent.
+
+    ``size`` and ``limit`` are in bytes.
+    """
 
     code = "message_too_large"
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
+    def __init__(self, size: int, limit: int, taker: str = "broker") -> None:
+        super().__init__(size, limit, taker)
         self.size = size
         self.limit = limit
+        self.taker = taker
 
     def __str__(self) -> str:
-        return f"a message of {self.size} bytes, the broker takes {self.limit}: send less, or raise its max_payload"
+        remedy = "send less, or raise its max_payload" if self.taker == "broker" else "send less"
+        return f"a message of {self.size} bytes, the {self.taker} takes {self.limit}: {remedy}"
 
 
 class BrokerUnavailable(BellwireError):  # noqa: N818
@@ -177,17 +182,21 @@ class OutcomeUnknown(BellwireError):  # noqa: N818
     """Whether the message ``mid`` was accepted cannot be known; sent again with the same ``mid`` it is not doubled.
 
     That holds for two minutes, the window in which brokers remember message ids. ``done`` names the rooms that have
-    the message for certain.
+    the message for certain. For an event of a client's, ``mid`` is its number, and it is not sent again; the
+    ``message`` says so.
     """
 
     code = "outcome_unknown"
 
-    def __init__(self, mid: str, done: Iterable[str] = ()) -> None:
+    def __init__(self, mid: str, done: Iterable[str] = (), message: str | None = None) -> None:
         self.mid = mid
         self.done = tuple(done)
-        super().__init__(mid, self.done)
+        self.message = message
+        super().__init__(mid, self.done, message)
 
     def __str__(self) -> str:
+        if self.message is not None:
+            return self.message
         rooms = f"; these rooms have it: {', '.join(self.done)}" if self.done else ""
         return f"no answer for the message {self.mid!r}{rooms}: send it again with the same mid within two minutes"
 
