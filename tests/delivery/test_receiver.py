@@ -421,3 +421,13 @@ def test_being_told_often_where_one_stands_does_not_pile_up() -> None:
     assert len(receiver._tracks[S].waiting) == 1
     receiver.handed(S)
     assert receiver.cursors() == receiver.received()
+
+
+def test_a_message_that_names_no_generation_has_that_of_the_point_before() -> None:
+    first, second, third = line(3)
+    receiver = _receiver()
+    assert receiver.receive(S, None, third.prev, third) == (AskFor(S, position(GEN, START)),)
+    assert receiver.receive(S, "h", first.prev, first) == (_deliver(first, "h"),)
+    assert receiver.receive(S, None, second.prev, second) == ()
+    assert receiver.handed(S) == (_deliver(second, "h"),)
+    assert receiver.received()[S].seq == 2  # the third was not kept

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.protocol.client_handshake import MAX_HEAD, Response, ResponseError, build_request, new_key
+from bellwire.protocol.client_handshake import MAX_HEAD, Response, ResponseError, build_request, new_key, subprotocols
 from bellwire.protocol.handshake import build_response, check_upgrade
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # the example of section 1.3
@@ -89,6 +89,36 @@ def test_section_4_1_accept_is_that_of_the_key() -> None:
 @pytest.mark.parametrize("field", [b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: x"])
 def test_section_4_1_nothing_was_offered(field: bytes) -> None:
     assert "not offered" in str(refusal(RESPONSE[:-2] + field + b"\r\n\r\n"))
+
+
+JSON, MSGPACK = "bellwire.v1.json", "bellwire.v1.msgpack"
+
+
+def chosen(*fields: bytes) -> Response:
+    response = Response(KEY, (MSGPACK, JSON))
+    assert response.receive(RESPONSE[:-2] + b"".join(field + b"\r\n" for field in fields) + b"\r\n") == b""
+    return response
+
+
+def test_section_4_1_a_subprotocol_that_was_offered_is_chosen() -> None:
+    name, value = subprotocols((MSGPACK, JSON))
+    assert (name, value) == (b"Sec-WebSocket-Protocol", b"bellwire.v1.msgpack, bellwire.v1.json")
+    assert chosen(b"Sec-WebSocket-Protocol: " + JSON.encode()).subprotocol == JSON
+    assert Response(KEY).subprotocol is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ([], "chooses no sub-protocol"),
+        ([b"Sec-WebSocket-Protocol: chat"], "'chat', which was not offered"),
+        ([b"Sec-WebSocket-Protocol: " + JSON.encode()] * 2, "which was not offered"),
+        ([b"Sec-WebSocket-Protocol: \xff"], "which was not offered"),
+    ],
+)
+def test_section_4_1_one_of_those_that_were_offered_is_needed(fields: list[bytes], said: str) -> None:
+    with pytest.raises(ResponseError, match=said):
+        chosen(*fields)
 
 
 @pytest.mark.parametrize("field", [b"no colon", b"a b: c", b": c", b"X: \0", b" folded: x"])

@@ -157,11 +157,11 @@ class _Track:
 
     # --- in
 
-    def take(self, gen: str, prev: Point, entry: Entry) -> Actions:
+    def take(self, gen: str | None, prev: Point, entry: Entry) -> Actions:
         if self.full:
             return ()
         if prev == self.last:
-            self._in_order(gen, entry)
+            self._in_order(self.gen if gen is None else gen, entry)
             if self.early:
                 self._take_early()
             if self.held:
@@ -170,7 +170,7 @@ class _Track:
         point = entry.point
         if point == self.last or self.mids.get(entry.mid) == point:
             return ()
-        if prev.seq > self.last.seq:
+        if prev.seq > self.last.seq and gen is not None:
             self._keep_early(gen, prev, entry)
         return self.ask()
 
@@ -356,8 +356,12 @@ class Receiver:
             track.gen = at.gen
         return ()
 
-    def receive(self, stream: str, gen: str, prev: Point, entry: Entry) -> Actions:
-        """Take ``entry``, which the server sent under ``gen`` with ``prev`` as its previous point."""
+    def receive(self, stream: str, gen: str | None, prev: Point, entry: Entry) -> Actions:
+        """Take ``entry``, which the server sent under ``gen`` with ``prev`` as its previous point.
+
+        Without a ``gen`` it is that of the previous point. So such a message cannot be kept until a gap is closed: it
+        may be closed under another one.
+        """
         track = self._open(stream)
         if track is None:
             return self._ignore()

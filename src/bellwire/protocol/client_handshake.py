@@ -3,7 +3,7 @@
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bellwire.core.errors import ProtocolError
@@ -58,14 +58,24 @@ def build_request(host: str, target: str, key: bytes, headers: Iterable[tuple[by
     return b"GET %b HTTP/1.1\r\n%b\r\n" % (target.encode(), b"".join([b"%b: %b\r\n" % field for field in fields]))
 
 
+def subprotocols(names: Sequence[str]) -> tuple[bytes, bytes]:
+    """The field that offers sub-protocols, the best one first (RFC 6455, section 1.9)."""
+    return b"Sec-WebSocket-Protocol", ", ".join(names).encode("ascii")
+
+
 class Response:
-    """The server's response, as it arrives; it holds at most `MAX_HEAD` bytes."""
+    """The server's response, as it arrives; it holds at most `MAX_HEAD` bytes.
 
-    __slots__ = ("_head", "_key")
+    If sub-protocols were ``offered``, one of them has to be chosen: it is the ``subprotocol`` then.
+    """
 
-    def __init__(self, key: bytes) -> None:
+    __slots__ = ("_head", "_key", "_offered", "subprotocol")
+
+    def __init__(self, key: bytes, offered: Sequence[str] = ()) -> None:
         self._key = key
+        self._offered = offered
         self._head = bytearray()
+        self.subprotocol: str | None = None
 
     def receive(self, data: bytes) -> bytes | None:
         """Take bytes; None while the head is not complete, then what came behind it.
@@ -96,8 +106,17 @@ class Response:
         if headers.get(b"sec-websocket-accept", b"") != accept_key(self._key):
             raise ResponseError("the response was not made for this request", status)
         # Points 5 and 6 of section 4.1: what was not offered cannot have been chosen.
-        if headers.get(b"sec-websocket-extensions") or headers.get(b"sec-websocket-protocol"):
+        if headers.get(b"sec-websocket-extensions"):
             raise ResponseError("the response chooses what was not offered", status)
+        self._choose(headers.get(b"sec-websocket-protocol", b"").decode("latin-1"), status)
+
+    def _choose(self, chosen: str, status: int) -> None:
+        if not chosen and not self._offered:
+            return
+        if chosen not in self._offered:
+            what = f"chooses {chosen[:64]!r}, which was not offered" if chosen else "chooses no sub-protocol"
+            raise ResponseError(f"the response {what}", status)
+        self.subprotocol = chosen
 
 
 def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
