@@ -1,0 +1,267 @@
+"""Where a stock Socket.IO client stands in all its streams, as one string (the guarantee, "Stock clients").
+
+Connection state recovery, as socket.io-client has it: with every event comes an offset, the client remembers the last
+one, and when it comes back it gives that one back. So one string has to stand for all streams of the client::
+
+    offset   entry head entry*
+    entry    38 characters: 28 bytes, of the stream's name 8, the generation's hash 8, the number 8, the tag 4
+    head     12 characters: 9 bytes, the version 1, the checkpoint 8
+
+all in base64url (RFC 4648 section 5) without padding, numbers with the highest byte first. The first entry is of the
+stream whose event carries the offset; all zeros if there was none yet. The others are, sorted, of the other streams
+that moved since the checkpoint. Those that are not listed stand where they stood at the checkpoint. Checkpoint 0 is
+CONNECT, where every stream stands at its join. When too many have moved, their positions are stored under another
+number, and the offset goes on from there (`Trail.full`).
+
+The number of a checkpoint is random. A client that could not recover keeps its last offset beside the new session until
+the first event of that arrives, and must not be believed that it has what the new session counts from.
+
+**Trails.** All clients to which the same has happened since CONNECT, or since their join, share a `Trail`: an event is
+written once for each trail in its audience. Trails that have the same offset are the same object, by whatever way.
+
+**Generations.** Eight bytes of a hash keep the entry short and of one length, since the names of generations are the
+brokers' own. They are compared with those that the session and the log have now. One that is none of these is of a log
+between two failovers, or of another log; nobody can ask a broker about it, so it is not proved.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from struct import Struct
+from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
+
+from bellwire.delivery.position import Point, Position
+
+MAX_OTHERS: Final = 8
+"""How many streams an offset lists beside its own before a checkpoint is due."""
+
+MAX_ENTRIES: Final = 192
+"""How many an offset has at most that comes back: more than a socket has streams, if nobody raised its limits.
+What moves until a checkpoint is stored is listed as well."""
+
+_VERSION: Final = 1
+_ENTRY: Final = Struct(">8s8sQI")
+_HEAD: Final = Struct(">BQ")
+_ENTRY_LENGTH: Final = 38
+_HEAD_LENGTH: Final = 12
+_NOWHERE: Final = "A" * _ENTRY_LENGTH
+_is_base64url: Final = re.compile(r"[A-Za-z0-9_-]*").fullmatch
+_MAX_SEQ: Final = 2**63 - 1
+_MAX_CHECKPOINT: Final = 2**64 - 1
+
+
+# --- writing
+
+
+class _Mark(NamedTuple):
+    """A position in a stream, and its entry."""
+
+    stream: str
+    at: Position
+    text: str
+
+
+@lru_cache(maxsize=1024)
+def _mark(stream: str, at: Position) -> _Mark:
+    data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(at.gen), at.seq, at.tag)
+    return _Mark(stream, at, urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
+
+
+@lru_cache(maxsize=1024)
+def _hash(gen: str) -> bytes:
+    return blake2b(gen.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+class Trail:
+    """What has moved for a client since its last checkpoint. It does not change, and is shared by all who stand alike.
+
+    ``offset`` is the string that says so; an event in no stream carries that of the moment.
+    """
+
+    __slots__ = ("__weakref__", "_last", "_others", "_tail", "checkpoint", "offset")
+
+    def __init__(self, checkpoint: int, last: _Mark | None, others: dict[str, _Mark], tail: str, offset: str) -> None:
+        self.checkpoint = checkpoint
+        self.offset = offset
+        self._last = last
+        self._others = others
+        self._tail = tail
+
+    def __repr__(self) -> str:
+        return f"Trail({self.checkpoint}, {self.moved})"
+
+    def after(self, stream: str, gen: str, point: Point) -> "Trail":
+        """Return the trail of those who were given the event at ``point`` of ``stream``; it has the event's offset.
+
+        ``stream`` is named by at least 16 hexadecimal digits. Take the same step where nothing between two points was
+        for the client: then it stands at the second one.
+        """
+        mark = _mark(stream, Position(gen, *point))
+        last = self._last
+        if last is not None and last.stream == stream:
+            return _trail(self.checkpoint, mark, self._others, self._tail)
+        others = self._others.copy()
+        if last is not None:
+            others[last.stream] = last
+        others.pop(stream, None)
+        return _trail(self.checkpoint, mark, others)
+
+    @property
+    def full(self) -> bool:
+        """Whether a checkpoint is due: store a `vector` under a new number, then call `checkpointed`."""
+        return len(self._others) > MAX_OTHERS
+
+    @property
+    def moved(self) -> dict[str, Position]:
+        """Where the client stands in the streams that moved since the checkpoint."""
+        moved = {stream: mark.at for stream, mark in self._others.items()}
+        if self._last is not None:
+            moved[self._last.stream] = self._last.at
+        return moved
+
+    def vector(self, before: Mapping[str, Position], streams: Collection[str]) -> dict[str, Position]:
+        """Return what is to be stored as a checkpoint.
+
+        ``before`` is the vector of the checkpoint that this trail goes on from, empty for 0; ``streams`` are those that
+        the session still has.
+        """
+        kept = {stream: at for stream, at in before.items() if stream in streams}
+        return kept | self.moved
+
+    def checkpointed(self, checkpoint: int, vector: Mapping[str, Position]) -> "Trail":
+        """Return the trail that goes on from ``vector``, which is stored; what has moved meanwhile is still listed.
+
+        The number is random, from 1 to 2^64 - 1; ValueError if it is not. Whoever gets an offset with it has got all
+        that was sent before, and so stands beyond the vector.
+        """
+        if not 1 <= checkpoint <= _MAX_CHECKPOINT:
+            raise ValueError(f"a checkpoint has a number from 1 to 2^64 - 1, not {checkpoint}")
+        others = {stream: mark for stream, mark in self._others.items() if vector.get(stream) != mark.at}
+        return _trail(checkpoint, self._last, others)
+
+
+_trails: Final[WeakValueDictionary[str, Trail]] = WeakValueDictionary()
+
+
+def _trail(checkpoint: int, last: _Mark | None, others: dict[str, _Mark], tail: str | None = None) -> Trail:
+    if tail is None:
+        head = urlsafe_b64encode(_HEAD.pack(_VERSION, checkpoint)).decode()
+        tail = head + "".join(sorted([mark.text for mark in others.values()]))
+    offset = (_NOWHERE if last is None else last.text) + tail
+    trail = _trails.get(offset)
+    if trail is None:
+        trail = _trails[offset] = Trail(checkpoint, last, others, tail, offset)
+    return trail
+
+
+CONNECTED: Final = _trail(0, None, {})
+"""The trail of a client that nothing was sent to yet."""
+
+
+# --- reading
+
+
+class Entry(NamedTuple):
+    """Where a client says that it stands in a stream; ``gen`` is the generation's hash."""
+
+    gen: bytes
+    seq: int
+    tag: int
+
+
+class Offset(NamedTuple):
+    """What an offset says: of each stream that moved since the checkpoint, by the first 16 digits of its name."""
+
+    checkpoint: int
+    entries: dict[str, Entry]
+
+
+def decode(offset: str) -> Offset:
+    """Read an offset. Raises ValueError if it is none that could have been written."""
+    count, rest = divmod(len(offset) - _HEAD_LENGTH, _ENTRY_LENGTH)
+    if rest or not 1 <= count <= MAX_ENTRIES:
+        raise ValueError("an offset of no possible length")
+    if _is_base64url(offset) is None:
+        raise ValueError("an offset with other characters than those of base64url")
+    version, checkpoint = _HEAD.unpack(_bytes(offset[_ENTRY_LENGTH : _ENTRY_LENGTH + _HEAD_LENGTH]))
+    if version != _VERSION:
+        raise ValueError(f"an offset of version {version}")
+    own = offset[:_ENTRY_LENGTH]
+    texts = [] if own == _NOWHERE else [own]
+    texts += [offset[start : start + _ENTRY_LENGTH] for start in range(50, len(offset), _ENTRY_LENGTH)]
+    entries = dict(map(_entry, texts))
+    if len(entries) < len(texts):
+        raise ValueError("an offset that names a stream twice")
+    return Offset(checkpoint, entries)
+
+
+def _entry(text: str) -> tuple[str, Entry]:
+    stream, gen, seq, tag = _ENTRY.unpack(_bytes(text))
+    if not 1 <= seq <= _MAX_SEQ:
+        raise ValueError("an offset with a number out of range")
+    return stream.hex(), Entry(gen, seq, tag)
+
+
+def _bytes(text: str) -> bytes:
+    data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if urlsafe_b64encode(data).rstrip(b"=") != text.encode():
+        raise ValueError("an offset with bits where there are none")
+    return data
+
+
+# --- resuming
+
+
+class Standing(NamedTuple):
+    """Where a client stands in each stream of its session, not proved yet, and the trail that it goes on with."""
+
+    positions: dict[str, Position]
+    trail: Trail
+
+
+def stand(
+    offset: object,
+    joined: Mapping[str, Position],
+    vectors: Mapping[int, Mapping[str, Position]],
+    present: Mapping[str, str],
+) -> Standing:
+    """Return where a client stands that comes back with ``offset``, None if it has none: then nothing ever arrived.
+
+    ``joined`` are the streams of the session, with the position from which on the client is in each; it gets nothing
+    from before, whatever it says. ``vectors`` are the checkpoints that the session has, ``present`` the generations
+    that the logs of its streams have now.
+
+    Raises:
+        ValueError: the offset does not fit to the session, and the client cannot recover.
+
+    """
+    if not isinstance(offset, str | None):
+        raise ValueError("an offset that is no string")
+    claim = _NOTHING if offset is None else decode(offset)
+    vector = vectors.get(claim.checkpoint) if claim.checkpoint else {}
+    if vector is None:
+        raise ValueError("an offset from a checkpoint that the session does not have")
+    positions: dict[str, Position] = {}
+    moved: dict[str, _Mark] = {}
+    for stream, start in joined.items():
+        at = max(start, vector.get(stream, start), key=lambda at: at.seq)
+        entry = claim.entries.get(stream[:16])
+        if entry is not None and entry.seq > at.seq:
+            gens = (at.gen, start.gen, present.get(stream, at.gen))
+            at = Position(_resolve(entry.gen, gens), entry.seq, entry.tag)
+            moved[stream] = _mark(stream, at)
+        positions[stream] = at
+    return Standing(positions, _trail(claim.checkpoint, None, moved))
+
+
+_NOTHING: Final = Offset(0, {})
+
+
+def _resolve(gen: bytes, candidates: Collection[str]) -> str:
+    for candidate in candidates:
+        if _hash(candidate) == gen:
+            return candidate
+    raise ValueError("an offset of a generation that is not known any more")
