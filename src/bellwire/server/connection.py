@@ -1,69 +1,35 @@
-"""The Socket.IO side of a session: one connection, a socket for each of its namespaces.
+"""One client's connection: a socket for each of its namespaces, whichever protocol it speaks.
 
-Socket.IO protocol v5. What a packet means depends on the socket of its namespace::
+What its messages mean is for `bellwire.server.socketio_connection` and `bellwire.server.raw_connection`. Here is what
+both have in common: who is let in, what happens to those who are not, and how it ends. A connection whose client joins
+no namespace within ``Config.connect_timeout`` is ended.
 
-    packet            no socket              CONNECTING, ENTERING  CONNECTED
-    CONNECT           admit the client       end the connection    end the connection
-    EVENT, ACK        end the connection     end the connection    to the socket
-    DISCONNECT        end the connection     the socket leaves     the socket leaves
-    CONNECT_ERROR     end the connection     end the connection    end the connection
-
-Where the server itself took the client out of the namespace, packets that were on their way are dropped and counted:
-a client cannot know better, and its other namespaces are not to suffer for it.
-
-A connection whose client joins no namespace within ``connect_timeout`` is ended as well.
+Where the server itself took the client out of a namespace, messages that were on their way are dropped and counted: a
+client cannot know better, and its other namespaces are not to suffer for it.
 """
 
 import logging
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from typing_extensions import override
 
 from bellwire.core.clock import Timer
 from bellwire.core.errors import BrokerUnavailable, ConnectRefused, EventRefused, PacketError
-from bellwire.delivery.effects import payload_digest
-from bellwire.delivery.position import Position
 from bellwire.guard.auth import Identity
-from bellwire.protocol.embedding import (
-    Hello,
-    Welcome,
-    encode_welcome,
-    is_message,
-    read_request,
-    take_hello,
-    take_number,
-)
-from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import (
-    ACK,
-    BINARY_ACK,
-    BINARY_EVENT,
-    CONNECT,
-    CONNECT_ERROR,
-    DISCONNECT,
-    EVENT,
-    Assembly,
-    Packet,
-    check_ack_payload,
-    check_connect_payload,
-    encode_connect,
-    encode_connect_error,
-    encode_disconnect,
-    parse_packet,
-)
-from bellwire.protocol.wire import CloseCode, Skip
+from bellwire.protocol.embedding import Hello
+from bellwire.protocol.outgoing import Message
+from bellwire.protocol.wire import CloseCode
 from bellwire.server.admission import admit
-from bellwire.server.dialects import STOCK, embedded
+from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
 from bellwire.server.namespace import Namespace
-from bellwire.server.numbers import Numbered
-from bellwire.server.recovery import AT_CONNECT, Plea, RecoveringReader, take_plea
+from bellwire.server.recovery import Plea
 from bellwire.server.socket import Phase, Socket, described
 from bellwire.transports.base import Carrier, Receiver
-from bellwire.transports.session import Session
+from bellwire.transports.base_session import BaseSession
 
 if TYPE_CHECKING:
     from bellwire.server.runtime import Runtime
@@ -77,48 +43,57 @@ MAX_AUTH = 16_384
 MAX_NAMESPACES = 128
 """Namespaces that one connection can be in; a pattern would otherwise let a client have as many as it likes."""
 
-
 TRY_AGAIN_LATER = 1013
 """The close code for a server that cannot do its work for a while (of the registry that RFC 6455 §11.7 began)."""
 
 _INTERNAL = ConnectRefused("internal error", {"code": "internal"})
 
 
-class _TooLate(Exception):  # noqa: N818 - no error: it was on its way when the server disconnected the client
-    """A packet for a namespace that the server took the client out of."""
+class TooLate(Exception):  # noqa: N818 - no error: it was on its way when the server disconnected the client
+    """A message for a namespace that the server took the client out of."""
 
 
 class Connection(Receiver):
-    """Takes a session's messages apart and brings each to its socket."""
+    """What takes a session's messages, and brings each to its socket."""
 
-    __slots__ = ("_assembly", "_delayed", "_expelled", "_server", "_sockets", "_timer", "runtime", "session", "vouched")
+    __slots__ = ("_delayed", "_expelled", "_server", "_sockets", "_timer", "runtime", "session", "vouched")
 
-    def __init__(self, server: "Server", runtime: "Runtime", session: Session) -> None:
+    def __init__(self, server: "Server", runtime: "Runtime", session: BaseSession) -> None:
         self.runtime = runtime
         self.session = session
         self.vouched: Identity | None = None
         """Who it is, where that is known without asking: a test's client."""
         self._server = server
         self._sockets: dict[str, Socket] = {}
-        self._assembly: Assembly | None = None
         self._delayed = 0
         self._expelled: set[str] | None = None
         self._timer: Timer | None = runtime.wheel.after(runtime.config.connect_timeout, self._nobody_came)
+
+    # --- in the words of the protocol
+
+    @abstractmethod
+    def take(self, message: str | bytes) -> None:
+        """Take a message. Raises :class:`PacketError` if it breaks the protocol, and `TooLate`."""
+
+    @abstractmethod
+    def welcome(self, socket: Socket) -> Message:
+        """What tells the client that it is connected."""
+
+    @abstractmethod
+    def refusal(self, namespace: str, message: str, data: Any = None) -> Message:
+        """What tells it that it is not. Raises what an encoder does for data that cannot be encoded."""
+
+    @abstractmethod
+    def dismissal(self, namespace: str) -> Message:
+        """What tells it that the server took it out of a namespace."""
 
     # --- as the session's receiver
 
     @override
     def received(self, message: str | bytes) -> None:
         try:
-            if isinstance(message, str) and self._assembly is None:
-                packet = parse_packet(message, max_attachments=self.runtime.config.max_attachments)
-                if packet.type == EVENT:
-                    self._event(packet, None)
-                else:
-                    self._other(packet)
-            else:
-                self._attach(message)
-        except _TooLate:
+            self.take(message)
+        except TooLate:
             self.runtime.counters.dropped("packet", reason="disconnected", policy="at_most_once")
         except PacketError as error:
             self.fail(error)
@@ -130,122 +105,60 @@ class Connection(Receiver):
                 socket.sink = carrier
 
     @override
+    def congested(self) -> None:
+        for socket in self._sockets.values():
+            if socket.reader is not None:
+                socket.reader.lag()
+
+    @override
+    def drained(self) -> None:
+        for socket in tuple(self._sockets.values()):
+            if socket.reader is not None:
+                socket.reader.go_on()
+
+    @override
     def closed(self, reason: str) -> None:
         self._somebody_came()
-        self._assembly = None
         self._server.departed(self)
         for socket in list(self._sockets.values()):
             self.remove(socket, reason)
 
-    # --- packets
+    # --- its sockets
 
-    def _attach(self, message: str | bytes) -> None:
-        assembly = self._assembly
-        if assembly is None or isinstance(message, str):
-            raise PacketError("a binary frame when none is due, or none when one is")
-        if not assembly.add(message):
-            return
-        self._assembly = None
-        if assembly.packet.type == BINARY_EVENT:
-            self._event(assembly.packet, assembly.resolve(), assembly.attachments)
-        else:
-            self._acknowledged(assembly.packet, assembly.resolve())
-
-    def _other(self, packet: Packet) -> None:
-        kind = packet.type
-        if kind == ACK:
-            self._acknowledged(packet, None)
-        elif kind == CONNECT:
-            self._connect(packet)
-        elif kind == DISCONNECT:
-            self.remove(self._socket(packet), "client namespace disconnect")
-        elif kind in (BINARY_EVENT, BINARY_ACK):
-            if not self._late(packet):
-                self._connected(packet)
-            self._assembly = Assembly(packet, max_bytes=self.runtime.config.max_message_bytes)
-        elif kind == CONNECT_ERROR:
-            raise PacketError("a client refuses no namespaces")
-
-    def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
-        socket = self._connected(packet)
-        if type(socket.hello) is not Hello:
-            socket.receive(packet, objects, sum(map(len, attached)))
-        elif is_message(packet):
-            self._request(socket, packet)
-        else:
-            self._numbered(socket, packet, objects, attached)
-
-    def _request(self, socket: Socket, packet: Packet) -> None:
-        request = read_request(packet)
-        if isinstance(request, Skip):
-            socket.receive(packet, number=request)
-        elif socket.reader is not None:
-            socket.reader.ask(request.stream, Position(request.gen, request.seq, request.tag))
-
-    def _numbered(self, socket: Socket, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes]) -> None:
-        payload, found = take_number(packet)
-        if payload is not packet.payload:
-            packet = msgspec.structs.replace(packet, payload=payload)
-            objects = None if objects is None else objects[:-1]
-        number = None
-        if found is not None:
-            digest = payload_digest(payload.encode(errors="surrogatepass"), *attached)
-            number = Numbered(found.number, digest, found.generation, resent=found.resent)
-        socket.receive(packet, objects, sum(map(len, attached)), number)
-
-    def _acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
-        socket = self._connected(packet)
-        if objects is None:
-            check_ack_payload(packet.payload)
-        socket.acknowledged(packet, objects)
-
-    def _socket(self, packet: Packet) -> Socket:
-        socket = self._sockets.get(packet.namespace)
+    def socket_in(self, namespace: str) -> Socket:
+        """The client's socket in ``namespace``. Raises :class:`PacketError` if there is none, and `TooLate`."""
+        socket = self._sockets.get(namespace)
         if socket is None:
-            if self._late(packet):
-                raise _TooLate
+            if self.is_late(namespace):
+                raise TooLate
             raise PacketError("a packet for a namespace that was not joined")
         return socket
 
-    def _late(self, packet: Packet) -> bool:
-        """Whether the server took the client out of the packet's namespace."""
-        return self._expelled is not None and packet.namespace in self._expelled
-
-    def _connected(self, packet: Packet) -> Socket:
-        socket = self._socket(packet)
+    def connected_in(self, namespace: str) -> Socket:
+        """The same; it has been told that it is connected."""
+        socket = self.socket_in(namespace)
         if socket.phase is not Phase.CONNECTED:
             raise PacketError("a packet before the answer to CONNECT")
         return socket
 
+    def is_late(self, namespace: str) -> bool:
+        """Whether the server took the client out of ``namespace``."""
+        return self._expelled is not None and namespace in self._expelled
+
     # --- CONNECT
 
-    def _connect(self, packet: Packet) -> None:
-        name = packet.namespace
-        if name in self._sockets:
-            raise PacketError("CONNECT for a namespace that was joined already")
-        overdone = self._overdone(packet)
-        if overdone is not None:  # before what is too large is decoded
-            self.runtime.counters.add("connects_refused_total", reason="too_much")
-            self._refuse_connect(name, overdone, overdone)
-            return
-        auth = check_connect_payload(packet.payload)
-        try:
-            hello = self._wish(auth)
-        except ConnectRefused as error:
-            self.runtime.counters.add("connects_refused_total", reason="invalid_hello")
-            self._send(encode_connect_error(name, error.message, error.data))
-            return
+    def connect(self, name: str, auth: Mapping[str, Any] | None, hello: Hello | Plea | None, dialect: Dialect) -> None:
+        """The client wants into the namespace ``name``: see whether it may."""
         found = self._server.find(name)
         if found is None or len(self._sockets) >= MAX_NAMESPACES:
             self.runtime.counters.add("connects_refused_total", reason="invalid_namespace")
             why = "no namespace has this name" if found is None else f"the client is in {MAX_NAMESPACES} already"
-            self._refuse_connect(name, "Invalid namespace", why)
+            self.refuse(name, "Invalid namespace", why)
             return
         if self._expelled is not None:
             self._expelled.discard(name)
         namespace, params = found
         held = Held(self.runtime.engine, self.session)
-        dialect = STOCK if hello is None else AT_CONNECT if isinstance(hello, Plea) else embedded(name)
         hub = namespace.hub(name)
         socket = Socket(self, namespace, hub, sink=held, dialect=dialect, auth=auth, params=params, hello=hello)
         self._sockets[name] = socket
@@ -254,16 +167,11 @@ class Connection(Receiver):
         def finished(outcome: Outcome) -> None:
             self._admitted(socket, outcome)
 
-        outcome = self.runtime.dispatcher.start(self._admission(socket, namespace), finished)
-        if outcome is not None:
-            finished(outcome)
+        socket.start(self._admission(socket, namespace), finished)
 
-    def _wish(self, auth: dict[str, Any] | None) -> Hello | Plea | None:
-        """What the client asks for beyond Socket.IO, taken out of ``auth``."""
-        hello = take_hello(auth)
-        if hello is None and self.runtime.config.connection_state_recovery:
-            return take_plea(auth)
-        return hello
+    def is_joined(self, name: str) -> bool:
+        """Whether the client is in the namespace, or on its way."""
+        return name in self._sockets
 
     def _admission(self, socket: Socket, namespace: Namespace) -> Job:
         if self.vouched is None:
@@ -275,29 +183,18 @@ class Connection(Receiver):
         if outcome.error is not None:
             self._turn_away(socket, outcome.error)
         elif socket.phase is Phase.ENTERING:
-            self._welcome(socket)
+            self._let_in(socket)
         socket.go_on()
 
-    def _welcome(self, socket: Socket) -> None:
+    def _let_in(self, socket: Socket) -> None:
         self._somebody_came()
-        self._send(self._greeting(socket))
+        self.send(self.welcome(socket))
         held, socket.sink = socket.sink, self.session.carrier
         if isinstance(held, Held):
             held.release(socket.sink)
         socket.phase = Phase.CONNECTED
         if socket.reader is not None:
             socket.reader.begin()
-
-    def _greeting(self, socket: Socket) -> Outgoing:
-        reader = socket.reader
-        if reader is None:
-            return encode_connect(socket.namespace, {"sid": socket.id})
-        if isinstance(reader, RecoveringReader):
-            return encode_connect(socket.namespace, {"sid": socket.id, "pid": reader.session.secret})
-        welcome = Welcome(
-            reader.session.secret, reader.recovered, None if socket.numbers is None else socket.numbers.greeting
-        )
-        return encode_welcome(socket.namespace, socket.id, welcome)
 
     def _turn_away(self, socket: Socket, error: BaseException) -> None:
         if isinstance(error, EventRefused):  # what join() raises, for example
@@ -321,11 +218,11 @@ class Connection(Receiver):
     def _refuse(self, socket: Socket, error: ConnectRefused) -> None:
         self.runtime.counters.add("connects_refused_total", reason="refused")
         try:
-            message = encode_connect_error(socket.namespace, error.message, error.data)
+            message = self.refusal(socket.namespace, error.message, error.data)
         except Exception as fault:  # the application gave it data that is no JSON
             self._server.log_failure("refusing", socket, fault)
-            message = encode_connect_error(socket.namespace, _INTERNAL.message, _INTERNAL.data)
-        self._send(message)
+            message = self.refusal(socket.namespace, _INTERNAL.message, _INTERNAL.data)
+        self.send(message)
         self._forget(socket, "refused")
 
     def _nobody_came(self) -> None:
@@ -354,8 +251,8 @@ class Connection(Receiver):
             self._refuse(socket, ConnectRefused("disconnected"))
             return
         if socket.phase is Phase.ENTERING:
-            self._welcome(socket)
-        self._send(encode_disconnect(socket.namespace))
+            self._let_in(socket)
+        self.send(self.dismissal(socket.namespace))
         self._remember(socket.namespace)
         self.remove(socket, "server namespace disconnect")
 
@@ -387,13 +284,14 @@ class Connection(Receiver):
         logger.debug("a client is disconnected, parse error: %s", str(error)[:200])
         self.session.close("parse error")
 
-    def _refuse_connect(self, name: str, message: str, why: str) -> None:
+    def refuse(self, name: str, message: str, why: str, data: Any = None) -> None:
+        """Refuse a client that no socket was made for."""
         logger.debug("refused CONNECT to %r: %s", name[:64], why)
-        self._send(encode_connect_error(name, message))
+        self.send(self.refusal(name, message, data))
 
-    def _overdone(self, packet: Packet) -> str | None:
-        """What is too much about a CONNECT: what it sends is kept, and its handlers may have to wait."""
-        if len(packet.payload) > MAX_AUTH:
+    def overdone(self, size: int) -> str | None:
+        """What is too much about a CONNECT with ``size`` characters: it is kept, and its handlers may have to wait."""
+        if size > MAX_AUTH:
             return f"auth is larger than {MAX_AUTH} characters"
         if self._delayed >= self.runtime.config.inbound_queue_events:
             return "too many events wait"
@@ -415,6 +313,7 @@ class Connection(Receiver):
         elif self._delayed >= limit and not session.closed:
             session.pause(True)
 
-    def _send(self, message: Outgoing) -> None:
+    def send(self, message: Message) -> None:
+        """Send a message behind all that was broadcast before it."""
         self.runtime.fanout.settle()
         self.session.send(message)

@@ -5,8 +5,8 @@ from typing_extensions import override
 from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Message
 from bellwire.transports.base import Sink
+from bellwire.transports.base_session import BaseSession
 from bellwire.transports.engine import Engine
-from bellwire.transports.session import Session
 
 
 class Held(Sink):
@@ -14,7 +14,7 @@ class Held(Sink):
 
     __slots__ = ("_buffered", "_engine", "_messages", "_session")
 
-    def __init__(self, engine: Engine, session: Session) -> None:
+    def __init__(self, engine: Engine, session: BaseSession) -> None:
         self._engine = engine
         self._session = session
         self._messages: list[Message] = []

@@ -18,16 +18,20 @@ from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
 from bellwire.delivery.log import Limits
 from bellwire.guard.auth import require_user
+from bellwire.protocol.wire import PATH
 from bellwire.server.admission import Authenticator
 from bellwire.server.callables import check_handler, check_lifespan, no_manager
 from bellwire.server.connection import Connection
 from bellwire.server.lifespan import serve_lifespan
 from bellwire.server.namespace import Namespace
+from bellwire.server.raw_connection import RawConnection
 from bellwire.server.runtime import NOT_RUNNING, Runtime
 from bellwire.server.socket import Socket
-from bellwire.transports.asgi import handle_http, handle_websocket
+from bellwire.server.socketio_connection import SocketIOConnection
+from bellwire.transports.asgi import handle_http, handle_raw_websocket, handle_websocket
 from bellwire.transports.base import Application, Receive, Scope, Send
 from bellwire.transports.engine import Engine
+from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
 
 Ts = TypeVarTuple("Ts")
@@ -266,9 +270,12 @@ class Server(Application):
             await serve_lifespan(self, scope, receive, send)
             return
         await self.start()
-        if relative_path(scope).startswith(self.config.path):
+        path = relative_path(scope)
+        if path.startswith(self.config.path):
             handle = handle_http if kind == "http" else handle_websocket
             await handle(self.engine, scope, receive, send)
+        elif path == PATH and kind == "websocket":
+            await handle_raw_websocket(self.engine, scope, receive, send)
         elif self.http is not None:
             await self.http(scope, receive, send)
         elif kind == "http":
@@ -285,7 +292,15 @@ class Server(Application):
         if runtime is None:
             raise BellwireError("a session was opened on a server that is not running")
         runtime.heartbeat.watch(session)
-        return Connection(self, runtime, session)
+        return SocketIOConnection(self, runtime, session)
+
+    def opened_raw(self, session: RawSession) -> Connection:
+        """A client of bellwire.v1 connected (`bellwire.transports.base.RawApplication`)."""
+        runtime = self._runtime
+        if runtime is None:
+            raise BellwireError("a session was opened on a server that is not running")
+        runtime.heartbeat.watch(session)
+        return RawConnection(self, runtime, session)
 
     def departed(self, connection: Connection) -> None:
         """A session ended."""
