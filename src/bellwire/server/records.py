@@ -102,9 +102,14 @@ class Records:
         while True:
             generation, at = broker.generation(), broker.clock()
             kept = await broker.get(_key(producer))
-            if broker.generation() == generation:
-                record = None if kept is None else decode_record(kept.value)
-                return _Seen(generation, at, 0 if kept is None else kept.revision, record)
+            if broker.generation() != generation:
+                continue
+            if kept is None:
+                return _Seen(generation, at, 0, None)
+            known = self._remembered.get(producer)
+            if known is not None and (known.revision, known.generation) == (kept.revision, generation):
+                return known._replace(at=at)  # no need to decode it
+            return _Seen(generation, at, kept.revision, decode_record(kept.value))
 
     async def _store(self, producer: str, seen: _Seen, changed: Record, *, pending: bool) -> bool:
         """Store a record where ``seen`` still stands; False if it does not."""
