@@ -47,6 +47,11 @@ class Dispatcher:
         self._closed = False
         self._depth = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether it ends."""
+        return self._closed
+
     def ended(self, error: BaseException) -> bool:
         """Whether ``error`` is the end of this dispatcher, and no fault of the handler that it was raised in."""
         return self._closed and isinstance(error, asyncio.CancelledError)

@@ -117,6 +117,7 @@ class Room:
             self._streams.fanout.settle()
             feed = self.feed = Feed(self._skipped, self._streams.fanout.settle, takes=self._takes)
             self._all = (self.plain, feed.audience.live)
+            self._streams.served.add(self)
         if not feed.ring.top.gen:
             top = await self._top()
             if not feed.ring.top.gen:  # else somebody who came at the same time was faster
@@ -155,6 +156,7 @@ class Room:
             self._streams.fanout.settle()
             self.feed = None
             self._all = self._bare
+            self._streams.served.discard(self)
 
     def lag(self, socket: "Socket") -> None:
         """The ``socket`` is full: from now on it takes from the history."""

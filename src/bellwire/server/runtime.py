@@ -12,6 +12,7 @@ from bellwire.server.fanout import Fanout
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
 from bellwire.server.numbers import TOO_LARGE
+from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
 from bellwire.server.sessions import Sessions
@@ -43,6 +44,7 @@ class Runtime:
         "heartbeat",
         "loop",
         "nowhere",
+        "prober",
         "producers",
         "sessions",
         "streams",
@@ -62,14 +64,20 @@ class Runtime:
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
         self.streams = Streams(broker, self.fanout, counters)
+        self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.attempt, self.wheel, too_large=bytes(too_large))
         self.sessions = Sessions(broker, config.session_lifetime, counters)
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""
 
+    async def start(self) -> None:
+        """Do what a node that died has left undone."""
+        await self.producers.recover()
+
     async def close(self) -> None:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
+        self.prober.close()
         self.engine.close()
         await self.dispatcher.close(self.config.shutdown_grace)
         self.producers.close()

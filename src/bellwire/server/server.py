@@ -223,13 +223,14 @@ class Server(Application):
         self._runtime = Runtime(self, self.config, self.counters, self._broker)
         for namespace in self.namespaces.values():
             namespace.bind(self._runtime)
-        if self._lifespan is not None:
-            self._exit = AsyncExitStack()
-            try:
+        try:
+            await self._runtime.start()
+            if self._lifespan is not None:
+                self._exit = AsyncExitStack()
                 await self._exit.enter_async_context(self._managed(self._lifespan))
-            except BaseException:
-                await self._close()
-                raise
+        except BaseException:
+            await self._close()
+            raise
         self._ready = True
 
     async def _start_broker(self) -> Broker:

@@ -27,6 +27,7 @@ from bellwire.protocol.post import Post
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Fanout
+    from bellwire.server.room import Room
 
 logger = logging.getLogger("bellwire.server")
 
@@ -99,7 +100,7 @@ def _tag() -> int:
 class Streams:
     """What the rooms of this node share."""
 
-    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout")
+    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout", "served")
 
     def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters) -> None:
         self.broker = broker
@@ -108,6 +109,8 @@ class Streams:
         self._prefix = secrets.token_hex(9)
         self._mids = count()
         self._posts: dict[bytes, Post] = {}
+        self.served: set[Room] = set()
+        """The rooms with members that recover."""
         self._kept = 0
 
     # --- out

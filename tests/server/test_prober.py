@@ -1,0 +1,44 @@
+"""The probe of idle subscriptions, through a server: what the broker told nobody about is found."""
+
+from bellwire import Server
+from bellwire.brokers.memory import MemoryBroker
+from bellwire.server.prober import PROBE_SECONDS
+from bellwire.server.streams import stream_of
+from bellwire.testing import connect
+from bellwire.testing.clock import advance
+from tests.server.house import SAY
+
+_HELLO = {"bellwire": {"version": 1, "instance": "i"}}
+
+
+async def test_what_the_broker_told_nobody_about_is_found_within_two_rounds() -> None:
+    broker = MemoryBroker()
+    server = Server()
+    server.configure(broker=broker)
+    root = server.namespace("/")
+    async with server.lifespan(), connect(server, auth=_HELLO) as client:
+        parts: list[str | bytes] = []
+        take = client.take
+        client.take = lambda part: (parts.append(part), take(part))[1]  # type: ignore[method-assign]
+        await next(iter(root.hub("/").sockets.values())).join("r")
+        broker.faults.lose_live(stream_of("/", "r"))
+        await root.to("r").emit(SAY, "lost on the way")
+        await advance(1)
+        assert not any("lost on the way" in str(part) for part in parts)
+        await advance(2 * PROBE_SECONDS + 1)
+        assert sum("lost on the way" in str(part) for part in parts) == 1
+
+
+async def test_a_broker_that_is_away_is_asked_again_in_the_next_round() -> None:
+    broker = MemoryBroker()
+    server = Server()
+    server.configure(broker=broker)
+    root = server.namespace("/")
+    async with server.lifespan(), connect(server, auth=_HELLO):
+        room = root.hub("/").streams[next(iter(root.hub("/").streams))]
+        broker.faults.go_away()
+        await advance(2 * PROBE_SECONDS + 1)
+        broker.faults.come_back()
+        room.idle = False
+        await advance(PROBE_SECONDS + 1)
+        assert room.idle
