@@ -276,7 +276,7 @@ async def test_a_broker_that_is_away_can_be_closed(server: NatsServer) -> None:
 async def test_a_partition_that_was_made_again_is_another_generation_with_greater_numbers(server: NatsServer) -> None:
     async with broker_at(server.url, prefix="wiped") as broker:
         stream = name()
-        old = await broker.append(stream, draft("m1"))
+        old, before = await broker.append(stream, draft("m1")), broker.generation()
         link = Link()
         await link.open(server.url)
         partition = partition_name("wiped", place_of(stream, PARTITIONS).partition)
@@ -290,6 +290,7 @@ async def test_a_partition_that_was_made_again_is_another_generation_with_greate
         assert not new.duplicate
         assert new.gen != old.gen
         assert new.point.seq > old.point.seq
+        assert broker.generation() != before
 
 
 async def test_keys_that_were_made_again_are_another_generation(server: NatsServer) -> None:

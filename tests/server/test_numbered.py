@@ -2,19 +2,27 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
+from bellwire.brokers.nats_keys import keys_name
+from bellwire.brokers.nats_link import Link
+from bellwire.brokers.nats_streams import ask_api
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.effects import Effect
 from bellwire.delivery.inbox import LEASE_SECONDS, Answer, Nack, Refuse
+from tests.brokers.nats_server import NatsServer, broker_at
+from tests.brokers.nats_server import again as again_and_again
 from tests.server.numbered import (
     EFFECTS,
     Node,
     World,
     bodies,
     now,
+    until_death,
 )
 
 
@@ -122,3 +130,113 @@ async def test_a_broker_that_forgets_what_it_acknowledged_doubles_nothing(seed: 
             assert runs == 1 or (runs == 0 and isinstance(outcome, Refuse))
         else:
             assert runs or isinstance(outcome, Refuse)
+
+
+# --- over a real nats-server
+
+real = pytest.mark.bellwire(clock="real")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.kill()
+
+
+@asynccontextmanager
+async def two_nodes(server: NatsServer, prefix: str) -> AsyncIterator[tuple[Node, Node]]:
+    async with broker_at(server.url, prefix=prefix) as one, broker_at(server.url, prefix=prefix) as other:
+        nodes = Node(one), Node(other)
+        yield nodes
+        for node in nodes:
+            node.producers.close()
+
+
+@real
+@pytest.mark.parametrize("effect", EFFECTS)
+async def test_over_nats_events_are_handled_once_and_answered_by_every_node(server: NatsServer, effect: Effect) -> None:
+    world = World()
+    async with two_nodes(server, f"each_{effect}") as (one, other):
+        inlet = await one.connect()
+        for number in (1, 2, 3):
+            assert await world.send(inlet, number, effect) == Answer(b"reply %d to %d" % (number, number))
+        again = await other.connect()
+        assert again.last == 3
+        for number in (1, 2, 3):
+            verdict = await world.send(again, number, effect, generation=inlet.generation, resent=True)
+            assert verdict == Answer(b"reply %d to %d" % (number, number))
+        assert len(world.runs) == 3
+        if effect == "relay":
+            assert await bodies(other.line, "room") == [b"1/1", b"1/2", b"2/1", b"2/2", b"3/1", b"3/2"]
+
+
+@real
+@pytest.mark.parametrize("call", range(4, 8))
+async def test_c01_over_nats_a_relay_of_a_dead_node_is_completed(server: NatsServer, call: int) -> None:
+    world = World()
+    async with two_nodes(server, f"dead{call}") as (dying, other):
+        inlet = await dying.connect()
+        await until_death(world.send(inlet, 1, "relay"), dying, call, answered=True)
+        await other.producers.recover()
+        assert await bodies(other.line, "room") == [b"1/1", b"1/2"]
+        assert await bodies(other.line, "hall") == [b"1/1"]
+        again = await other.connect()
+        verdict = await world.send(again, 1, "relay", generation=inlet.generation, resent=True)
+        assert verdict == Answer(b"reply 1 to 1")
+        assert isinstance(await world.send(again, 2, "relay"), Answer)
+        assert await bodies(other.line, "room") == [b"1/1", b"1/2", b"2/1", b"2/2"]
+
+
+@real
+async def test_c03_over_nats_a_second_node_waits_for_the_first_ones_outcome(server: NatsServer) -> None:
+    world = World()
+    async with two_nodes(server, "both") as (one, other):
+        inlet, again = await one.connect(), await other.connect()
+        running, released = asyncio.Event(), asyncio.Event()
+
+        async def waits() -> None:
+            running.set()
+            await released.wait()
+
+        world.during = waits
+        first = asyncio.create_task(world.send(inlet, 1))
+        await running.wait()
+        asked = asyncio.Event()
+        other.line.hook = lambda call: asked.set()
+        second = asyncio.create_task(world.send(again, 1, resent=True))
+        await asked.wait()
+        released.set()
+        assert await first == await second == Answer(b"reply 1 to 1")
+        assert len(world.runs) == 1
+
+
+@real
+async def test_over_nats_what_ran_while_the_server_died_is_on_record_when_it_is_back(server: NatsServer) -> None:
+    world = World()
+    async with two_nodes(server, "restart") as (one, other):
+        inlet = await one.connect()
+        world.during = server.crash
+        assert await world.send(inlet, 1, "relay") == Answer(b"reply 1 to 1")
+        world.during = None
+        again = await again_and_again(other.connect)
+        assert await world.send(again, 1, "relay", resent=True) == Answer(b"reply 1 to 1")
+        assert await bodies(other.line, "room") == [b"1/1", b"1/2"]
+
+
+@real
+async def test_over_nats_a_state_that_was_made_anew_runs_nothing_again(server: NatsServer) -> None:
+    world = World()
+    async with two_nodes(server, "anew") as (one, other):
+        inlet = await one.connect()
+        await world.send(inlet, 1)
+        link = Link()
+        await link.open(server.url)
+        await ask_api(link, f"STREAM.DELETE.{keys_name('anew')}")
+        await link.close()
+        again = await again_and_again(other.connect)
+        assert again.last == 0
+        verdict = await world.send(again, 1, generation=inlet.generation, resent=True)
+        assert verdict == Refuse("outcome_unknown")
+        assert len(world.runs) == 1
+        assert isinstance(await world.send(again, 2), Answer)

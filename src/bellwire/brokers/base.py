@@ -137,6 +137,7 @@ class Broker(ABC):
         """Return the generation of the keyed state, "" as long as it was never connected to.
 
         - It changes when writes that were acknowledged may have been lost: a failover, or a state that was made anew.
+          It may change as well when that is true of a stream.
         - What `get` returns belongs to it if it is the same before the call and after it. A state that was made anew
           without our knowledge may answer under the former one, but holds nothing that was kept under that.
         """

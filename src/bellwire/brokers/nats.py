@@ -16,6 +16,7 @@ Traps of JetStream that a literal reading of its manual walks into, and what is 
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
 import time
@@ -196,7 +197,7 @@ class NatsBroker(Broker):
         for partition, info in zip(self._partitions, infos, strict=False):
             partition.gen = generation(info)
             partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
-        self._generation = generation(infos[-1])
+        self._generation = hashlib.blake2b("".join(map(generation, infos)).encode(), digest_size=8).hexdigest()
         await self._set_clock(link)
 
     async def _set_clock(self, link: Link) -> None:
