@@ -25,10 +25,14 @@ Away: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 
 class NatsServer:
-    """Starts at once; the data stays in ``folder`` and the port stays the same over restarts."""
+    """Starts at once; the data stays in ``folder`` and the port stays the same over restarts.
 
-    def __init__(self, folder: Path, *, max_payload: int = 1024 * 1024) -> None:
+    ``more`` goes into its configuration as it is.
+    """
+
+    def __init__(self, folder: Path, *, max_payload: int = 1024 * 1024, **more: Any) -> None:
         self._folder = folder
+        self._more = more
         self.max_payload = max_payload
         self.port = -1
         self.start()
@@ -51,6 +55,7 @@ class NatsServer:
                     "jetstream": {"store_dir": str(self._folder / "js")},
                     "log_file": str(self._folder / "log"),
                 }
+                | self._more
             )
         )
         self.process = subprocess.Popen([find_program(), "-c", config])

@@ -52,6 +52,23 @@ async def test_whoever_is_turned_away_is_told(server: NatsServer) -> None:
         await Link().open(f"nats://wrong@127.0.0.1:{server.port}")
 
 
+async def test_it_ends_though_the_server_takes_no_more(server: NatsServer) -> None:
+    link = Link()
+    await link.open(server.url)
+    await server.freeze()
+    try:
+        transport = link._client._transport._io_writer.transport  # type: ignore[union-attr]
+        while not transport.get_write_buffer_size():  # until the kernel takes no more
+            await link.publish("x", bytes(100_000))
+            await asyncio.sleep(0)
+        started = asyncio.get_running_loop().time()
+        await link.close()
+        assert asyncio.get_running_loop().time() - started < 3
+    finally:
+        server.thaw()
+    assert link.lost.is_set()
+
+
 async def test_answers_find_their_questions(server: NatsServer) -> None:
     link, echo = Link(), Link()
     await link.open(server.url)

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.brokers.nats import NatsBroker
@@ -81,4 +84,32 @@ async def test_nothing_is_said_in_clear_to_a_server_that_should_encrypt(server: 
     broker = make_broker(server.url.replace("nats://", "tls://"), DEFAULT_LIMITS, Counters())
     with pytest.raises(BrokerUnavailable, match="does not encrypt"):
         await broker.start()
+    await broker.close()
+
+
+@pytest.fixture
+def encrypting(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server with a certificate of an authority whose own is ``authority.pem``."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "chain.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    tls = {"cert_file": str(tmp_path / "chain.pem"), "key_file": str(tmp_path / "key.pem")}
+    server = NatsServer(tmp_path, tls=tls)
+    yield server
+    server.kill()
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_a_server_that_encrypts_has_to_be_vouched_for(
+    encrypting: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = encrypting.url.replace("nats://", "tls://")
+    with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await make_broker(url, DEFAULT_LIMITS, Counters()).start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    broker = make_broker(url, DEFAULT_LIMITS, Counters())
+    await broker.start()
+    assert not (await broker.append("urls", draft("m"))).duplicate
     await broker.close()

@@ -27,6 +27,10 @@ ANSWER_TIMEOUT: Final = 5.0
 """Seconds to wait for an answer: what takes a server milliseconds, unless it is on its way out."""
 
 CONNECT_TIMEOUT: Final = 3
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the end of a connection. nats-py waits for a server that stands still to take what was written, and after
+a TLS handshake that failed for ever."""
+
 PING_EVERY: Final = 10
 """Seconds between pings; two without an answer end the connection."""
 
@@ -59,6 +63,12 @@ class _Client(Client):
         if self.encrypted and not self._server_info.get("tls_required"):
             raise nats_errors.Error("the server at tls:// does not encrypt")
         return super()._connect_command()
+
+    def abort(self) -> None:
+        """End the connection now, if there is one still."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 class _Sink:
@@ -150,8 +160,13 @@ class Link:
     async def close(self) -> None:
         """End the connection; what waits for an answer gets none."""
         self._lose()
-        with contextlib.suppress(OSError, nats_errors.Error, RuntimeError):
-            await self._client.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._client.close()
+        except (OSError, nats_errors.Error, RuntimeError):
+            pass
+        finally:
+            self._client.abort()
 
     @property
     def max_payload(self) -> int:
