@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bellwire.protocol.frames import build_binary, build_text
-from bellwire.protocol.outgoing import Message, Outgoing, Run, join
+from bellwire.protocol.outgoing import Message, Outgoing, Run, Stem, join
 
 TEXT = '42["hello"]'
 BINARY = ('451-["hello",{"_placeholder":true,"num":0}]', b"\x01\x02\x03\x04")
@@ -98,3 +98,25 @@ def test_size_and_frames_of_any_messages(sent: list[Outgoing]) -> None:
 
     assert run.frames == b"".join(frames)
     assert run.size == len(run.frames)
+
+
+@pytest.mark.parametrize("attachments", [(), (b"\x01\x02",), (b"\x01" * 200, "text")])
+@given(start=st.text(st.characters(exclude_categories=["Cs"]), max_size=130), end=st.text("Aa]", max_size=9))
+def test_a_message_with_a_stem_is_as_any_other(start: str, end: str, attachments: tuple[str | bytes, ...]) -> None:
+    message, other = Stem(start, *attachments).end(end), Outgoing(start + end, *attachments)
+
+    assert message.parts == other.parts
+    assert message.size == other.size == len(message.frames)
+    assert message.frames == other.frames
+    assert message.base64_parts == other.base64_parts
+    assert message.frames_base64 == other.frames_base64
+    assert message.payload == other.payload
+
+
+@pytest.mark.parametrize("length", [60, 125, 126, 65_535, 65_536])
+def test_messages_with_one_stem_are_framed_apart(length: int) -> None:
+    stem = Stem("é" + "x" * (length - 4))
+
+    assert stem.end("ab").frames == build_text("é" + "x" * (length - 4) + "ab")
+    assert stem.end("c").frames == build_text("é" + "x" * (length - 4) + "c")
+    assert join([stem.end("ab"), stem.end("c")]).size == stem.end("ab").size + stem.end("c").size

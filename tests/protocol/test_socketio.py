@@ -25,6 +25,7 @@ from bellwire.protocol.socketio import (
     RESERVED_EVENTS,
     Assembly,
     Packet,
+    append_argument,
     check_ack_payload,
     check_connect_payload,
     decode_json,
@@ -35,6 +36,7 @@ from bellwire.protocol.socketio import (
     encode_event,
     event_name,
     mend_surrogates,
+    open_argument,
     parse_packet,
     read_refusal,
 )
@@ -768,3 +770,14 @@ def test_connect_round_trip(namespace: str, payload: dict[str, Any] | None) -> N
     packet = parse_packet(text[1:])
     assert (packet.type, packet.namespace) == (CONNECT, namespace)
     assert check_connect_payload(packet.payload) == payload
+
+
+@given(st.sampled_from(["/", "/a[b"]), st.lists(json_values | st.binary(max_size=3), max_size=3), json_values)
+def test_one_argument_more_is_as_if_it_had_been_there(namespace: str, args: list[Any], last: Any) -> None:
+    event, other = encode_event(namespace, ["x", *args], id=7), encode_event(namespace, ["x", *args, last], id=7)
+    text = msgspec.json.encode(last).decode()
+
+    assert append_argument(event, text).parts == other.parts
+    ascii_only = len(text.encode()) == len(text)
+    start = text[:1] if ascii_only else text
+    assert open_argument(event, start).end(f"{text[len(start) :]}]").parts == other.parts

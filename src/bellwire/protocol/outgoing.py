@@ -8,7 +8,7 @@ that has several to send writes one object too.
 from collections.abc import Sequence
 
 from bellwire.protocol.engineio import SEPARATOR, encode_base64, encode_payload
-from bellwire.protocol.frames import build_binary, build_text
+from bellwire.protocol.frames import TEXT, build_binary, build_frame, build_text
 
 
 class Message:
@@ -105,6 +105,40 @@ class Outgoing(Message):
         return encode_payload(self.parts)
 
 
+class Stem:
+    """What messages have in common that differ in the end of their text only: it is made once for all of them."""
+
+    __slots__ = ("_attached", "_attachments", "_data", "_text")
+
+    def __init__(self, text: str, *attachments: str | bytes) -> None:
+        self._text = text
+        self._data = text.encode()
+        self._attachments = attachments
+        self._attached = b"".join(map(_build, attachments))
+
+    def end(self, text: str) -> Outgoing:
+        """Return the message whose text ends with ``text``, which is ASCII; attachments follow."""
+        return _Ended(self, text)
+
+
+class _Ended(Outgoing):
+    """A message that shares the bytes of its stem."""
+
+    __slots__ = ("_end", "_stem")
+
+    def __init__(self, stem: Stem, end: str) -> None:
+        length = len(stem._data) + len(end)
+        self.parts = (stem._text + end, *stem._attachments)
+        self.size = _framed(length) + len(stem._attached)
+        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
+        self._stem = stem
+        self._end = end
+
+    def _make_frames(self) -> bytes:
+        stem = self._stem
+        return build_frame(TEXT, stem._data + self._end.encode()) + stem._attached
+
+
 class Run(Message):
     """Several messages that leave together, made of what each of them has made already."""
 
@@ -153,6 +187,10 @@ def _frame_size(part: str | bytes) -> int:
     length = len(part)
     if isinstance(part, str) and not part.isascii():
         length = len(part.encode())
+    return _framed(length)
+
+
+def _framed(length: int) -> int:
     if length < 126:
         return length + 2
     return length + (4 if length < 65_536 else 10)

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from bellwire.core.errors import PacketError, TooManyAttachments
-from bellwire.protocol.outgoing import Outgoing
+from bellwire.protocol.outgoing import Outgoing, Stem
 
 CONNECT: Final = 0
 DISCONNECT: Final = 1
@@ -361,6 +361,12 @@ def append_argument(event: Outgoing, argument: str) -> Outgoing:
     """Return an event with one argument more, ``argument``, which is JSON text; the rest is not encoded again."""
     head, *attachments = event.parts
     return Outgoing(f"{str(head)[:-1]},{argument}]", *attachments)  # the name comes first: there is no empty array
+
+
+def open_argument(event: Outgoing, start: str) -> Stem:
+    """Return an event with one argument more, of which ``start`` is JSON text; ``end`` the rest of it and a ``]``."""
+    head, *attachments = event.parts
+    return Stem(f"{str(head)[:-1]},{start}", *attachments)
 
 
 def encode_ack(
