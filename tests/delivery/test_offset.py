@@ -1,6 +1,5 @@
 """Offsets: what a stock client brings back says exactly where it stands, or is refused."""
 
-import gc
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any, Final
@@ -74,11 +73,10 @@ def test_who_stands_alike_shares_a_trail_by_whatever_way_it_came() -> None:
 def test_trails_that_nobody_has_are_forgotten() -> None:
     trail: Trail | None = moved((ROOM, 77), (OTHER, 78))
     assert trail is not None
-    offset = trail.offset
-    assert offset in module._trails
-    trail = None
-    gc.collect()
-    assert offset not in module._trails
+    key = Trail, trail.tail
+    assert key in module._tails
+    trail = None  # nothing refers to itself, so nothing waits for a collection
+    assert key not in module._tails
 
 
 # --- checkpoints
@@ -121,8 +119,9 @@ def test_a_checkpoint_has_a_number(number: int) -> None:
 
 def test_a_client_that_got_nothing_stands_at_its_joins() -> None:
     joined = {ROOM: at(5), OTHER: at(6)}
-    assert stand(None, joined, {}, {}) == (joined, CONNECTED)
-    assert stand(CONNECTED.offset, joined, {}, {}) == (joined, CONNECTED)
+    for offset in (None, CONNECTED.offset):
+        found = stand(offset, joined, {}, {})
+        assert (found.positions, found.trail.offset) == (joined, CONNECTED.offset)
 
 
 def test_nobody_gets_what_was_before_his_join() -> None:

@@ -17,7 +17,9 @@ The number of a checkpoint is random. A client that could not recover keeps its 
 the first event of that arrives, and must not be believed that it has what the new session counts from.
 
 **Trails.** All clients to which the same has happened since CONNECT, or since their join, share a `Trail`: an event is
-written once for each trail in its audience. Trails that have the same offset are the same object, by whatever way.
+written once for each trail in its audience. Whatever ways they came, who has the same others and gets the same event
+has the same trail from there on. The entry of an event is the same for everybody, and the rest stays what it is while
+events of one stream come: so also those that share nothing else share all but the end of what they are sent.
 
 **Generations.** Eight bytes of a hash keep the entry short and of one length, since the names of generations are the
 brokers' own. They are compared with those that the session and the log have now. One that is none of these is of a log
@@ -30,10 +32,10 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
-from typing import Final, NamedTuple
-from weakref import WeakValueDictionary
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from weakref import WeakValueDictionary, ref
 
-from bellwire.delivery.position import Point, Position
+from bellwire.delivery.position import Point, Position, position
 
 MAX_OTHERS: Final = 8
 """How many streams an offset lists beside its own before a checkpoint is due."""
@@ -52,12 +54,14 @@ _is_base64url: Final = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 _MAX_SEQ: Final = 2**63 - 1
 _MAX_CHECKPOINT: Final = 2**64 - 1
 
+T = TypeVar("T", bound="Trail")
+
 
 # --- writing
 
 
-class _Mark(NamedTuple):
-    """A position in a stream, and its entry."""
+class Mark(NamedTuple):
+    """A position in a stream, and the entry that says so."""
 
     stream: str
     at: Position
@@ -65,9 +69,10 @@ class _Mark(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _mark(stream: str, at: Position) -> _Mark:
-    data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(at.gen), at.seq, at.tag)
-    return _Mark(stream, at, urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
+def mark(stream: str, gen: str, point: Point) -> Mark:
+    """Return what an event at ``point`` of ``stream`` leaves; 16 hexadecimal digits of the name or more are its id."""
+    data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(gen), *point)
+    return Mark(stream, position(gen, point), urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
 
 
 @lru_cache(maxsize=1024)
@@ -75,51 +80,104 @@ def _hash(gen: str) -> bytes:
     return blake2b(gen.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
+class _Tail(Generic[T]):
+    """All of a trail but its last mark: what does not change while events of one stream come."""
+
+    __slots__ = ("__weakref__", "_class", "_latest", "checkpoint", "others", "text")
+
+    def __init__(self, class_: "type[T]", checkpoint: int, others: dict[str, Mark], text: str) -> None:
+        self.checkpoint = checkpoint
+        self.others = others
+        self.text = text
+        self._class = class_
+        self._latest: ref[T] | None = None
+
+    def at(self, mark: Mark | None) -> T:
+        """Return the trail with this mark. The newest one is known, so that those who get it share it."""
+        latest = None if self._latest is None else self._latest()
+        if latest is not None:
+            known = latest.mark
+            if known is mark or known == mark:
+                return latest
+            if known is not None and mark is not None and known.stream == mark.stream and known.at.seq > mark.at.seq:
+                return self._class(self, mark)  # on its way to the newest, through the events of a batch
+        trail = self._class(self, mark)
+        self._latest = ref(trail)
+        return trail
+
+
 class Trail:
     """What has moved for a client since its last checkpoint. It does not change, and is shared by all who stand alike.
 
-    ``offset`` is the string that says so; an event in no stream carries that of the moment.
+    It may be subclassed by what goes the same way; `like` makes one of another class, and steps keep the class.
     """
 
-    __slots__ = ("__weakref__", "_last", "_others", "_tail", "checkpoint", "offset")
+    __slots__ = ("__weakref__", "_tail", "mark")
 
-    def __init__(self, checkpoint: int, last: _Mark | None, others: dict[str, _Mark], tail: str, offset: str) -> None:
-        self.checkpoint = checkpoint
-        self.offset = offset
-        self._last = last
-        self._others = others
+    def __init__(self, tail: "_Tail[Any]", mark: Mark | None) -> None:
+        self.mark = mark
+        """Of the event that came last, None if there was none."""
         self._tail = tail
 
     def __repr__(self) -> str:
-        return f"Trail({self.checkpoint}, {self.moved})"
+        return f"{type(self).__name__}({self.checkpoint}, {self.moved})"
 
-    def after(self, stream: str, gen: str, point: Point) -> "Trail":
+    @classmethod
+    def like(cls, trail: "Trail") -> Self:
+        """Return the trail of this class that says the same."""
+        return _tail(cls, trail.checkpoint, trail._tail.others).at(trail.mark)
+
+    @property
+    def checkpoint(self) -> int:
+        """The number of the checkpoint from which it counts, 0 for CONNECT."""
+        return self._tail.checkpoint
+
+    @property
+    def offset(self) -> str:
+        """The string that a client gets now, with an event in no stream for example."""
+        return (_NOWHERE if self.mark is None else self.mark.text) + self._tail.text
+
+    @property
+    def tail(self) -> str:
+        """The offset behind its first entry, which is that of ``mark``."""
+        return self._tail.text
+
+    def after(self, stream: str, gen: str, point: Point) -> Self:
         """Return the trail of those who were given the event at ``point`` of ``stream``; it has the event's offset.
 
-        ``stream`` is named by at least 16 hexadecimal digits. Take the same step where nothing between two points was
-        for the client: then it stands at the second one.
+        Take the same step where nothing between two points was for the client: then it stands at the second one.
         """
-        mark = _mark(stream, Position(gen, *point))
-        last = self._last
-        if last is not None and last.stream == stream:
-            return _trail(self.checkpoint, mark, self._others, self._tail)
-        others = self._others.copy()
+        return self.step(mark(stream, gen, point))
+
+    def step(self, mark: Mark) -> Self:
+        """Do what `after` does, with the mark of the event: it is the same for everybody."""
+        last = self.mark
+        tail: _Tail[Self] = self._tail
+        if last is None:
+            if mark.stream in tail.others:
+                tail = self._turned(mark.stream)
+        elif last.stream != mark.stream:
+            tail = self._turned(mark.stream)
+        return tail.at(mark)
+
+    def _turned(self, stream: str) -> "_Tail[Self]":
+        others, last = self._tail.others.copy(), self.mark
         if last is not None:
             others[last.stream] = last
         others.pop(stream, None)
-        return _trail(self.checkpoint, mark, others)
+        return _tail(type(self), self.checkpoint, others)
 
     @property
     def full(self) -> bool:
         """Whether a checkpoint is due: store a `vector` under a new number, then call `checkpointed`."""
-        return len(self._others) > MAX_OTHERS
+        return len(self._tail.others) > MAX_OTHERS
 
     @property
     def moved(self) -> dict[str, Position]:
         """Where the client stands in the streams that moved since the checkpoint."""
-        moved = {stream: mark.at for stream, mark in self._others.items()}
-        if self._last is not None:
-            moved[self._last.stream] = self._last.at
+        moved = {stream: mark.at for stream, mark in self._tail.others.items()}
+        if self.mark is not None:
+            moved[self.mark.stream] = self.mark.at
         return moved
 
     def vector(self, before: Mapping[str, Position], streams: Collection[str]) -> dict[str, Position]:
@@ -131,7 +189,7 @@ class Trail:
         kept = {stream: at for stream, at in before.items() if stream in streams}
         return kept | self.moved
 
-    def checkpointed(self, checkpoint: int, vector: Mapping[str, Position]) -> "Trail":
+    def checkpointed(self, checkpoint: int, vector: Mapping[str, Position]) -> Self:
         """Return the trail that goes on from ``vector``, which is stored; what has moved meanwhile is still listed.
 
         The number is random, from 1 to 2^64 - 1; ValueError if it is not. Whoever gets an offset with it has got all
@@ -139,25 +197,23 @@ class Trail:
         """
         if not 1 <= checkpoint <= _MAX_CHECKPOINT:
             raise ValueError(f"a checkpoint has a number from 1 to 2^64 - 1, not {checkpoint}")
-        others = {stream: mark for stream, mark in self._others.items() if vector.get(stream) != mark.at}
-        return _trail(checkpoint, self._last, others)
+        others = {stream: mark for stream, mark in self._tail.others.items() if vector.get(stream) != mark.at}
+        return _tail(type(self), checkpoint, others).at(self.mark)
 
 
-_trails: Final[WeakValueDictionary[str, Trail]] = WeakValueDictionary()
+_tails: Final[WeakValueDictionary[tuple[type[Trail], str], _Tail[Any]]] = WeakValueDictionary()
 
 
-def _trail(checkpoint: int, last: _Mark | None, others: dict[str, _Mark], tail: str | None = None) -> Trail:
+def _tail(class_: type[T], checkpoint: int, others: dict[str, Mark]) -> _Tail[T]:
+    head = urlsafe_b64encode(_HEAD.pack(_VERSION, checkpoint)).decode()
+    text = head + "".join(sorted([mark.text for mark in others.values()]))
+    tail: _Tail[T] | None = _tails.get((class_, text))
     if tail is None:
-        head = urlsafe_b64encode(_HEAD.pack(_VERSION, checkpoint)).decode()
-        tail = head + "".join(sorted([mark.text for mark in others.values()]))
-    offset = (_NOWHERE if last is None else last.text) + tail
-    trail = _trails.get(offset)
-    if trail is None:
-        trail = _trails[offset] = Trail(checkpoint, last, others, tail, offset)
-    return trail
+        tail = _tails[class_, text] = _Tail(class_, checkpoint, others, text)
+    return tail
 
 
-CONNECTED: Final = _trail(0, None, {})
+CONNECTED: Final = _tail(Trail, 0, {}).at(None)
 """The trail of a client that nothing was sent to yet."""
 
 
@@ -245,16 +301,16 @@ def stand(
     if vector is None:
         raise ValueError("an offset from a checkpoint that the session does not have")
     positions: dict[str, Position] = {}
-    moved: dict[str, _Mark] = {}
+    moved: dict[str, Mark] = {}
     for stream, start in joined.items():
         at = max(start, vector.get(stream, start), key=lambda at: at.seq)
         entry = claim.entries.get(stream[:16])
         if entry is not None and entry.seq > at.seq:
             gens = (at.gen, start.gen, present.get(stream, at.gen))
-            at = Position(_resolve(entry.gen, gens), entry.seq, entry.tag)
-            moved[stream] = _mark(stream, at)
+            moved[stream] = mark(stream, _resolve(entry.gen, gens), Point(entry.seq, entry.tag))
+            at = moved[stream].at
         positions[stream] = at
-    return Standing(positions, _trail(claim.checkpoint, None, moved))
+    return Standing(positions, _tail(Trail, claim.checkpoint, moved).at(None))
 
 
 _NOTHING: Final = Offset(0, {})
