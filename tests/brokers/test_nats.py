@@ -65,7 +65,7 @@ def test_bellwire_imports_without_the_extra_and_the_broker_names_it() -> None:
         "import sys; sys.modules['nats'] = None; import bellwire, bellwire.brokers.private_nats\n"
         "from bellwire.core.errors import ConfigError\n"
         "try: import bellwire.brokers.nats\n"
-        "except ConfigError as error: assert 'pip install bellwire[nats]' in str(error)\n"
+        "except ConfigError as error: assert \"pip install 'bellwire[nats]'\" in str(error)\n"
         "else: raise SystemExit('imported')"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
