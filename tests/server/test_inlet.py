@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
-from bellwire.core.errors import BrokerUnavailable
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.effects import APPEND_SECONDS, DEDUPE_SECONDS, Effect
 from bellwire.delivery.inbox import LEASE_SECONDS, RECORD_SECONDS, WINDOW, Answer, Nack, Refuse, Skipped
 from bellwire.server.inlet import LAST_REST, RETRY_AFTER
@@ -509,6 +509,20 @@ async def test_an_exception_that_nobody_turned_into_a_reply_leaves_no_outcome() 
         await inlet.handle(arrival, fails)
     assert await inlet.handle(arrival._replace(resent=True), fails) == Refuse("outcome_unknown")
     assert await world.send(inlet, 2) == Answer(b"reply 1 to 2")
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("of its own"), OutcomeUnknown("m")])
+async def test_a_handlers_own_trouble_with_the_broker_is_no_reason_to_run_it_again(error: Exception) -> None:
+    world = World()
+    inlet = await Node(await started()).connect()
+
+    async def emits() -> None:
+        raise error
+
+    world.during = emits
+    with pytest.raises(type(error)):
+        await world.send(inlet, 1)
+    assert len(world.runs) == 1
 
 
 async def test_one_event_of_a_connection_at_a_time() -> None:

@@ -12,8 +12,8 @@ A handler that runs is not stopped when its connection ends: its outcome is reco
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bellwire.core.errors import BrokerUnavailable, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery import inbox
@@ -88,6 +88,7 @@ class Inlet:
     def close(self) -> None:
         """Say that the connection has ended: nobody waits for an answer any more."""
         self._closed = True
+        self._producers.records.forget(self.key)
         self.wake()
 
     def wake(self) -> None:
@@ -103,7 +104,7 @@ class Inlet:
         that waits, nothing here waits either.
 
         Raises:
-            MessageTooLarge: the broker does not even take a record of what it was told before.
+            MessageTooLarge: the broker takes less than a record with the outcomes of former events.
             BellwireError: what is on record was written by a later version of Bellwire.
 
         """
@@ -142,40 +143,34 @@ class Inlet:
         return verdict
 
     async def _answered(self, course: Course, number: int, invoke: Invocation) -> Last | None:
-        step = course.begin()
+        producers, step = self._producers, course.begin()
         rest, patience = FIRST_REST, FIRST_REST
-        while True:
-            try:
-                while not isinstance(step, (Pause, End)):
-                    step = await self._do(course, step, invoke)
-                    rest = FIRST_REST
-            except (BrokerUnavailable, OutcomeUnknown):
-                if not (self._invoked or self._doubt):
-                    return Nack(number, self.generation, RETRY_AFTER)
-                if self._producers.closed:
+        while not isinstance(step, End):
+            if isinstance(step, Invoke):
+                step = await self._invoke(course, step, invoke)
+            elif isinstance(step, Pause):
+                if not (self._closed or producers.closed):
+                    # Another node does not tell us when it is done, so we look from time to time.
+                    await self._rest(min(patience, max(0.0, step.until - producers.broker.clock())))
+                    patience = min(2 * patience, LAST_REST)
+                if self._closed or producers.closed:
                     return None
-                await self._rest(rest)
-                rest = min(2 * rest, LAST_REST)
-                continue
-            if isinstance(step, End):
-                return step.verdict
-            if self._closed or self._producers.closed:
-                return None
-            # Another node does not tell us when it is done, so we look from time to time.
-            await self._rest(min(patience, max(0.0, step.until - self._producers.broker.clock())))
-            patience = min(2 * patience, LAST_REST)
-            step = course.resumed()
+                step = course.resumed()
+            else:
+                try:
+                    step = await self._ask(course, step)
+                    rest = FIRST_REST
+                except (BrokerUnavailable, OutcomeUnknown):
+                    if not (self._invoked or self._doubt):
+                        return Nack(number, self.generation, RETRY_AFTER)
+                    if producers.closed:
+                        return None
+                    await self._rest(rest)
+                    rest = min(2 * rest, LAST_REST)
+        return step.verdict
 
-    async def _do(self, course: Course, step: Update | Append | Invoke, invoke: Invocation) -> Step:
-        match step:
-            case Update():
-                return await self._update(course, step)
-            case Append():
-                return await self._append(course, step)
-        if not isinstance(course, Handling):
-            raise RuntimeError("there is no handler to run")
-        reply, emissions = await self._invoke(step, invoke)
-        return course.returned(reply, emissions)
+    def _ask(self, course: Course, step: Update | Append) -> Coroutine[Any, Any, Step]:
+        return self._update(course, step) if isinstance(step, Update) else self._append(course, step)
 
     async def _update(self, course: Course, step: Update) -> Step:
         try:
@@ -209,17 +204,20 @@ class Inlet:
         except MessageTooLarge:  # it will be so every time
             return course.too_late()
 
-    async def _invoke(self, step: Invoke, invoke: Invocation) -> tuple[bytes, tuple[Emission, ...]]:
+    async def _invoke(self, course: Course, step: Invoke, invoke: Invocation) -> Step:
+        if self._arrival is None or not isinstance(course, Handling):
+            raise RuntimeError("there is no handler to run")
         self._invoked = True
-        leased = self._arrival is not None and RULES[self._arrival.effect].started
+        leased = RULES[self._arrival.effect].started
         if leased:
             self._producers.hold(self)
         try:
             with Attempt(step.key, redelivered=step.redelivered):
-                return await invoke()
+                reply, emissions = await invoke()
         finally:
             if leased:
                 self._producers.let_go(self)
+        return course.returned(reply, emissions)
 
     async def _rest(self, seconds: float) -> None:
         """Wait so long, or until the record was changed on this node, or the connection has ended."""
