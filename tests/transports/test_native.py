@@ -9,15 +9,17 @@ from typing import Any
 import aiohttp
 import fastapi
 import pytest
+from uvicorn.server import ServerState
 
 from bellwire import Config, Event, Server, Socket
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import NativeWebSocket
+from bellwire.transports.native import NativeWebSocket, native_websockets
 from tests.serving import serve
-from tests.transports.wire import PATIENCE, EchoServer, connect, echo_server, on_both, real, until
+from tests.transports.clogged import Clogged
+from tests.transports.wire import PATIENCE, Echo, EchoServer, connect, echo_server, on_both, real, until
 
 # --- the deadline of a request's head
 
@@ -360,6 +362,88 @@ async def test_response_that_was_not_read_before_the_upgrade_counts() -> None:
         session.send(Outgoing("4"))
         await until(lambda: session.closed)
         assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
+
+
+UPGRADE_HEAD = (
+    b"GET /bellwire HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"sec-websocket-protocol: bellwire.v1.json\r\n\r\n"
+)
+
+
+async def upgrade(server: EchoServer, transport: Clogged) -> tuple[asyncio.Protocol, NativeWebSocket, Echo]:
+    """What uvicorn does at an upgrade: the first protocol, the one that takes over, and where its messages go."""
+    make = native_websockets(lambda: server.engine)
+    first = make(config=None, server_state=ServerState(), app_state={})
+    first.connection_made(transport)
+    first.data_received(UPGRADE_HEAD)
+    transport.set_protocol(first)
+    (echo,) = server.raw_echoes
+    carrier = echo.session.carrier
+    assert isinstance(carrier, NativeWebSocket)
+    return first, carrier, echo
+
+
+async def test_progress_is_what_the_kernel_takes_and_not_what_is_added() -> None:
+    transport = Clogged()
+    first, carrier, echo = await upgrade(EchoServer(volatile_buffer_bytes=1000), transport)
+    echo.send("a" * 2000)
+    await asyncio.sleep(0)
+    assert (carrier.congested, echo.notices) == (True, ["congested"])
+    before = carrier.progress
+    for _ in range(5):
+        echo.send("a" * 2000)
+        await asyncio.sleep(0)
+        first.data_received(b"\x89\x80\0\0\0\0")  # a ping, and so a pong
+    assert carrier.progress == before
+    transport.take(500)
+    assert carrier.progress == before + 500
+
+
+async def test_congestion_ends_when_a_quarter_is_left() -> None:
+    transport = Clogged()
+    _, carrier, echo = await upgrade(EchoServer(volatile_buffer_bytes=1000), transport)
+    transport.take(transport.waiting)  # the handshake's response, which it did not read either
+    echo.notices.clear()
+    echo.send("a" * 996)  # 1,000 with the frame's head
+    await asyncio.sleep(0)
+    assert echo.notices == []
+    echo.send("a")
+    await asyncio.sleep(0)
+    assert echo.notices == ["congested"]
+    transport.take(750)
+    assert carrier.writable
+    assert echo.notices == ["congested"]
+    transport.take(3)
+    assert echo.notices == ["congested", "drained"]
+
+
+@pytest.mark.parametrize("paused", [True, False])
+async def test_earlier_response_that_waits_is_congestion_whether_its_protocol_was_paused_or_not(paused: bool) -> None:
+    transport = Clogged(20_000, paused=paused)
+    _, carrier, echo = await upgrade(EchoServer(), transport)
+    assert transport.limits == (16_384, 65_536)
+    assert carrier.congested
+    assert echo.notices == ["congested"]
+    transport.take(transport.waiting)
+    assert not carrier.congested
+    assert echo.notices == ["congested", "drained"]
+
+
+async def test_notices_that_come_before_the_new_protocol_took_over_reach_it() -> None:
+    first, carrier, _ = await upgrade(EchoServer(), Clogged())
+    carrier.resume_writing()
+    first.pause_writing()
+    assert carrier.congested
+    first.resume_writing()
+    assert not carrier.congested
+
+
+async def test_limit_of_zero_and_one_that_is_larger_than_transports_take() -> None:
+    for limit, high in ((0, 1), (2**40, 2**31 - 1)):
+        transport = Clogged()
+        await upgrade(EchoServer(volatile_buffer_bytes=limit, send_buffer_bytes=2**41), transport)
+        assert transport.limits[1] == high
 
 
 @real
