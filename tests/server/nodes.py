@@ -10,7 +10,7 @@ import msgspec
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
-from bellwire.delivery.answer import Reason
+from bellwire.delivery.answer import Page, Reason
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
@@ -250,3 +250,50 @@ class Gate(MemoryBroker):
     async def top(self, stream: str) -> Position:
         await self._pass("top")
         return await super().top(stream)
+
+
+def tale(member: Member) -> Tale:
+    """The reader of a member that recovers."""
+    assert member.reader is not None
+    return member.reader
+
+
+def places(member: Member) -> list[tuple[Any, ...]]:
+    """What was got as (argument, previous number, number, generation if it is named); what was got is forgotten."""
+    found = []
+    for message in member.sink.messages:
+        for part in message.parts:
+            _, text, trailer = msgspec.json.decode(str(part)[2:])
+            _, _, prev, _, seq, _, _, *gen = trailer["bellwire"]
+            found.append((text, prev, seq, *gen))
+    member.sink.messages.clear()
+    return found
+
+
+async def write(node: Node, count: int, key: Key = "r", first: int = 0, size: int = 0) -> None:
+    """Emit ``count`` numbers, each with ``size`` points behind it."""
+    for n in range(first, first + count):
+        await node.emit(f"{n}{'.' * size}" if size else n, key)
+
+
+def go_away(node: Node, member: Member, key: Key = "r") -> Position:
+    """Let ``member`` be away from now on; return where it stands."""
+    position = node.room(key).dismiss(member.itself)
+    assert position is not None
+    member.sink.messages.clear()
+    return position
+
+
+def come_back(node: Node, member: Member, position: Position, key: Key = "r", until: Position | None = None) -> None:
+    """Let ``member`` have what follows on ``position``, up to where it was a member."""
+    node.room(key).admit(member.itself, position, until)
+    node.room(key).drive()
+
+
+async def position_of(node: Node, seq: int, key: Key = "r") -> Position:
+    """The position behind the entry with this number."""
+    top = await node.top(key)
+    answer = await node.broker.read(stream_of("/", key), Position(top.gen, 0, 0), messages=10_000)
+    assert isinstance(answer, Page)
+    (tag,) = [entry.tag for entry in answer.entries if entry.seq == seq]
+    return Position(top.gen, seq, tag)
