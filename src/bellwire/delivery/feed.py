@@ -9,7 +9,7 @@ reads its top and calls `Feed.opened`; passes every live entry to `Feed.live`; a
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias
 
-from bellwire.delivery.answer import Answer, Reason
+from bellwire.delivery.answer import PAGE_BYTES, Answer, Reason
 from bellwire.delivery.audience import Audience, M
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.position import Point, Position, position
@@ -61,9 +61,10 @@ class Feed(Generic[M]):
 
     ``skipped`` names, for an entry that excludes someone or has copies, who does not get it; it may name others than
     members. ``takes`` tells the same of one member, where that is faster. ``before_change`` is the audience's.
+    ``page_bytes`` is the most that a member on its way back is handed in one step, unless one entry has more.
     """
 
-    __slots__ = ("_casts", "_skipped", "_takes", "audience", "resuming", "ring")
+    __slots__ = ("_casts", "_page_bytes", "_skipped", "_takes", "audience", "resuming", "ring")
 
     def __init__(
         self,
@@ -72,12 +73,14 @@ class Feed(Generic[M]):
         ring: Ring | None = None,
         *,
         takes: Callable[[M, Entry], bool] | None = None,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self.ring = Ring() if ring is None else ring
         self.audience: Audience[M] = Audience(before_change=before_change)
         self.resuming: dict[M, Resume] = {}
         self._skipped = skipped
         self._takes = takes or (lambda member, entry: member not in skipped(entry))
+        self._page_bytes = page_bytes
         self._casts = 0
 
     @property
@@ -144,7 +147,7 @@ class Feed(Generic[M]):
         def takes(entry: Entry) -> bool:
             return not (entry.excluded or entry.copies) or self._takes(member, entry)
 
-        self.resuming[member] = Resume(self.ring, cursor, takes, until=until, lagging=lagging)
+        self.resuming[member] = Resume(self.ring, cursor, takes, until=until, lagging=lagging, size=self._page_bytes)
 
     def next(self, member: M) -> Step:
         """Return the next step of a member that resumes; with `Live` and `Ended` it no longer does."""

@@ -46,7 +46,7 @@ class Reader:
 
     session: Session
 
-    __slots__ = ("_begun", "_fresh", "_rooms", "_to_come", "recovered", "session", "socket", "spans")
+    __slots__ = ("_begun", "_fresh", "_full", "_rooms", "_to_come", "recovered", "session", "socket", "spans")
 
     def __init__(self, socket: "Socket") -> None:
         self.recovered = False
@@ -57,11 +57,12 @@ class Reader:
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
         self._fresh: set[str] = set()  # streams whose position the client has from this connection
         self._begun = False
+        self._full = False
 
     @property
     def ready(self) -> bool:
         """Whether the client can take the next page of what it missed."""
-        return self._begun and self.socket.sink.writable
+        return self._begun and not self._full and self.socket.sink.writable
 
     # --- its session
 
@@ -261,11 +262,13 @@ class Reader:
 
     def go_on(self) -> None:
         """The client's connection has room again."""
+        self._full = False
         for room in tuple(self._rooms.values()):
             room.drive()
 
     def lag(self) -> None:
         """The client's connection is full: from here on it takes from the history, as fast as it can."""
+        self._full = True
         for room in self._rooms.values():
             room.lag(self.socket)
 

@@ -115,7 +115,12 @@ class Room:
         feed = self.feed
         if feed is None:
             self._streams.fanout.settle()
-            feed = self.feed = Feed(self._skipped, self._streams.fanout.settle, takes=self._takes)
+            feed = self.feed = Feed(
+                self._skipped,
+                self._streams.fanout.settle,
+                takes=self._takes,
+                page_bytes=self._streams.page_bytes,
+            )
             self._all = (self.plain, feed.audience.live)
             self._streams.served.add(self)
         if not feed.ring.top.gen:

@@ -6,6 +6,7 @@ from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
+from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.protocol.wire import encode_args
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
@@ -63,7 +64,8 @@ class Runtime:
         self.checkpoints = Checkpoints(self.wheel)
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
-        self.streams = Streams(broker, self.fanout, counters)
+        page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
+        self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.attempt, self.wheel, too_large=bytes(too_large))

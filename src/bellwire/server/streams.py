@@ -19,6 +19,7 @@ import msgspec
 from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.delivery.effects import APPEND_SECONDS
 from bellwire.delivery.entry import Copy, Draft
 from bellwire.delivery.handling import Append
@@ -98,14 +99,15 @@ def _tag() -> int:
 
 
 class Streams:
-    """What the rooms of this node share."""
+    """What the rooms of this node share; ``page_bytes`` is what a client on its way back is handed in one step."""
 
-    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout", "served")
+    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout", "page_bytes", "served")
 
-    def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters) -> None:
+    def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters, *, page_bytes: int = PAGE_BYTES) -> None:
         self.broker = broker
         self.fanout = fanout
         self.counters = counters
+        self.page_bytes = page_bytes
         self._prefix = secrets.token_hex(9)
         self._mids = count()
         self._posts: dict[bytes, Post] = {}
