@@ -42,6 +42,28 @@ async def test_joining_and_leaving_twice_changes_nothing() -> None:
         await client.receive_nothing()
 
 
+async def test_a_room_that_is_left_before_it_was_entered_is_not_entered() -> None:
+    server, root = make()
+    async with connect(server) as client:
+        socket = socket_of(root, client)
+        broker = root.runtime.broker
+        subscribe, answered = broker.subscribe, asyncio.Event()
+
+        async def slow(stream: str, listener: Any) -> None:
+            await answered.wait()
+            await subscribe(stream, listener)
+
+        broker.subscribe = slow  # type: ignore[method-assign]
+        joining = asyncio.create_task(socket.join("r"))
+        await advance()
+        await socket.leave("r")
+        answered.set()
+        await joining
+        assert socket.rooms == frozenset()
+        assert await root.to("r").sockets() == []
+    assert root._hubs == {}
+
+
 async def test_a_socket_can_be_in_so_many_rooms() -> None:
     server, root = make(rooms_per_socket=2)
     async with connect(server) as client:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from bellwire import Config, EventRefused, Namespace, Server, Socket, Target
+from bellwire import Config, Event, EventRefused, Namespace, Server, Socket, Target
+from bellwire.server import dialects
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
 from tests.server.house import ASK, BLOB, SAY, raw
@@ -150,6 +151,18 @@ async def test_binary_events_are_broadcast_with_their_attachments_and_nothing_be
         await party.clients["b"].answer(BLOB, b"b")
         replies = await task
         assert sorted(replies.values.values()) == [b"a", b"b"]
+
+
+async def test_what_a_call_carries_is_encoded_at_once_in_every_wire_that_is_asked() -> None:
+    server = Server()
+    root = server.namespace("/")
+    number: Event[None, int] = Event("number", int)
+    async with connect(server) as one, connect(server) as two:
+        root._hubs["/"].sockets[one.id].dialect = dialects.raw(msgpack=True, streams=False)
+        with pytest.raises(TypeError, match="cannot be sent"):
+            await root.call(number, 2**64, timeout=1)
+        await root.emit(SAY, "on we go")
+        assert await two.receive(SAY) == "on we go"
 
 
 async def test_a_room_is_no_string_of_characters() -> None:

@@ -289,6 +289,8 @@ class Socket:
         except BaseException:
             self._rooms.discard(room)
             raise
+        if room not in self._rooms:  # it was to leave before it was in it
+            await self._hub.leave(self, room)
 
     async def allowed(self, room: str) -> bool:
         """Whether the namespace's ``authorize`` lets it be in ``room``."""

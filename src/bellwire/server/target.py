@@ -121,6 +121,8 @@ class Target:
                     call.failed(socket, error)
                 else:
                     asked.append(socket)
+            for dialect in {socket.dialect for socket in asked}:
+                dialect.render(message)  # now: what a wire cannot hold is the caller's error, and objects may change
             runtime.fanout.cast((asked,), message)
             return await call.wait(runtime.wheel)
         finally:
