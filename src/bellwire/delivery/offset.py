@@ -142,15 +142,11 @@ class Trail:
         """The offset behind its first entry, which is that of ``mark``."""
         return self._tail.text
 
-    def after(self, stream: str, gen: str, point: Point) -> Self:
-        """Return the trail of those who were given the event at ``point`` of ``stream``; it has the event's offset.
+    def step(self, mark: Mark) -> Self:
+        """Return the trail of those who were given the event that leaves this mark; it has the event's offset.
 
         Take the same step where nothing between two points was for the client: then it stands at the second one.
         """
-        return self.step(mark(stream, gen, point))
-
-    def step(self, mark: Mark) -> Self:
-        """Do what `after` does, with the mark of the event: it is the same for everybody."""
         last = self.mark
         tail: _Tail[Self] = self._tail
         if last is None:

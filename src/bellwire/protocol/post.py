@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
+from bellwire.core.errors import PacketError
 from bellwire.protocol.embedding import Placed, as_plain, embed
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import encode_event
-from bellwire.protocol.wire import ServerEvent, StreamEvent, encode
+from bellwire.protocol.wire import MAX_DEPTH, ServerEvent, StreamEvent, check_depth, encode
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,12 +69,24 @@ class Post:
         """The bytes for brokers. Raises TypeError for what msgpack cannot hold, as an integer of more than 64 bits."""
         body = self._body
         if body is None:
+            self._check_depth()
             try:
                 body = self._body = _to_msgpack((self.name, self.binary, self._args))
             except (ValueError, OverflowError) as error:
                 raise TypeError(f"{self.name!r} cannot be sent: {error}") from None
             self._args = ()  # an application may change its objects: from here on the bytes count
         return body
+
+    def _check_depth(self) -> None:
+        """What is in a stream must be readable on every wire."""
+        text = str(self.stock.parts[0])
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            try:
+                check_depth(text[text.index("[") :], MAX_DEPTH)
+            except PacketError:
+                raise TypeError(
+                    f"{self.name!r} cannot be sent: it is nested more than {MAX_DEPTH} levels deep"
+                ) from None
 
     @property
     def json_args(self) -> msgspec.Raw:
@@ -123,6 +136,7 @@ class Delivery:
         "gen",
         "mid",
         "named",
+        "opened",
         "post",
         "prev",
         "seq",
@@ -150,6 +164,8 @@ class Delivery:
         self.tag = tag
         self.mid = mid
         self.named = named
+        self.opened: Any = None
+        """What the dialects of recovering stock clients share of it, made by the first."""
         self._embedded: Outgoing | None = None
         self._raw_json: Outgoing | None = None
         self._raw_msgpack: Outgoing | None = None

@@ -289,13 +289,17 @@ class Connection(Receiver):
         logger.debug("refused CONNECT to %r: %s", name[:64], why)
         self.send(self.refusal(name, message, data))
 
-    def overdone(self, size: int) -> str | None:
-        """What is too much about a CONNECT with ``size`` characters: it is kept, and its handlers may have to wait."""
+    def is_overdone(self, name: str, size: int) -> bool:
+        """Refuse a CONNECT whose ``size`` characters are too many to keep, or whose handlers would have to wait."""
         if size > MAX_AUTH:
-            return f"auth is larger than {MAX_AUTH} characters"
-        if self._delayed >= self.runtime.config.inbound_queue_events:
-            return "too many events wait"
-        return None
+            why = f"auth is larger than {MAX_AUTH} characters"
+        elif self._delayed >= self.runtime.config.inbound_queue_events:
+            why = "too many events wait"
+        else:
+            return False
+        self.runtime.counters.add("connects_refused_total", reason="too_much")
+        self.refuse(name, why, why)
+        return True
 
     def delay(self, n: int) -> None:
         """``n`` events more, or less, wait for their turn; sockets that left and are not done yet count as well.

@@ -113,10 +113,7 @@ class RawConnection(Connection):
         name = asked.namespace
         if self.is_joined(name):
             raise PacketError("connect for a namespace that was joined already")
-        overdone = self.overdone(len(_to_json(asked.auth)))
-        if overdone is not None:
-            self.runtime.counters.add("connects_refused_total", reason="too_much")
-            self.refuse(name, overdone, overdone)
+        if self.is_overdone(name, len(_to_json(asked.auth))):
             return
         hello = None
         if asked.instance is not None:

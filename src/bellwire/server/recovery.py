@@ -9,19 +9,18 @@ answer to CONNECT, or it begins anew; and a reset afterwards ends its connection
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
-from bellwire.delivery.offset import CONNECTED, Standing, Trail, stand
+from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, mark, stand
 from bellwire.delivery.position import Point, Position
 from bellwire.protocol.embedding import Control
-from bellwire.protocol.outgoing import Message, join
+from bellwire.protocol.outgoing import Message, Stem, join
 from bellwire.protocol.post import Delivery
-from bellwire.protocol.socketio import append_argument
+from bellwire.protocol.socketio import append_argument, open_argument
 from bellwire.server.dialects import Dialect, Item, Stock
 from bellwire.server.dispatch import Outcome
 from bellwire.server.reader import Reader, Whose
@@ -54,46 +53,41 @@ def take_plea(auth: dict[str, Any] | None) -> Plea:
     return Plea(pid if isinstance(pid, str) else None, offset)
 
 
-class Recovering(Stock):
-    """The dialect of the clients that have the same trail: each event without an acknowledgement brings an offset."""
+class Recovering(Trail, Stock):
+    """The dialect of the clients that have the same trail: each event without an acknowledgement brings an offset.
 
-    __slots__ = ("__weakref__", "trail")
+    An event and the entry that says where it stands are encoded once for all of them; only what follows on that differs
+    from trail to trail.
+    """
 
-    def __init__(self, trail: Trail) -> None:
-        self.trail = trail
+    __slots__ = ()
 
     @override
     def deliver(self, items: Sequence[Item]) -> tuple[Message, Dialect]:
-        trail, messages = self.trail, []
+        trail, messages = self, []
         for item in items:
             if isinstance(item, Delivery):
-                trail = trail.after(item.stream, item.gen, Point(item.seq, item.tag))
-            messages.append(_offset(item, trail))
-        return join(messages), self if trail is self.trail else recovering(trail)
+                left, stem = item.opened or _open(item)
+                trail = trail.step(left)
+                messages.append(stem.end(f'{trail.tail}"]'))
+            else:
+                messages.append(trail.render(item))
+        return join(messages), trail
 
     @override
     def render(self, item: Item) -> Message:
-        return _offset(item, self.trail)
+        if not isinstance(item, Delivery) and item.id is not None:
+            return item.stock  # the client takes the last argument for its own function
+        return append_argument(item.stock, f'"{self.offset}"')
 
 
-def _offset(item: Item, trail: Trail) -> Message:
-    if not isinstance(item, Delivery) and item.id is not None:
-        return item.stock  # the client takes the last argument for its own function
-    return append_argument(item.stock, f'"{trail.offset}"')
+def _open(item: Delivery) -> tuple[Mark, Stem]:
+    left = mark(item.stream, item.gen, Point(item.seq, item.tag))
+    opened = item.opened = left, open_argument(item.stock, f'"{left.text}')
+    return opened
 
 
-_dialects: Final[WeakValueDictionary[str, Recovering]] = WeakValueDictionary()
-
-
-def recovering(trail: Trail) -> Recovering:
-    """Return the dialect of those with this trail: one object, so that they share frames."""
-    dialect = _dialects.get(trail.offset)
-    if dialect is None:
-        dialect = _dialects[trail.offset] = Recovering(trail)
-    return dialect
-
-
-AT_CONNECT: Final = recovering(CONNECTED)
+AT_CONNECT: Final = Recovering.like(CONNECTED)
 """The dialect of a client that nothing was sent to yet."""
 
 
@@ -124,7 +118,7 @@ class RecoveringReader(Reader):
                 session.detach()
                 raise
             session.end()
-            reader = cls(socket)
+            reader, socket.dialect = cls(socket), AT_CONNECT
             whose["holder"] = reader
         await reader.begin_session(hub, sessions, whose)
         return reader, []
@@ -157,7 +151,7 @@ class RecoveringReader(Reader):
             standing = stand(offset, joined, self.session.record.checkpoints, present)
         except ValueError:
             return None
-        self.socket.dialect = recovering(standing.trail)
+        self.socket.dialect = Recovering.like(standing.trail)
         self._vector = self.session.record.vector(standing.trail.checkpoint) or {}
         return standing
 
@@ -181,9 +175,11 @@ class RecoveringReader(Reader):
 
     @override
     def advance(self, room: Room, prev: Point, to: Position) -> None:
+        self.socket.settle()  # what was broadcast before brings the place before
+        self.socket.settle()  # what was broadcast before brings the places before
         dialect = self.socket.dialect
         if isinstance(dialect, Recovering):
-            self.socket.dialect = recovering(dialect.trail.after(room.stream, to.gen, to.point))
+            self.socket.dialect = dialect.step(mark(room.stream, to.gen, to.point))
 
     @override
     def say(self, message: Control) -> None:
@@ -204,9 +200,9 @@ class RecoveringReader(Reader):
     def check(self) -> None:
         """Store a checkpoint if the client's offset has grown so much that one is due."""
         dialect = self.socket.dialect
-        if not self._marking and isinstance(dialect, Recovering) and dialect.trail.full:
+        if not self._marking and isinstance(dialect, Recovering) and dialect.full:
             self._marking = True
-            self.socket.start(self._mark(dialect.trail), self._marked)
+            self.socket.start(self._mark(dialect), self._marked)
 
     async def _mark(self, trail: Trail) -> None:
         number = ((trail.checkpoint >> _RANDOM_BITS) + 1 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
@@ -215,7 +211,7 @@ class RecoveringReader(Reader):
         self._vector = vector
         dialect = self.socket.dialect
         if isinstance(dialect, Recovering):
-            self.socket.dialect = recovering(dialect.trail.checkpointed(number, vector))
+            self.socket.dialect = dialect.checkpointed(number, vector)
 
     def _marked(self, outcome: Outcome) -> None:
         self._marking = False

@@ -383,6 +383,10 @@ class Socket:
         if close:
             self._connection.close()
 
+    def settle(self) -> None:
+        """Hand out all that was broadcast before."""
+        self._runtime.fanout.settle()
+
     def send(self, message: Message) -> None:
         """Send a message as it stands, behind all that was broadcast before it."""
         self._runtime.fanout.settle()
