@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from bellwire import Config, Event, Server, Socket
+from bellwire.protocol.wire import JSON, CloseCode
 from tests.serving import serve
 from tests.transports.wire import Client, WebSocket, connect, on_both, until
 
@@ -164,6 +165,62 @@ async def test_unknown_namespace_is_refused_and_the_connection_lives(native: boo
         await here.join(ws)
         await here.bystander.works()
         await ws.close()
+
+
+# --- messages of bellwire.v1: the same
+
+
+MALFORMED: list[str] = [
+    "",
+    "[",
+    "{}",
+    "[]",
+    "null",
+    '["nonsense"]',
+    "[" * 60_000,
+    '["n","/",1,"echo",["x"]]',
+    '["skip","/",1,1]',
+    '["connect"]',
+    '["connect","/",[]]',
+    '["connect","/",{"a":' + "[" * 40 + "]" * 40 + "}]",
+    '["connect","/",null,"' + "i" * 129 + '"]',
+    '["connect","/",null,"i","not hexadecimal"]',
+    '["connect","/",null,"i",null,"s",[["a","b",-1,0]]]',
+    '["connected","/","x",1]',
+]
+BEFORE_CONNECT: list[str | bytes] = ['["e","/","echo",["x"]]', '["r","/",0,[]]', '["disconnect","/"]', b"\x91\xa4ping"]
+
+
+@on_both
+@pytest.mark.parametrize("message", [*MALFORMED, *BEFORE_CONNECT], ids=lambda message: message[:32])
+async def test_malformed_message_of_bellwire_v1(native: bool, message: str | bytes) -> None:
+    async with scene(native) as here:
+        ws = await here.client.raw_websocket(JSON)
+        await (ws.send(message) if isinstance(message, str) else ws.send_bytes(message))
+        assert await ws.close_code() == CloseCode.MALFORMED
+        await until(lambda: not here.server.engine.raw_sessions)
+        await here.only_the_bystander_is_left()
+
+
+@on_both
+@pytest.mark.parametrize("message", [*MALFORMED, '["connect","/"]'], ids=lambda message: message[:32])
+async def test_malformed_message_of_bellwire_v1_after_connect(native: bool, message: str) -> None:
+    async with scene(native) as here:
+        ws = await here.client.raw_websocket(JSON)
+        await ws.send('["connect","/"]')
+        assert (await ws.text()).startswith('["connected","/",')
+        await ws.send(message)
+        assert await ws.close_code() == CloseCode.MALFORMED
+        await here.only_the_bystander_is_left()
+
+
+@on_both
+async def test_oversize_message_of_bellwire_v1(native: bool) -> None:
+    async with scene(native) as here:
+        ws = await here.client.raw_websocket(JSON)
+        await ws.send('["connect","/",{"a":"' + "a" * 65_536 + '"}]')
+        assert await ws.close_code() == 1009
+        await here.only_the_bystander_is_left()
 
 
 # --- too much
