@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import override
 
@@ -34,7 +34,7 @@ class FatefulBroker(MemoryBroker):
         self.writing: list[int] = []
         self._gate = asyncio.Event()
         self._gate.set()
-        self._late: list[Any] = []
+        self._late: list[tuple[str, bytes, int | None, float | None]] = []
 
     def hold(self) -> None:
         """Let no write be made until `let_go`."""
@@ -43,6 +43,11 @@ class FatefulBroker(MemoryBroker):
     def let_go(self) -> None:
         """Make them."""
         self._gate.set()
+
+    def step(self) -> None:
+        """Make those that are held back now, and hold back what comes then."""
+        self._gate.set()
+        self._gate.clear()
 
     def ends(self, key: str) -> float | None:
         """When a key runs out."""
@@ -61,9 +66,9 @@ class FatefulBroker(MemoryBroker):
         if self.blind:
             raise BrokerUnavailable("away")
         kept = await super().get(key)
-        for put in self._late:
-            await put
-        self._late.clear()
+        late, self._late = self._late, []
+        for late_key, value, expected, ttl in late:
+            await super().put(late_key, value, expected=expected, ttl=ttl)
         return kept
 
     @override
@@ -77,17 +82,14 @@ class FatefulBroker(MemoryBroker):
         finally:
             self.writing.remove(record.holder)
         fate = self.fates.popleft() if self.fates else "ok"
-        made = super().put(key, value, expected=expected, ttl=ttl)
-        if fate in ("ok", "kept"):
-            revision = await made
+        if fate == "away":
+            raise BrokerUnavailable("away")
+        if fate == "late":
+            self._late.append((key, value, expected, ttl))
+        elif fate != "lost":
+            revision = await super().put(key, value, expected=expected, ttl=ttl)
             if fate == "ok":
                 return revision
-        elif fate == "late":
-            self._late.append(made)
-        else:
-            made.close()
-            if fate == "away":
-                raise BrokerUnavailable("away")
         raise OutcomeUnknown(key)
 
     @override

@@ -180,6 +180,22 @@ async def test_all_who_wait_for_a_put_that_fails_are_told_each_by_an_error_of_it
     assert await _streams(broker, session) == ["s0"]
 
 
+async def test_who_has_his_change_is_not_told_of_the_failure_of_another() -> None:
+    broker, session = await _session()
+    broker.hold()
+    joins = [asyncio.ensure_future(session.join(f"s{n}", member(n))) for n in range(3)]
+    await advance()
+    broker.fates.extend(["ok", "ok", "away"])
+    broker.step()  # the first is written; the second is under way, with the third in it
+    await advance()
+    joins.append(asyncio.ensure_future(session.join("s3", member(3))))
+    await advance()
+    broker.let_go()
+    told = await asyncio.gather(*joins, return_exceptions=True)
+    assert [type(error) for error in told] == [*[type(None)] * 3, BrokerUnavailable]
+    assert await _streams(broker, session) == ["s0", "s1", "s2"]
+
+
 async def test_an_error_that_is_not_the_brokers_absence_is_told_as_it_is() -> None:
     class Narrow(FatefulBroker):
         async def put(
@@ -244,6 +260,15 @@ async def test_a_change_that_was_refused_for_want_of_an_answer_is_not_there_in_t
     assert await _streams(broker, session) == ["s2"]
 
 
+async def test_a_change_that_arrived_late_after_all_is_taken_back_when_its_repetition_was_refused() -> None:
+    broker, session = await _session()
+    broker.fates.extend(["late", "away"])
+    with pytest.raises(BrokerUnavailable):
+        await session.join("s1", member(3))
+    await advance(60)
+    assert await _streams(broker, session) == []
+
+
 # --- cancelled
 
 
@@ -295,6 +320,20 @@ async def test_a_join_that_is_cancelled_while_another_writes_it_is_taken_back() 
     assert await _streams(broker, session) == ["s1"]
 
 
+async def test_a_cancelled_save_that_is_not_under_way_yet_is_not_made() -> None:
+    broker, session = await _session()
+    broker.hold()
+    joining = asyncio.ensure_future(session.join("s1", member(3)))
+    saving = asyncio.ensure_future(session.save(b"data"))
+    await advance()
+    saving.cancel()
+    await advance()
+    broker.let_go()
+    await joining
+    await session.join("s2", member(5))
+    assert session.record.data == b""
+
+
 async def test_joining_again_after_a_cancelled_join() -> None:
     broker, session = await _session()
     broker.hold()
@@ -308,6 +347,19 @@ async def test_joining_again_after_a_cancelled_join() -> None:
     await advance(60)
     assert session.record.streams == {"s1": member(8)}
     assert session.record == await stored(broker, session)
+
+
+async def test_a_join_that_is_cancelled_when_all_is_over_is_not_written_any_more() -> None:
+    broker, session = await _session()
+    broker.hold()
+    tasks = [asyncio.ensure_future(session.join(f"s{n}", member(n))) for n in range(2)]
+    await advance()
+    session.end()
+    tasks[1].cancel()
+    broker.let_go()
+    await advance(60)
+    assert await stored(broker, session) is None
+    assert [record.over for record in broker.puts] == [False, False]
 
 
 # --- how it ends

@@ -6,7 +6,7 @@ The record is that of `bellwire.delivery.session`, and so are the rules by which
     HELD       detach: the connection was lost             DETACHED   to be kept for its lifetime
     HELD       end: the client or the application left     ENDED      removed
     HELD       somebody else is found to hold it           OVER       nothing; the holder is told
-    DETACHED   end, or its lifetime is over                ENDED      removed
+    DETACHED   end; or a change when its lifetime is over  ENDED      removed
     DETACHED   somebody else is found to hold it           OVER       nothing
     ENDED      it is removed, or somebody else's           OVER
 
@@ -263,7 +263,7 @@ class Session:
         try:
             async with self._node.lock(self):
                 if not change.settled:  # else the one before has written it as well
-                    await self.write(change)
+                    await self.write()
         except asyncio.CancelledError:
             if change in self._changes:
                 self._changes.remove(change)
@@ -281,8 +281,8 @@ class Session:
         if self._state is _State.ENDED or self._state is _State.OVER:
             raise Disconnected(_OVER)
 
-    async def write(self, own: _Waiting | None = None) -> None:
-        """Write all that waits, with the lock held. ``own``, the caller's, is not made if the caller is cancelled."""
+    async def write(self) -> None:
+        """Write all that waits, with the lock held. If it is cancelled, all of it still waits."""
         changes, self._changes = self._changes, []
         due, self._due = self._due, False
         try:
@@ -293,7 +293,7 @@ class Session:
                 for change in changes:
                     if change.awaited and not change.settled:
                         change.settle(error)
-            self._changes[:0] = [change for change in changes if not change.settled and change is not own]
+            self._changes[:0] = [change for change in changes if not change.settled]
             raise
         else:
             for change in changes:
@@ -328,8 +328,6 @@ class Session:
 
     def _composed(self, changes: list[_Waiting]) -> Record:
         """Return the record as it is to be; what is too late for it is told so."""
-        if self._state is _State.DETACHED and self._node.now >= self._until:
-            self._state = _State.ENDED
         if self._state is _State.ENDED:
             for change in changes:
                 change.settle(Disconnected(_OVER))

@@ -103,6 +103,7 @@ class Sessions:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+            self._sweeper = None
         for session in tuple(self._held.values()):
             session.detach()
         await self.upkeep.close(grace)
