@@ -17,6 +17,7 @@ from tests.server.numbered import (
     Node,
     World,
     arrival_of,
+    away,
     bodies,
     dies,
     fails,
@@ -384,6 +385,46 @@ async def test_emissions_that_come_too_late_for_the_broker_are_an_unknown_outcom
     assert now() == pytest.approx(DEDUPE_SECONDS, abs=LAST_REST)
     assert not await bodies(broker, "room")
     assert isinstance(await world.send(inlet, 2, "relay"), Answer)
+
+
+async def test_after_the_deadline_no_append_is_even_tried() -> None:
+    broker, world = await started(), World()
+    node = Node(broker)
+    inlet = await node.connect()
+
+    def slow(call: str) -> None:
+        if call == "append":
+            node.line.pause = lambda: asyncio.sleep(APPEND_SECONDS)
+
+    node.line.hook = slow
+    assert await world.send(inlet, 1, "relay") == Refuse("outcome_unknown")
+    assert node.line.calls.count("append") == 1
+
+
+async def test_once_it_is_certain_that_nothing_was_done_the_event_is_turned_away_again() -> None:
+    broker, world = await started(), World()
+    node, other = Node(broker), Node(broker)
+    faster, inlet = await other.connect(), await node.connect()
+
+    def lose_and_go(call: str) -> None:
+        if call == "put":
+            broker.faults.lose_put_answer(done=False)
+        else:
+            broker.faults.go_away()
+
+    node.line.hook = lose_and_go
+    sent = asyncio.create_task(world.send(inlet, 1))
+    await advance(0)
+    node.line.hook = lambda call: None
+    broker.faults.come_back()
+    world.during = lambda: asyncio.sleep(20)
+    running = asyncio.create_task(world.send(faster, 1))
+    await advance(1)
+    assert not sent.done()
+    node.line.hook = away
+    assert await sent == Nack(1, inlet.generation, RETRY_AFTER)
+    assert await running == Answer(b"reply 1 to 1")
+    assert len(world.runs) == 1
 
 
 async def test_a_write_that_took_too_long_is_no_lease_to_run_a_handler_on() -> None:

@@ -115,6 +115,66 @@ async def test_c03_one_look_serves_many_handlers() -> None:
     assert len(world.runs) == 100
 
 
+async def test_c03_a_lease_that_was_just_made_is_not_renewed() -> None:
+    broker, world = await started(), World()
+    node = Node(broker)
+    world.during = lambda: asyncio.sleep(12)
+    one, other = await node.connect("one"), await node.connect("other")
+    first = asyncio.create_task(world.send(one, 1))
+    await advance(4)
+    second = asyncio.create_task(world.send(other, 1))
+    await advance(2)
+    assert node.line.calls.count("put") == 2 + 2 + 1
+    await asyncio.gather(first, second)
+
+
+async def test_c03_who_lost_its_lease_asks_for_it_no_more() -> None:
+    broker, world = await started(), World()
+    cut_off, other = Node(broker), Node(broker)
+    inlet, again = await cut_off.connect(), await other.connect()
+    world.during = lambda: asyncio.sleep(100)
+    first = asyncio.create_task(world.send(inlet, 1, "at_least_once"))
+    await advance(1)
+    cut_off.line.hook = away
+    second = asyncio.create_task(world.send(again, 1, "at_least_once", resent=True))
+    await advance(LEASE_SECONDS + LAST_REST)
+    cut_off.line.hook = lambda call: None
+    cut_off.line.calls.clear()
+    await advance(LEASE_SECONDS)
+    assert cut_off.line.calls == ["get"]
+    assert await first == await second == Answer(b"reply 2 to 1")
+
+
+async def test_c03_a_renewal_that_comes_back_late_is_not_taken_for_the_next_events() -> None:
+    broker, world = await started(), World()
+    node = Node(broker)
+    inlet = await node.connect()
+    world.during = lambda: asyncio.sleep(6)
+    first = asyncio.create_task(world.send(inlet, 1, "at_least_once"))
+    await advance(4)
+    node.producers.records.forget(inlet.key)
+    node.line.pause = lambda: asyncio.sleep(3)  # in the reading of the renewal
+    await first
+    world.during = lambda: asyncio.sleep(3 * LEASE_SECONDS)
+    second = asyncio.create_task(world.send(inlet, 2, "at_least_once"))
+    await advance(2 * LEASE_SECONDS)
+    again = await Node(broker).connect()
+    third = asyncio.create_task(world.send(again, 2, "at_least_once", resent=True))
+    assert await second == await third == Answer(b"reply 2 to 2")
+
+
+async def test_a_connection_that_ended_leaves_nothing_in_memory() -> None:
+    broker, world = await started(), World()
+    node = Node(broker)
+    for n in range(10):
+        inlet = await node.connect(f"user {n}")
+        await world.send(inlet, 1)
+        inlet.close()
+    producers = node.producers
+    left = (producers.records._remembered, producers.records._bytes, producers._waiting, producers._held)
+    assert not any(left)
+
+
 async def test_c03_whoever_lost_its_lease_tells_what_the_other_recorded() -> None:
     broker, world = await started(), World()
     cut_off, other = Node(broker), Node(broker)

@@ -101,6 +101,21 @@ async def test_a_writing_that_took_too_long_is_judged_again() -> None:
     assert slow.is_set()
 
 
+async def test_what_was_stored_too_late_is_in_doubt_while_the_broker_is_away() -> None:
+    broker = await started()
+    line, mine = await on(broker)
+    await mine.update(KEY, counts, "lease")
+    line.pause = lambda: asyncio.sleep(TIMELY + 1)
+
+    def go_away(call: str) -> None:
+        if call == "get":
+            broker.faults.go_away()
+
+    line.hook = go_away
+    with pytest.raises(OutcomeUnknown):
+        await mine.update(KEY, counts, "lease")
+
+
 @pytest.mark.parametrize("done", [True, False])
 async def test_an_answer_that_was_lost_is_read_back_or_left_in_doubt(done: bool) -> None:
     broker = await started()
