@@ -190,6 +190,7 @@ async def test_c03_a_second_connection_waits_for_the_first_ones_outcome(effect: 
     assert now() == pytest.approx(20 if same_node else 20 + LAST_REST / 2, abs=0 if same_node else LAST_REST / 2)
     assert outcome == await first == Answer(b"reply 1 to 1")
     assert len(world.runs) == 1
+    assert not node.producers._waiting
 
 
 async def test_c03_the_next_number_on_another_connection_waits_as_well() -> None:
@@ -340,6 +341,7 @@ async def test_once_the_handler_has_run_the_broker_is_waited_for(effect: Effect,
     sent = asyncio.create_task(world.send(inlet, 1, effect))
     await advance(20)
     assert not sent.done()
+    assert len(node.line.calls) < 15  # it asks less and less often
     if closed:
         inlet.close()
     broker.faults.come_back()

@@ -45,6 +45,12 @@ async def test_who_was_not_heard_of_for_long_is_listed_no_more() -> None:
     same_slice = f"{SLICES:08x}" + "0" * 24
     await pending.add(same_slice)
     await asyncio.sleep(2)
+    before = await broker.get("bellwire:relays:0")
+    await pending.add(f"{2 * SLICES:08x}" + "0" * 24)
+    after = await broker.get("bellwire:relays:0")
+    assert before is not None
+    assert after is not None
+    assert len(after.value) == len(before.value)
     assert "0" * 32 not in await pending.producers()
 
 

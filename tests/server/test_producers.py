@@ -101,6 +101,7 @@ async def test_c03_a_handler_that_takes_long_keeps_its_lease() -> None:
     assert 10 * 3 <= renewals <= 10 * 6
     await asyncio.sleep(100)
     assert node.line.calls.count("put") - 3 == renewals
+    assert node.producers.wheel.pending == 0
 
 
 async def test_c03_one_look_serves_many_handlers() -> None:
@@ -231,6 +232,24 @@ async def test_what_waits_ends_with_its_connection_or_with_the_server() -> None:
     node.producers.close()
     node.producers.close()
     assert node.producers.wheel.pending == 0
+
+
+@pytest.mark.parametrize("seconds", [1, 6])
+async def test_a_server_that_closes_renews_nothing_more(seconds: int) -> None:
+    node, world = Node(await started()), World()
+    inlet = await node.connect()
+    world.during = lambda: asyncio.sleep(100)
+    running = asyncio.create_task(world.send(inlet, 1))
+    await advance(1)
+    node.line.pause = lambda: asyncio.sleep(1_000)  # in the renewal after 5 seconds
+    await advance(seconds - 1)
+    node.producers.close()
+    node.line.pause = None
+    calls = len(node.line.calls)
+    await advance(90)
+    assert node.producers.wheel.pending == 0
+    assert len(node.line.calls) == calls
+    assert await running == Answer(b"reply 1 to 1")
 
 
 async def test_a_server_that_closes_waits_for_no_broker() -> None:
