@@ -105,6 +105,7 @@ class House:
         self.said = Heard()
         self.left = Heard()
         self.asked = Heard()
+        self.release = asyncio.Event()
         self.root.on_connect(self.connected)
         self.root.on_disconnect(self.disconnected)
         self.root.on(SAY)(self.say)
@@ -133,6 +134,8 @@ class House:
         self.asked(question)
         if question == "never":
             await asyncio.Event().wait()
+        if question == "hold":
+            await self.release.wait()
         if question == "no":
             raise EventRefused("no", "not this one", path="$", retry_after=2.0)
         return len(question)

@@ -25,13 +25,24 @@ def test_a_url_is_taken_apart(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://h:8000/bellwire", Address("h", 8000, False, "h:8000", "/bellwire", True)),
+        ("ws://h", Address("h", 80, False, "h", "/bellwire", True)),
+        ("WSS://h/", Address("h", 443, True, "h", "/bellwire", True)),
+        ("wss://h/app/bellwire?a=b c", Address("h", 443, True, "h", "/app/bellwire?a=b%20c", True)),
+    ],
+)
+def test_the_scheme_says_what_is_spoken(url: str, address: Address) -> None:
+    assert parse_url(url) == address
+
+
+@pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("ws://h/bellwire", "speaks Socket.IO: write http://host:port"),
-        ("wss://h", "speaks Socket.IO: write https://host:port"),
-        ("h:8000", "write http://host:port or https"),
-        ("", "write http://host:port or https"),
-        ("ftp://h", "write http://host:port or https"),
+        ("h:8000", "write http://host:port, https"),
+        ("", "write http://host:port, https"),
+        ("ftp://h", "write http://host:port, https"),
         ("http://", "names no host"),
         ("http:///path", "names no host"),
         ("http://ada:secret@h", "auth="),

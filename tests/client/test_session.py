@@ -1,17 +1,17 @@
 """A client's connections one after the other, on a virtual clock, with wires that are none."""
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from typing_extensions import override
 
-from bellwire import ConnectRefused, Disconnected
+from bellwire import ConnectRefused
 from bellwire.client.backoff import Backoff
+from bellwire.client.link import Ended, News, Welcome
 from bellwire.client.session import TRANSITIONS, Owner, Session, State
 from bellwire.client.wire import Listener, Wire
-from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet
+from bellwire.protocol.wire import Drain, Skipped
 from bellwire.testing.clock import advance
 
 
@@ -19,27 +19,28 @@ class Thread:
     """A wire without a network: the test plays the server."""
 
     def __init__(self) -> None:
-        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.sent: list[Outgoing] = []
-        self.writable = True
+        self.over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self.reading = True
         self.left = False
         self.answers = True
 
-    def send(self, message: Outgoing) -> None:
-        self.sent.append(message)
-
     def leave(self, reason: str) -> None:
         self.left = True
+        self.close(Ended(reason))
+
+    def close(self, ended: Ended) -> None:
         if self.answers:
-            self.cut(reason)
+            self.end(ended)
 
     def abort(self, reason: str) -> None:
         self.cut(reason)
 
     def cut(self, reason: str) -> None:
+        self.end(Ended(reason))
+
+    def end(self, ended: Ended) -> None:
         if not self.over.done():
-            self.over.set_result(reason)
+            self.over.set_result(ended)
 
     def set_reading(self, reading: bool) -> None:
         self.reading = reading
@@ -55,7 +56,9 @@ class Stage(Owner):
         self.threads: list[Thread] = []
         self.faults = list(faults)
         self.session = Session(self, self.connect, Backoff(lambda: 0.0))
-        self.dropped = 0
+        self.welcomes: list[Welcome] = []
+        self.news: list[News] = []
+        self.reliefs = 0
 
     async def connect(self, listener: Listener) -> Wire:
         self.attempts.append(asyncio.get_running_loop().time())
@@ -66,9 +69,9 @@ class Stage(Owner):
         listener.attached(wire)
         return wire
 
-    async def joined(self, sid: str = "s") -> Thread:
+    async def arrive(self, sid: str = "s") -> Thread:
         await advance()
-        self.session.joined(sid)
+        self.session.joined(Welcome(sid))
         return self.threads[-1]
 
     @override
@@ -76,19 +79,25 @@ class Stage(Owner):
         self.states.append(state)
 
     @override
-    def received(self, packet: Packet, objects: list[Any] | None) -> None: ...
+    def joined(self, wire: Wire, welcome: Welcome) -> None:
+        assert (wire, self.states[-1]) == (self.session.wire, "connected")
+        self.welcomes.append(welcome)
 
     @override
-    def answered(self, packet: Packet, objects: list[Any] | None) -> None: ...
+    def told(self, news: News) -> None:
+        self.news.append(news)
+
+    @override
+    def relieved(self) -> None:
+        self.reliefs += 1
 
     @override
     def lost(self, reason: str) -> None:
         self.reasons.append(reason)
 
     @override
-    def ended(self, reason: str, dropped: int) -> None:
+    def ended(self, reason: str) -> None:
         self.reasons.append(reason)
-        self.dropped = dropped
 
 
 def test_every_state_but_the_last_is_left() -> None:
@@ -104,7 +113,7 @@ async def test_attempts_back_off_and_a_connection_starts_the_count_again() -> No
     assert stage.attempts == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5]
     assert stage.states == ["connecting"]
     assert not ready.done()
-    thread = await stage.joined()
+    thread = await stage.arrive()
     await ready
     thread.cut("transport close")
     await advance(0.49)
@@ -137,59 +146,91 @@ async def test_a_timeout_is_a_reason_like_any_other() -> None:
 async def test_the_id_is_that_of_the_present_connection() -> None:
     stage = Stage()
     stage.session.start()
-    thread = await stage.joined("first")
+    thread = await stage.arrive("first")
     assert (stage.session.id, stage.session.number) == ("first", 1)
     thread.cut("ping timeout")
     await advance()
     assert (stage.session.id, stage.session.wire) == (None, None)
     await advance(1)
-    await stage.joined("second")
+    await stage.arrive("second")
     assert (stage.session.id, stage.session.number) == ("second", 2)
     await stage.session.close()
 
 
-async def test_what_was_put_while_away_leaves_after_connect() -> None:
+async def test_what_comes_is_passed_on() -> None:
     stage = Stage()
     stage.session.start()
-    messages = [Outgoing("41"), Outgoing("42")]
-    await stage.session.outlet.put(messages[0])
-    await advance()
-    assert stage.threads[0].sent == []
-    thread = await stage.joined()
-    assert thread.sent == messages[:1]
-    thread.writable = False
-    await stage.session.outlet.put(messages[1])
-    assert thread.sent == messages[:1]
-    thread.writable = True
+    await stage.arrive("s")
+    stage.session.told(Skipped("/", 1))
     stage.session.relieved()
-    assert thread.sent == messages
+    assert (stage.welcomes, stage.news, stage.reliefs) == ([Welcome("s")], [Skipped("/", 1)], 1)
     await stage.session.close()
 
 
-async def test_closing_sends_what_waits_and_leaves() -> None:
+@pytest.mark.parametrize("leave", [True, False])
+async def test_closing_leaves_or_stays(leave: bool) -> None:
     stage = Stage()
     stage.session.start()
-    thread = await stage.joined()
-    thread.writable = False
-    await stage.session.outlet.put(Outgoing("4"))
-    await stage.session.close()
-    assert (len(thread.sent), thread.left, stage.dropped) == (1, True, 0)
+    thread = await stage.arrive()
+    await stage.session.close(leave=leave)
+    assert (thread.left, thread.over.done()) == (leave, True)
     assert (stage.states[-1], stage.reasons) == ("disconnected", ["io client disconnect"])
-    with pytest.raises(Disconnected):
-        await stage.session.outlet.put(Outgoing("4"))
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2])
-async def test_closing_while_away_drops_and_counts(after: float) -> None:
+async def test_closing_while_away(after: float) -> None:
     stage = Stage(OSError("refused"))
     stage.session.start()
-    await stage.session.outlet.put(Outgoing("4"))
     await advance(after)
     await stage.session.close()
     await stage.session.close()
-    assert (stage.dropped, stage.states) == (1, ["connecting", "disconnected"])
+    assert stage.states == ["connecting", "disconnected"]
     await advance(100)
     assert len(stage.attempts) == (1 if after else len(stage.attempts))
+
+
+async def test_a_server_that_stops_is_left_when_it_says_and_for_another_at_once() -> None:
+    stage = Stage()
+    stage.session.start()
+    first = await stage.arrive()
+    await advance(10)
+    stage.session.told(Drain(5.0))
+    await advance(4.9)
+    assert not first.over.done()
+    await advance(0.1)
+    assert (first.over.result(), stage.attempts) == (Ended("server draining"), [0, 15.0])
+    assert stage.news == []
+    second = await stage.arrive()
+    await advance(50)
+    second.cut("transport close")
+    await advance(1)
+    assert stage.attempts == [0, 15.0, 65.5]
+    await stage.session.close()
+
+
+async def test_a_server_that_stops_before_its_time_is_not_come_back_to_earlier() -> None:
+    stage = Stage()
+    stage.session.start()
+    first = await stage.arrive()
+    await advance(10)
+    stage.session.told(Drain(5.0))
+    stage.session.told(Drain(7.0))
+    await advance(2)
+    first.cut("transport close")
+    await advance(10)
+    assert stage.attempts == [0, 17.0]
+    await stage.session.close()
+
+
+async def test_a_server_that_only_sends_away_does_not_make_the_client_spin() -> None:
+    stage = Stage()
+    stage.session.start()
+    for _ in range(4):
+        await stage.arrive()
+        stage.session.told(Drain(0.0))
+        await advance(0.5)
+    assert stage.attempts == [0, 0.5, 1.0, 1.5, 2.0]
+    await stage.session.close()
 
 
 async def test_closing_before_the_namespace_is_joined_aborts() -> None:
@@ -206,20 +247,20 @@ async def test_a_refusal_is_raised_at_entry() -> None:
     ready = asyncio.ensure_future(stage.session.ready())
     await advance()
     stage.session.refused(ConnectRefused("no", 1))
-    stage.threads[0].cut("connect_error")
+    stage.threads[0].end(Ended("connect_error", final=True))
     with pytest.raises(ConnectRefused, match="no"):
         await ready
     await advance(100)
     assert (len(stage.attempts), stage.states) == (1, ["connecting", "disconnected"])
 
 
-@pytest.mark.parametrize("reason", ["connect_error", "io server disconnect"])
+@pytest.mark.parametrize("reason", ["connect_error", "io server disconnect", "closed by the server: replaced"])
 async def test_who_is_not_wanted_does_not_come_back(reason: str) -> None:
     stage = Stage()
     stage.session.start()
-    thread = await stage.joined()
+    thread = await stage.arrive()
     await stage.session.ready()
-    thread.cut(reason)
+    thread.end(Ended(reason, final=True))
     await advance(100)
     assert (len(stage.attempts), stage.states[-1], stage.reasons) == (1, "disconnected", [reason])
     await stage.session.close()
@@ -231,7 +272,7 @@ async def test_pressure_reaches_this_connection_and_the_next() -> None:
     stage.session.press(True)
     await advance()
     assert stage.threads[0].reading  # the handshakes have to be read
-    thread = await stage.joined()
+    thread = await stage.arrive()
     assert not thread.reading
     stage.session.press(False)
     assert thread.reading
@@ -241,7 +282,7 @@ async def test_pressure_reaches_this_connection_and_the_next() -> None:
 async def test_closing_that_is_cancelled_leaves_nothing_behind() -> None:
     stage = Stage()
     stage.session.start()
-    thread = await stage.joined()
+    thread = await stage.arrive()
     thread.answers = False
     closing = asyncio.ensure_future(stage.session.close())
     await advance()

@@ -52,7 +52,9 @@ def test_one_at_a_time_in_order_and_the_cursor_follows_the_handler() -> None:
     first, second = line(2)
     receiver = _receiver()
     assert _send(receiver, first) == (_deliver(first),)
+    assert receiver.waiting == 0
     assert _send(receiver, second) == ()
+    assert receiver.waiting == 1
     assert receiver.received() == {S: position(GEN, second.point)}
     assert receiver.cursors() == {S: position(GEN, START)}
     assert receiver.handed(S) == (_deliver(second),)

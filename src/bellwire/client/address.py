@@ -3,8 +3,13 @@
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
-_PORTS: Final = {"http": 80, "https": 443}
-_DEFAULT_PATH: Final = "/socket.io/"
+from bellwire.protocol.wire import PATH
+
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_RAW: Final = ("ws", "wss")
+_SECURE: Final = ("https", "wss")
+_SOCKET_IO_PATH: Final = "/socket.io/"
+_ENGINE_IO: Final = "EIO=4&transport=websocket"
 
 # RFC 3986, sections 3.3 and 3.4: what may stand in a path and in a query, and "%" of what is escaped already.
 _SAFE: Final = "/?:@!$&'()*+,;=-._~%"
@@ -21,19 +26,23 @@ class Address(NamedTuple):
     authority: str
     """The value of the ``Host`` field (RFC 9110, section 7.2)."""
     target: str
-    """Path and query of the request, with Engine.IO's parameters."""
+    """Path and query of the request, with Engine.IO's parameters if it is one of Engine.IO."""
+    raw: bool = False
+    """Whether bellwire.v1 is spoken there, not Socket.IO."""
 
 
 def parse_url(url: str) -> Address:
-    """Take ``http[s]://host[:port][/path][?query]`` apart; the path is ``/socket.io/`` if there is none.
+    """Take ``scheme://host[:port][/path][?query]`` apart.
 
-    Raises ValueError that says what would be right.
+    With ``http`` and ``https`` Socket.IO is spoken, and the path is ``/socket.io/`` if there is none; with ``ws`` and
+    ``wss`` it is bellwire.v1 and ``/bellwire``. Raises ValueError that says what would be right.
     """
     parts = urlsplit(url)
-    if parts.scheme in ("ws", "wss"):
-        raise ValueError(f"{url!r}: the client speaks Socket.IO: write http{parts.scheme[2:]}://host:port")
     if parts.scheme not in _PORTS:
-        raise ValueError(f"{url!r} is no address of a server: write http://host:port or https://host:port")
+        raise ValueError(
+            f"{url!r} is no address of a server: write http://host:port, https://host:port, or "
+            f"ws://host:port{PATH} for bellwire.v1"
+        )
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL with a user or a password: give what authenticates the client as auth={...}")
     if parts.fragment:
@@ -42,7 +51,8 @@ def parse_url(url: str) -> Address:
     default = _PORTS[parts.scheme]
     port = parts.port if parts.port is not None else default
     name = f"[{host}]" if ":" in host else host
-    return Address(host, port, parts.scheme == "https", name if port == default else f"{name}:{port}", _target(parts))
+    authority = name if port == default else f"{name}:{port}"
+    return Address(host, port, parts.scheme in _SECURE, authority, _target(parts), parts.scheme in _RAW)
 
 
 def _ascii_host(url: str, parts: SplitResult) -> str:
@@ -56,6 +66,7 @@ def _ascii_host(url: str, parts: SplitResult) -> str:
 
 
 def _target(parts: SplitResult) -> str:
-    path = parts.path if parts.path not in ("", "/") else _DEFAULT_PATH
-    query = "&".join(part for part in (parts.query, "EIO=4&transport=websocket") if part)
-    return f"{quote(path, safe=_SAFE)}?{quote(query, safe=_SAFE)}"
+    raw = parts.scheme in _RAW
+    path = parts.path if parts.path not in ("", "/") else PATH if raw else _SOCKET_IO_PATH
+    query = "&".join(part for part in (parts.query, "" if raw else _ENGINE_IO) if part)
+    return quote(path, safe=_SAFE) + (f"?{quote(query, safe=_SAFE)}" if query else "")

@@ -1,31 +1,37 @@
 """The client that applications use."""
 
 import asyncio
-import inspect
 import logging
 import math
+import os
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, TypeVarTuple, overload
-from weakref import WeakSet
+from typing import Any, Final, NamedTuple, Self, TypeVar, TypeVarTuple, overload
 
+import msgspec
 from typing_extensions import override
 
 from bellwire.client.address import parse_url
 from bellwire.client.backoff import Backoff
-from bellwire.client.calls import Call, Calls
+from bellwire.client.codec import Codec, RawCodec, SocketIOCodec, check_payload
+from bellwire.client.downstream import Downstream
+from bellwire.client.journal import Journal, MemoryJournal, open_journal
+from bellwire.client.link import Answered, Link, News, Received, Settled, Welcome
 from bellwire.client.messages import Messages
-from bellwire.client.session import Owner, Session, State
-from bellwire.client.turns import Outcome, Turn, Turns
+from bellwire.client.program import Program
+from bellwire.client.raw_link import RawLink
+from bellwire.client.reports import DeadLetter, Failed, Reset
+from bellwire.client.session import EJECTED, Owner, Session, State
+from bellwire.client.socketio_link import SocketIOLink
+from bellwire.client.upstream import Upstream
 from bellwire.client.wire import Listener, Wire, open_wire
 from bellwire.core.counters import Counters
-from bellwire.core.errors import CallTimeout, Disconnected, EventRefused
-from bellwire.core.events import Event, require_event
-from bellwire.guard.packets import pack
-from bellwire.guard.schema import PayloadReader, ReplyReader
-from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet, encode_ack, event_name
+from bellwire.core.errors import Disconnected
+from bellwire.core.events import OWN_NAME, Event
+from bellwire.protocol import wire as v1
+from bellwire.protocol.embedding import VERSION, Hello
 
 R = TypeVar("R")
 T1 = TypeVar("T1")
@@ -35,52 +41,73 @@ T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 Ts = TypeVarTuple("Ts")
 StateHandler = TypeVar("StateHandler", bound=Callable[[State], object])
+ResetHandler = TypeVar("ResetHandler", bound=Callable[[Reset], object])
+LetterHandler = TypeVar("LetterHandler", bound=Callable[[DeadLetter], object])
+FailedHandler = TypeVar("FailedHandler", bound=Callable[[Failed], object])
 
 logger = logging.getLogger("bellwire.client")
 
+CLOSING_SECONDS: Final = 5.0
+"""How long a client that leaves waits for the outcomes of what it has emitted."""
 
-class _Subscription:
-    """What is done with one event: a handler, iterators, or both."""
 
-    __slots__ = ("event", "handler", "iterators", "reader")
+class _Streams(NamedTuple):
+    """What a client has from its entry on."""
 
-    def __init__(self, event: Event[Any, *tuple[Any, ...]]) -> None:
-        self.event = event
-        self.reader = PayloadReader(event)
-        self.handler: Callable[..., Any] | None = None
-        self.iterators: WeakSet[Messages[Any]] = WeakSet()
+    journal: Journal
+    up: Upstream
+    down: Downstream
 
 
 class Client(Owner):
-    """A connection to one namespace of a Socket.IO server, made again whenever it breaks.
+    """A connection to one namespace of a server, made again whenever it breaks.
 
-    ``url`` is ``http://host:port`` or ``https://host:port``; a path in it is that of the server's endpoint, which is
-    ``/socket.io/`` otherwise. ``auth`` is what the server's authentication is shown. Use it as
+    ``url`` says what is spoken: ``http://host:port`` or ``https://host:port`` is Socket.IO, ``ws://host:port/bellwire``
+    or ``wss://host:port/bellwire`` bellwire.v1. Without a path it is that of the server's endpoint, ``/socket.io/`` or
+    ``/bellwire``. ``auth`` is what the server's authentication is shown. Use it as
     ``async with Client(url) as client``: entering waits until it is connected.
 
-    Delivery is Socket.IO's: at most once, and in order for as long as a connection lasts. What is emitted while the
-    client is away is kept, within bounds, and sent when it is back; what was on its way when a connection broke may be
-    lost, and so is what the server sent meanwhile.
+    With a Bellwire server, on both wires, every event that is not volatile arrives once and in order, or the handlers
+    of `on_reset` are told before anything newer arrives. What is emitted takes effect at most once, and is sent until
+    the server has said what became of it. Until then it lies in the outbox: in memory, or in the file that ``outbox``
+    names, which outlives the program. A file belongs to one client at a time, to one namespace and one user; it holds
+    secrets, is readable for its owner only, and is synchronised with the disk before ``emit`` returns. The next program
+    that opens it sends what is left, and goes on behind the last event that this one has handled.
+
+    With another Socket.IO server delivery is Socket.IO's: at most once, and in order for as long as a connection lasts.
+    What was on its way when a connection broke may be lost, and so is what the server sent meanwhile.
 
     Raises:
-        ValueError: ``url`` is no address of a server, or ``namespace`` no name of a namespace.
+        TypeError: ``auth`` cannot be sent as JSON.
+        ValueError: ``url`` is no address of a server, or ``namespace`` no name of a namespace; ``auth`` has the key
+            ``bellwire``, which is Bellwire's own.
 
     """
 
-    def __init__(self, url: str, *, namespace: str = "/", auth: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "/",
+        auth: Mapping[str, Any] | None = None,
+        outbox: str | os.PathLike[str] | None = None,
+    ) -> None:
         if not namespace.startswith("/") or "," in namespace or "?" in namespace:
             raise ValueError(f"{namespace!r} is no namespace: it begins with '/' and has no ',' or '?', like '/chat'")
+        if auth is not None and OWN_NAME in auth:
+            raise ValueError(f"auth cannot have the key {OWN_NAME!r}: it is Bellwire's own")
+        msgspec.json.encode(auth)
         self.counters = Counters()
         """What was dropped or refused, by reason."""
         self._address = parse_url(url)
         self._context = ssl.create_default_context() if self._address.secure else None
         self._namespace = namespace
         self._auth = auth
+        self._outbox = outbox
+        self._instance = secrets.token_urlsafe(16)
         self._session = Session(self, self._connect, Backoff())
-        self._turns = Turns(self._session.press)
-        self._calls = Calls()
-        self._subscriptions: dict[str, _Subscription] = {}
-        self._state_handlers: list[Callable[[State], object]] = []
+        self._program = Program(f"{self._address.authority}{namespace}", self._session, self.counters)
+        self._entered: _Streams | None = None
         self._reason = ""
         self._leaving = False
 
@@ -90,42 +117,79 @@ class Client(Owner):
     # --- being connected
 
     async def __aenter__(self) -> Self:
-        """Connect, however often that takes.
+        """Open the outbox and connect, however often that takes.
 
         Raises:
+            BellwireError: the outbox's file is none, or holds events for another namespace or another wire.
             ConnectRefused: the server refused this client.
+            OSError: the outbox's file cannot be read or written.
+            OutboxInUse: another client has it.
             RuntimeError: the client was entered before.
 
         """
-        if self._session.started:
+        if self._entered is not None or self._leaving:
             raise RuntimeError("a Client is entered once: make another one to connect again")
-        self._session.start()
         try:
+            await self._enter()
+            self._session.start()
             await self._session.ready()
             if self.state == "disconnected":
                 raise Disconnected(self._reason)
         except BaseException:
-            await self.disconnect()
+            await self._leave(flush=False, stay=self._outbox is not None)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.disconnect()
+        await self._leave(flush=error is None or isinstance(error, Exception), stay=self._outbox is not None)
 
     async def disconnect(self) -> None:
-        """Send what waits, leave the server, and stay away; the end of the ``async with`` block does the same.
+        """Leave the server, and stay away; the end of the ``async with`` block does nearly the same.
 
-        A handler that is under way is cancelled, unless it is the one that calls this, and the events that wait for one
-        are dropped; then the handlers of `on_state` are told.
+        What was emitted has up to five seconds to get its outcome, if the client is connected. A handler that is under
+        way is cancelled, unless it is the one that calls this, and the events that wait for one are dropped; then the
+        handlers of `on_state` are told. The session is over, and nothing can be missed from here on. At the end of the
+        block of a client whose outbox is a file it is not: the next program resumes it, for as long as the server keeps
+        it, and is handed what was not handled.
         """
+        await self._leave(flush=True, stay=False)
+
+    async def _enter(self) -> None:
+        journal: Journal = MemoryJournal() if self._outbox is None else await open_journal(self._outbox)
+        raw = self._address.raw
+        codec: Codec = RawCodec(self._namespace, v1.MSGPACK) if raw else SocketIOCodec(self._namespace)
+        try:
+            up = Upstream(journal, codec, self.counters, self._program.failed)
+            self._entered = _Streams(journal, up, Downstream(journal, codec, self._program))
+        except BaseException:
+            await journal.close()
+            raise
+
+    async def _leave(self, *, flush: bool, stay: bool) -> None:
+        """End; ``stay`` leaves the session to the program that comes after this one."""
+        entered = self._entered
         if not self._leaving:
             self._leaving = True
-            dropped = self._turns.clear()
-            self.counters.dropped("event", reason="client_closed", policy="at_most_once", n=dropped)
-        await self._session.close()
-        await self._turns.settled()
+            self._program.leave(0 if entered is None else entered.down.waiting, stay=stay)
+        if entered is None:
+            return
+        if flush and self.state == "connected":
+            await self._flush(entered.up)
+        if not stay:
+            entered.down.forget()
+        await self._session.close(leave=not stay)
+        await self._program.turns.settled()
+        await entered.up.close()
+        await entered.journal.close()
+
+    async def _flush(self, up: Upstream) -> None:
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await up.emptied()
+        except TimeoutError:
+            logger.warning("%r leaves without the outcome of all that was emitted", self)
 
     @property
     def state(self) -> State:
@@ -142,68 +206,91 @@ class Client(Owner):
 
         It has its turn among the handlers of events: behind those of the connection before, ahead of those of the next.
         """
-        _check_handler(handler, 1, "on_state")
-        self._state_handlers.append(handler)
+        self._program.on_state(handler)
+        return handler
+
+    # --- to the server
+
+    def on_reset(self, handler: ResetHandler) -> ResetHandler:
+        """Call ``handler(Reset(room, reason))``, plain or async, when events of a stream may be missing.
+
+        It has finished before anything newer of that stream is handed over.
+        """
+        self._program.on_reset(handler)
+        return handler
+
+    def on_dead_letter(self, handler: LetterHandler) -> LetterHandler:
+        """Call ``handler(DeadLetter(event, payload, error))``, plain or async, for an event that cannot be handled.
+
+        That is one whose handler raised something three times. The next event comes after it.
+        """
+        self._program.on_dead_letter(handler)
+        return handler
+
+    def on_failed(self, handler: FailedHandler) -> FailedHandler:
+        """Call ``handler(Failed(event, error))``, plain or async, when an event that was emitted came to nothing.
+
+        The server refused it, or it is unknown whether it was handled. Of a ``call`` its caller is told.
+        """
+        self._program.on_failed(handler)
         return handler
 
     # --- to the server
 
     async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
-        """Send ``event``, at most once, behind all that was emitted before.
+        """Send ``event``, behind all that was emitted before.
 
-        Returns when it is written, or kept for the next connection; waits while too much is kept (1,024 events,
-        or 1 MiB). A volatile event is dropped, and counted, if it cannot be written at once.
+        Returns when it is in the outbox; waits while too much is there: 1,024 events or 1 MiB, in a file 16,384 or 16
+        MiB. If it is cancelled, the event may be sent nevertheless. What becomes of it is told to the handlers of
+        `on_failed`, if it is not handled. A volatile event does not go there: it is written at once, or dropped and
+        counted.
 
         Raises:
             Disconnected: the client has disconnected, or does before there is room; if the server refused it when it
                 came back, the ConnectRefused is the error's ``__cause__``.
+            MessageTooLarge: the server does not take so much.
+            OSError: the outbox's file cannot be written; the event is not sent.
             TypeError: the payload is not what the event declares.
+            ValueError: it cannot be encoded, or is nested more than 32 levels deep.
 
         """
-        message = pack(self._namespace, event, payload)
-        outlet = self._opened().outlet
-        if event.volatile and not outlet.writable:
+        check_payload(event, payload)
+        up = self._opened()
+        if not event.volatile:
+            await up.emit(event, payload)
+        elif not up.cast(event, payload):
             reason = "buffer_full" if self.state == "connected" else "disconnected"
             self.counters.dropped("volatile", reason=reason, policy="oldest_kept")
-            return
-        await outlet.put(message)
 
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> R:  # noqa: ASYNC109
         """Send ``event`` and return the reply of the server's handler, at most ``timeout`` seconds later.
 
-        An event that could not be sent within the time never is.
+        Connections may break meanwhile, if the server knows how to go on. What is not sent within the time never is.
 
         Raises:
-            CallTimeout: no acknowledgement came in time; if the event was sent, it may have been handled.
-            Disconnected: the connection broke after the event was sent, or the client has disconnected.
+            CallTimeout: it could not be sent in time; it has had no effect and will have none.
+            Disconnected: the client has disconnected; or the connection broke after the event was sent to a server that
+                is none of Bellwire's.
             EventRefused: the server refused the event, or answered with something that is no reply of it.
+            MessageTooLarge: the server does not take so much.
+            OSError: the outbox's file cannot be written; the event is not sent.
+            OutcomeUnknown: it was sent, and there was no reply in time, or the server does not know what became of it:
+                it may have been handled, and will not be sent again.
             TypeError: the payload is not what the event declares.
-            ValueError: ``timeout`` is negative or not finite.
+            ValueError: ``timeout`` is negative or not finite; or the payload as for ``emit``.
 
         """
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout is {timeout!r}: give a finite number of seconds from 0 on")
-        number = self._calls.number()
-        message = pack(self._namespace, event, payload, number)
-        outlet = self._opened().outlet
-        call: Call[R] = Call(ReplyReader(event), message)
-        self._calls.expect(number, call)
-        try:
-            async with asyncio.timeout(timeout):
-                await outlet.put(message)
-                return await call.reply()
-        except TimeoutError:
-            raise CallTimeout(f"no acknowledgement of {event.name!r} within {timeout:g} s") from None
-        finally:
-            self._calls.forget(number)
-            outlet.withdraw(message)
+        check_payload(event, payload)
+        return await self._opened().call(event, payload, timeout)
 
-    def _opened(self) -> Session:
-        if not self._session.started:
+    def _opened(self) -> Upstream:
+        if self._entered is None or not self._session.started:
             raise RuntimeError("the client is not connected yet: use it inside 'async with Client(...) as client'")
         if self.state == "disconnected":
             raise Disconnected(self._reason) from self._session.refusal
-        return self._session
+        return self._entered.up
 
     # --- from the server
 
@@ -219,13 +306,10 @@ class Client(Owner):
             ValueError: the event has a handler, or another event of the same name is in use.
 
         """
-        subscription = self._subscribe(event, "on")
+        subscription = self._program.subscribe(event, "on")
 
         def register(handler: Callable[[*Ts], Awaitable[R] | R]) -> Callable[[*Ts], Awaitable[R] | R]:
-            _check_handler(handler, len(event.payload_types), f"on({event.name!r})")
-            if subscription.handler is not None:
-                raise ValueError(f"{event.name!r} has a handler already: one event, one handler")
-            subscription.handler = handler
+            self._program.handle(subscription, handler)
             return handler
 
         return register
@@ -253,133 +337,89 @@ class Client(Owner):
             ValueError: another event of the same name is in use.
 
         """
-        subscription = self._subscribe(event, "messages")
+        subscription = self._program.subscribe(event, "messages")
         messages: Messages[Any] = Messages(event.name)
         subscription.iterators.add(messages)
         if self._session.started and self.state == "disconnected":
             messages.end()
         return messages
 
-    def _subscribe(self, event: Event[Any, *tuple[Any, ...]], where: str) -> _Subscription:
-        require_event(event, where)
-        subscription = self._subscriptions.setdefault(event.name, _Subscription(event))
-        if subscription.event is not event:
-            raise ValueError(f"another event {event.name!r} is in use here: declare it once")
-        return subscription
-
     # --- what the session says
 
     @override
     def changed(self, state: State) -> None:
-        for handler in self._state_handlers:
-            self._turns.put(Turn(handler, (state,), self._told, lasting=True))
+        self._program.changed(state)
 
     @override
-    def received(self, packet: Packet, objects: list[Any] | None) -> None:
-        subscription = self._subscriptions.get(event_name(packet.payload))
-        try:
-            if subscription is None:
-                raise EventRefused("unknown_event", "no handler takes this event")
-            reader = subscription.reader
-            payload = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
-            self._hand_over(subscription, packet, payload)
-        except EventRefused as refusal:
-            self._refuse(packet.id, self._session.number, refusal)
-
-    def _hand_over(self, subscription: _Subscription, packet: Packet, payload: tuple[Any, ...]) -> None:
-        size = len(packet.payload)
-        for messages in subscription.iterators:
-            if not messages.feed(payload, size):
-                self.counters.dropped("event", reason="buffer_full", policy="oldest_kept")
-        if subscription.handler is not None:
-            number, connection, event = packet.id, self._session.number, subscription.event
-
-            def finished(outcome: Outcome) -> None:
-                self._settle(number, connection, event, outcome)
-
-            self._turns.put(Turn(subscription.handler, payload, finished, size))
-        elif packet.id is not None:
-            raise EventRefused("unknown_event", "no handler takes this event")
+    def joined(self, wire: Wire, welcome: Welcome) -> None:
+        entered = self._entered
+        if entered is not None and wire.link is not None:
+            codec = wire.link.codec
+            entered.down.joined(wire, codec, welcome)
+            entered.up.joined(wire, codec, welcome)
 
     @override
-    def answered(self, packet: Packet, objects: list[Any] | None) -> None:
-        self._calls.answered(packet, objects)
+    def told(self, news: News) -> None:
+        if self._entered is None:
+            return
+        _, up, down = self._entered
+        match news:
+            case Received():
+                down.received(news, self._session.number)
+            case Answered():
+                up.answered(news)
+            case Settled():
+                up.settled(news)
+            case v1.Nack():
+                up.nacked(news)
+            case v1.Skipped():
+                up.skipped(news)
+            case v1.Drain():
+                pass  # the session's
+            case _:
+                down.take(news)
+
+    @override
+    def relieved(self) -> None:
+        if self._entered is not None:
+            self._entered.up.relieved()
 
     @override
     def lost(self, reason: str) -> None:
-        self._calls.lost(reason, self._session.outlet.holds)
+        if self._entered is not None:
+            self._entered.up.lost(reason)
+            self._entered.down.lost()
 
     @override
-    def ended(self, reason: str, dropped: int) -> None:
+    def ended(self, reason: str) -> None:
         self._reason = reason
-        self.counters.dropped("event", reason="disconnected", policy="at_most_once", n=dropped)
-        self._calls.lost(reason, lambda _: False)
-        for subscription in self._subscriptions.values():
-            for messages in subscription.iterators:
-                messages.end()
+        if self._entered is not None:
+            self._entered.down.lost()
+            if reason == EJECTED:
+                self._entered.down.forget()
+            dropped = self._entered.up.end(reason)
+            self.counters.dropped("event", reason="disconnected", policy="at_most_once", n=dropped)
+        self._program.ended()
 
-    # --- answers
-
-    def _settle(
-        self, number: int | None, connection: int, event: Event[Any, *tuple[Any, ...]], outcome: Outcome
-    ) -> None:
-        if isinstance(outcome.error, EventRefused):
-            self._refuse(number, connection, outcome.error)
-        elif outcome.error is not None:
-            self._failed(number, connection, outcome.error)
-        elif number is not None:
-            reply = () if event.reply is None else (outcome.result,)
-            try:
-                message = encode_ack(self._namespace, number, reply, binary=event.reply_binary)
-            except Exception as error:
-                self._failed(number, connection, error)
-            else:
-                self._answer(connection, message)
-
-    def _refuse(self, number: int | None, connection: int, refusal: EventRefused) -> None:
-        self.counters.add("events_refused_total")
-        if number is not None:
-            try:
-                message = encode_ack(self._namespace, number, (refusal.as_reply(),), binary=False)
-            except Exception as error:  # the application made it of something that is no JSON
-                self._failed(number, connection, error)
-            else:
-                self._answer(connection, message)
-
-    def _failed(self, number: int | None, connection: int, error: BaseException) -> None:
-        self._told(Outcome(error=error))
-        if number is not None:
-            refusal = EventRefused("internal", "the client failed to handle this event")
-            self._answer(connection, encode_ack(self._namespace, number, (refusal.as_reply(),), binary=False))
-
-    def _told(self, outcome: Outcome) -> None:
-        """A handler whose result nobody wants is done."""
-        error = outcome.error
-        if isinstance(error, asyncio.CancelledError) and self._leaving:
-            self.counters.add("handlers_cancelled_total")
-        elif error is not None:
-            self.counters.add("handler_errors_total")
-            logger.error("a handler of %r failed", self, exc_info=error)
-
-    def _answer(self, connection: int, message: Outgoing) -> None:
-        """Answer on the connection that asked: on another one the id would mean another event."""
-        wire = self._session.wire
-        if wire is not None and connection == self._session.number:
-            wire.answer(message)
-        else:
-            self.counters.dropped("acknowledgement", reason="disconnected", policy="at_most_once")
+    # --- connections
 
     async def _connect(self, listener: Listener) -> Wire:
-        return await open_wire(self._address, self._context, self._namespace, self._auth, listener)
+        return await open_wire(self._address, self._context, self._offered(), self._make_link, listener)
 
+    def _offered(self) -> tuple[str, ...]:
+        """Return the sub-protocols for the next connection: only that of the events in the outbox, if there are any."""
+        if not self._address.raw:
+            return ()
+        dialect = self._entered.up.dialect if self._entered is not None else None
+        return (v1.MSGPACK, v1.JSON) if dialect is None else (dialect,)
 
-def _check_handler(handler: Callable[..., Any], count: int, where: str) -> None:
-    """Whether ``handler`` can be called with ``count`` arguments is found out here, not at the first event."""
-    if not callable(handler):
-        raise TypeError(f"{where} takes a function, not {type(handler).__name__}")
-    try:
-        inspect.signature(handler).bind(*range(count))
-    except TypeError as error:
-        raise TypeError(f"{where} calls its handler with {count} argument(s): {error}") from None
-    except ValueError:
-        return  # a builtin that does not tell its signature
+    def _make_link(self, subprotocol: str | None, now: float) -> Link:
+        if subprotocol is None:
+            return SocketIOLink(SocketIOCodec(self._namespace), self._auth, self._hello, now)
+        return RawLink(RawCodec(self._namespace, subprotocol), self._auth, self._hello, now)
+
+    def _hello(self) -> Hello | None:
+        if self._entered is None:
+            return None
+        _, up, down = self._entered
+        return Hello(VERSION, self._instance, up.producer, down.session, down.cursors() if down.session else ())

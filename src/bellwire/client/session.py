@@ -14,28 +14,40 @@ The states that an application sees, and what moves them::
     reconnecting   the namespace is joined                     connected      the backoff starts again
     any            close                                       disconnected
 
-A server that disconnects a client in so many words (Socket.IO's DISCONNECT), or refuses it, does not want it back: as
-stock clients do, this one does not try again then.
+A server that disconnects a client in so many words (Socket.IO's DISCONNECT, a close code that is final), or refuses it,
+does not want it back: as stock clients do, this one does not try again then.
+
+A server that is about to stop (``drain``) says when to come back. At that time the connection is ended and the next one
+begun at once, without the backoff; if the server ends it before, the rest of the time is waited for.
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from typing_extensions import override
 
 from bellwire.client.backoff import Backoff
-from bellwire.client.outlet import Outlet
+from bellwire.client.link import Ended, News, Welcome
 from bellwire.client.wire import Listener, Wire
 from bellwire.core.errors import ConnectRefused
-from bellwire.protocol.socketio import Packet
+from bellwire.protocol.wire import Drain
 
 logger = logging.getLogger("bellwire.client")
 
 State: TypeAlias = Literal["connecting", "connected", "reconnecting", "disconnected"]
 Connect: TypeAlias = Callable[[Listener], Awaitable[Wire]]
+
+LEFT: Final = "io client disconnect"
+"""The reason of a client that leaves by itself, in the word of socket.io-client."""
+
+EJECTED: Final = "io server disconnect"
+"""The reason of a client that the server took out of the namespace, in the same words."""
+
+MIN_SECONDS: Final = 1.0
+"""A connection that is shorter is followed by a wait in any case, whatever a server asks for."""
 
 _LOST: Final = "lost"
 _JOINED: Final = "joined"
@@ -52,8 +64,6 @@ TRANSITIONS: Final[Mapping[tuple[State, str], State]] = {
     ("reconnecting", _ENDED): "disconnected",
 }
 
-_FINAL_REASONS: Final = frozenset(("io server disconnect", "io client disconnect", "connect_error"))
-
 
 class Owner(ABC):
     """The client, as its session knows it."""
@@ -63,20 +73,24 @@ class Owner(ABC):
         """The state is another one."""
 
     @abstractmethod
-    def received(self, packet: Packet, objects: list[Any] | None) -> None:
-        """An event came. Raises PacketError if it is none."""
+    def joined(self, wire: Wire, welcome: Welcome) -> None:
+        """There is a connection; the state has changed before."""
 
     @abstractmethod
-    def answered(self, packet: Packet, objects: list[Any] | None) -> None:
-        """An acknowledgement came. Raises PacketError if it cannot be read."""
+    def told(self, news: News) -> None:
+        """Something came. Raises PacketError if it cannot be read."""
+
+    @abstractmethod
+    def relieved(self) -> None:
+        """The server keeps up again."""
 
     @abstractmethod
     def lost(self, reason: str) -> None:
-        """The connection broke; what was sent on it will not be answered."""
+        """The connection broke, or could not be made."""
 
     @abstractmethod
-    def ended(self, reason: str, dropped: int) -> None:
-        """There will be no connection any more; so many messages were kept and are not sent."""
+    def ended(self, reason: str) -> None:
+        """There will be no connection any more."""
 
 
 class Session(Listener):
@@ -89,7 +103,6 @@ class Session(Listener):
     def __init__(self, owner: Owner, connect: Connect, backoff: Backoff) -> None:
         self.state: State = "disconnected"
         self.id: str | None = None
-        self.outlet = Outlet()
         self.wire: Wire | None = None
         self.number = 0
         self._owner = owner
@@ -100,6 +113,9 @@ class Session(Listener):
         self.refusal: ConnectRefused | None = None
         self._ready: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._joined_at = 0.0
+        self._drain_at: float | None = None
+        self._drain: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
@@ -121,10 +137,11 @@ class Session(Listener):
         if self.refusal is not None and self.number == 0:
             raise self.refusal
 
-    async def close(self) -> None:
-        """Send what waits, leave, and end; nothing happens if it has ended."""
+    async def close(self, *, leave: bool = True) -> None:
+        """End; nothing happens if it has ended. The server is told that the client leaves, or left to find out."""
         if self.state != "disconnected":
-            self._end("io client disconnect", leaving=True)
+            self._close_wire(leave)
+            self._end(LEFT)
         task = self._task
         if task is None or task is asyncio.current_task():
             return
@@ -134,7 +151,7 @@ class Session(Listener):
                 await asyncio.shield(wire.over)  # the wire sees to it that this is soon
         finally:
             if wire is not None:
-                wire.abort("io client disconnect")
+                wire.abort(LEFT)
             task.cancel()
         await asyncio.wait([task])
 
@@ -151,16 +168,17 @@ class Session(Listener):
         self._wire = wire
 
     @override
-    def joined(self, sid: str) -> None:
+    def joined(self, welcome: Welcome) -> None:
         wire = self.wire = self._wire
         if wire is None:
             return
         wire.set_reading(not self._paused)
-        self.id = sid
+        self.id = welcome.id
         self.number += 1
+        self._joined_at = asyncio.get_running_loop().time()
         self._backoff.reset()
         self._step(_JOINED)
-        self.outlet.attach(wire)
+        self._owner.joined(wire, welcome)
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 
@@ -170,16 +188,15 @@ class Session(Listener):
         self.refusal = error
 
     @override
-    def received(self, packet: Packet, objects: list[Any] | None) -> None:
-        self._owner.received(packet, objects)
-
-    @override
-    def answered(self, packet: Packet, objects: list[Any] | None) -> None:
-        self._owner.answered(packet, objects)
+    def told(self, news: News) -> None:
+        if isinstance(news, Drain):
+            self._drained(news.reconnect_after)
+        else:
+            self._owner.told(news)
 
     @override
     def relieved(self) -> None:
-        self.outlet.flush()
+        self._owner.relieved()
 
     # --- inside
 
@@ -191,44 +208,64 @@ class Session(Listener):
 
     async def _run(self) -> None:
         while True:
-            reason = await self._attempt()
+            ended = await self._attempt()
             if self.state == "disconnected":
                 return
-            if reason in _FINAL_REASONS:
-                self._end(reason)
+            if ended.final:
+                self._end(ended.reason)
                 return
-            self._lose(reason)
-            await asyncio.sleep(self._backoff.next())
+            self._lose(ended.reason)
+            await asyncio.sleep(self._pause())
 
-    async def _attempt(self) -> str:
+    async def _attempt(self) -> Ended:
         """Live through one connection; return why it ended, or why there was none."""
         try:
             wire = await self._connect(self)
             return await wire.over
         except TimeoutError:
-            return "connect timeout"
+            return Ended("connect timeout")
         except OSError as error:
-            return str(error) or type(error).__name__
+            return Ended(str(error) or type(error).__name__)
         finally:
             self._wire = None
+            if self._drain is not None:
+                self._drain.cancel()
+
+    def _pause(self) -> float:
+        """Seconds until the next attempt."""
+        drain_at, self._drain_at = self._drain_at, None
+        now = asyncio.get_running_loop().time()
+        if drain_at is None or now < self._joined_at + MIN_SECONDS:
+            return self._backoff.next()
+        return max(0.0, drain_at - now)
+
+    def _drained(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._drain_at = loop.time() + seconds
+        if self._drain is not None:
+            self._drain.cancel()
+        if self._wire is not None:
+            self._drain = loop.call_later(seconds, self._wire.close, Ended("server draining"))
 
     def _lose(self, reason: str) -> None:
         logger.warning("not connected: %s", reason)
         self.id = self.wire = None
-        self.outlet.detach()
         self._step(_LOST)
         self._owner.lost(reason)
 
-    def _end(self, reason: str, *, leaving: bool = False) -> None:
-        if leaving and self.wire is not None:
-            self.outlet.drain()
-            self.wire.leave(reason)
-        elif leaving and self._wire is not None:
-            self._wire.abort(reason)
+    def _close_wire(self, leave: bool) -> None:
+        if self.wire is None:
+            if self._wire is not None:
+                self._wire.abort(LEFT)
+        elif leave:
+            self.wire.leave(LEFT)
+        else:
+            self.wire.close(Ended(LEFT))
+
+    def _end(self, reason: str) -> None:
         self.id = self.wire = None
         self._step(_ENDED)
-        dropped = self.outlet.close(reason)
-        self._owner.ended(reason, dropped)
+        self._owner.ended(reason)
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 

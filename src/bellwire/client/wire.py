@@ -2,18 +2,17 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias, cast
 
 from typing_extensions import override
 
 from bellwire.client.address import Address
-from bellwire.client.link import MAX_BYTES, OPEN_SECONDS, Action, Answered, Ended, Joined, Link, Received, Refused, Send
+from bellwire.client.link import MAX_BYTES, OPEN_SECONDS, Action, Ended, Joined, Link, News, Refused, Send, Welcome
 from bellwire.core.errors import ConnectRefused, PacketError
-from bellwire.protocol.client_handshake import Response, ResponseError, build_request, new_key
+from bellwire.protocol.client_handshake import Response, ResponseError, build_request, new_key, subprotocols
 from bellwire.protocol.client_websocket import ClientWebSocket
 from bellwire.protocol.outgoing import Message
-from bellwire.protocol.socketio import Packet, encode_disconnect
 from bellwire.protocol.websocket import CLOSED
 
 CLOSING_SECONDS: Final = 2.0
@@ -29,61 +28,67 @@ class Listener(Protocol):
     def attached(self, wire: "Wire") -> None:
         """There is a connection; what is told from now on is of this one."""
 
-    def joined(self, sid: str) -> None:
+    def joined(self, welcome: Welcome) -> None:
         """The namespace is joined."""
 
     def refused(self, error: ConnectRefused) -> None:
         """The server refused the client; the wire closes."""
 
-    def received(self, packet: Packet, objects: list[Any] | None) -> None:
-        """An event came. Raises PacketError if it is none."""
-
-    def answered(self, packet: Packet, objects: list[Any] | None) -> None:
-        """An acknowledgement came. Raises PacketError if it cannot be read."""
+    def told(self, news: News) -> None:
+        """Something came. Raises PacketError if it cannot be read."""
 
     def relieved(self) -> None:
         """The wire is writable again."""
 
 
+MakeLink: TypeAlias = Callable[[str | None, float], Link]
+"""Makes the link for the sub-protocol that was chosen, and for a connection begun at that time."""
+
+
 class Wire(asyncio.Protocol):
-    """A connection; ``over`` is done, with the reason, when it is gone for good."""
+    """A connection; ``over`` is done, with why, when it is gone for good.
+
+    ``offered`` are sub-protocols of the WebSocket, the best first. ``link`` is None until the WebSocket is open.
+    """
 
     __slots__ = (
         "_closing",
-        "_key",
-        "_link",
+        "_ended",
         "_listener",
         "_loop",
-        "_namespace",
+        "_make_link",
         "_owed",
         "_reading",
-        "_reason",
         "_request",
         "_response",
+        "_started",
         "_timer",
         "_transport",
         "_ws",
+        "link",
         "over",
         "writable",
     )
 
-    def __init__(self, address: Address, namespace: str, auth: Mapping[str, Any] | None, listener: Listener) -> None:
+    def __init__(self, address: Address, offered: Sequence[str], make_link: MakeLink, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
         key = new_key()
+        headers = [subprotocols(offered)] if offered else []
         self._loop = loop
-        self._namespace = namespace
         self._listener = listener
-        self._link = Link(namespace, auth, loop.time())
-        self._request = build_request(address.authority, address.target, key)
-        self._response: Response | None = Response(key)
+        self._make_link = make_link
+        self._started = loop.time()
+        self._request = build_request(address.authority, address.target, key, headers)
+        self._response: Response | None = Response(key, offered)
         self._ws = ClientWebSocket(max_message=MAX_BYTES)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._reason: str | None = None  # why this side ended it
+        self._ended: Ended | None = None  # why this side ended it
         self._closing = False
         self._reading = True
         self._owed = 0
-        self.over: asyncio.Future[str] = loop.create_future()
+        self.link: Link | None = None
+        self.over: asyncio.Future[Ended] = loop.create_future()
         self.writable = True
         """Whether the server keeps up with what is sent; False once the connection is being closed."""
 
@@ -100,14 +105,15 @@ class Wire(asyncio.Protocol):
 
     def leave(self, reason: str) -> None:
         """Leave the namespace and close the connection, behind all that was sent."""
-        self.send(encode_disconnect(self._namespace))
-        self.close(reason)
+        if self.link is not None:
+            self.send(self.link.codec.leave())
+        self.close(Ended(reason))
 
-    def close(self, reason: str, code: int = 1000) -> None:
-        """Start the closing handshake (RFC 6455, section 7.1.2)."""
+    def close(self, ended: Ended, code: int = 1000) -> None:
+        """Start the closing handshake (RFC 6455, section 7.1.2); the server may have the client back."""
         if self._closing or self._transport is None:
             return
-        self._end(reason)
+        self._end(ended)
         if self._response is None:
             self._ws.close(code)
             self._transport.write(self._ws.take_outgoing())
@@ -116,7 +122,7 @@ class Wire(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Be rid of the connection at once."""
-        self._end(reason)
+        self._end(Ended(reason))
         if self._transport is not None:
             self._transport.abort()
 
@@ -125,8 +131,8 @@ class Wire(asyncio.Protocol):
         if self._reading is reading or self._transport is None:
             return
         self._reading = reading
-        if reading:
-            self._link.heard(self._loop.time())
+        if reading and self.link is not None:
+            self.link.heard(self._loop.time())
         if self._closing or self._transport.is_closing():
             return
         if reading:
@@ -146,21 +152,23 @@ class Wire(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
-        self._link.heard(now)
-        if self._response is not None:
-            rest = self._open(data)
-            if not rest:
+        link = self.link
+        if link is None:
+            rest = self._open(data, now)
+            link = self.link
+            if link is None or not rest:
                 return
             data = rest
+        link.heard(now)
         ws = self._ws
         for message in ws.receive(data):
-            self._take(message, now)
+            self._take(link, message, now)
         if ws.outgoing:
             owed = ws.take_outgoing()
             if not self._closing or ws.state == CLOSED:  # nobody's ping is answered behind a close frame
                 self._write_owed(owed)
         if ws.state == CLOSED and self._transport is not None:
-            self._end("transport close" if ws.error is None else "transport error")
+            self._end(link.closed(ws.close_code) if ws.error is None else Ended("transport error"))
             self._transport.close()
 
     @override
@@ -180,11 +188,12 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if not self.over.done():
-            self.over.set_result(self._reason or ("transport close" if exc is None else "transport error"))
+            lost = Ended("transport close" if exc is None else "transport error")
+            self.over.set_result(self._ended or lost)
 
     # --- inside
 
-    def _open(self, data: bytes) -> bytes | None:
+    def _open(self, data: bytes, now: float) -> bytes | None:
         if self._response is None or self._closing:
             return None
         try:
@@ -193,59 +202,66 @@ class Wire(asyncio.Protocol):
             self.abort(str(error))
             return None
         if rest is not None:
+            link = self.link = self._make_link(self._response.subprotocol, self._started)
             self._response = None
+            self._do(link.opened(now))
         return rest
 
-    def _take(self, message: str | bytes, now: float) -> None:
+    def _take(self, link: Link, message: str | bytes, now: float) -> None:
         if self._closing:
             return
         try:
-            action = self._link.receive(message, now)
-            if action is not None:
-                self._do(action)
+            self._do(link.receive(message, now))
         except PacketError:
-            self.close("parse error", 1002)
+            self.close(Ended("parse error"), 1002)
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: Action | None) -> None:
         match action:
-            case Received(packet, objects):
-                self._listener.received(packet, objects)
-            case Answered(packet, objects):
-                self._listener.answered(packet, objects)
+            case None:
+                pass
             case Send(message):
                 self._write_owed(self._encode(message))
-            case Joined(sid):
-                self._watch()  # its deadline may have come nearer
-                self._listener.joined(sid)
+                self._watch()  # the deadline may have come nearer
+            case Joined(welcome):
+                self._watch()
+                self._listener.joined(welcome)
             case Refused(message, data):
                 self._listener.refused(ConnectRefused(message, data))
-                self.close("connect_error")
-            case Ended(reason):
-                self.close(reason)
+                self.close(Ended("connect_error", final=True))
+            case Ended():
+                self.close(action)
+            case _:
+                self._listener.told(action)
 
     def _tick(self) -> None:
-        now = self._loop.time()
+        link = self.link
         if self._closing:
-            self.abort(self._reason or "transport close")
+            self.abort("transport close")
         elif not self._reading:
             self._timer = self._loop.call_later(OPEN_SECONDS, self._tick)
-        elif (ended := self._link.tick(now)) is not None:
-            self.abort(ended.reason)
+        elif link is None:
+            self.abort("connect timeout")
+        elif isinstance(action := link.tick(self._loop.time()), Ended):
+            self.abort(action.reason)
         else:
+            self._do(action)
             self._watch()
 
     def _watch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._link.deadline, self._tick)
+        if self._closing:
+            return
+        deadline = self._started + OPEN_SECONDS if self.link is None else self.link.deadline
+        self._timer = self._loop.call_at(deadline, self._tick)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, ended: Ended) -> None:
         """From here on nothing that comes is heard; the server has `CLOSING_SECONDS`."""
         if self._closing:
             return
         self._closing = True
         self.writable = False  # what is sent from now on waits for another connection
-        self._reason = reason
+        self._ended = ended
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None and not self.over.done():
@@ -272,8 +288,8 @@ class Wire(asyncio.Protocol):
 async def open_wire(
     address: Address,
     context: ssl.SSLContext | None,
-    namespace: str,
-    auth: Mapping[str, Any] | None,
+    offered: Sequence[str],
+    make_link: MakeLink,
     listener: Listener,
 ) -> Wire:
     """Connect, and return as soon as bytes can go; what comes of it the listener hears.
@@ -281,7 +297,7 @@ async def open_wire(
     Raises OSError, TimeoutError among them, if there is no connection.
     """
     loop = asyncio.get_running_loop()
-    wire = Wire(address, namespace, auth, listener)
+    wire = Wire(address, offered, make_link, listener)
     try:
         async with asyncio.timeout(OPEN_SECONDS):
             await loop.create_connection(

@@ -432,6 +432,11 @@ class Receiver:
         """From where to resume with this receiver: behind all that arrived in order, handed over or waiting."""
         return {name: track.received for name, track in self._tracks.items() if not track.closed}
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be handed over, those not counted that are outstanding."""
+        return sum(isinstance(item, Deliver) for track in self._tracks.values() for item in track.waiting)
+
     def cursor(self, stream: str) -> Position | None:
         """Behind what was handed over of one stream; None if nothing of it is left to be handed over."""
         track = self._tracks.get(stream)
