@@ -6,7 +6,7 @@ from typing import Literal
 
 from typing_extensions import override
 
-from bellwire.brokers.base import Kept
+from bellwire.brokers.base import Broker, Kept
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
@@ -128,7 +128,7 @@ async def started() -> FatefulBroker:
     return broker
 
 
-def node(broker: MemoryBroker) -> Sessions:
+def node(broker: Broker) -> Sessions:
     return Sessions(broker, LIFETIME, Counters())
 
 

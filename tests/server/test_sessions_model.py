@@ -116,6 +116,8 @@ class World:
             session = await resume(where, line.holders[0].secret, connection)
         except BrokerUnavailable:
             line.followed = True
+            if line.over:
+                line.over = None  # its end may have come too late
             return
         if session is None:
             assert line.over is not False, "it is lost"

@@ -91,9 +91,9 @@ class Session:
 
     What waits raises, and has changed nothing then:
 
-    - `Disconnected`: the session has ended, or somebody else holds it.
     - `BrokerUnavailable`: the broker cannot be asked. Should it have kept the change without saying so, that is taken
       back.
+    - `Disconnected`: the session has ended, or somebody else holds it. That one goes by what was on record when it came.
     """
 
     __slots__ = (
