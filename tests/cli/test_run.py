@@ -155,11 +155,17 @@ def ask(client: ClientConnection, *event: str) -> Any:
 
 
 @contextmanager
-def connected(process: Process) -> Iterator[ClientConnection]:
-    with websocket(process.port()) as client:
+def speaking(port: int) -> Iterator[ClientConnection]:
+    with websocket(port) as client:
         client.recv(TIMEOUT)
         client.send("40")
         client.recv(TIMEOUT)
+        yield client
+
+
+@contextmanager
+def connected(process: Process) -> Iterator[ClientConnection]:
+    with speaking(process.port()) as client:
         yield client
 
 
@@ -322,3 +328,116 @@ def test_waiting_for_a_broker_can_be_given_up(tmp_path: Path, number: signal.Sig
         process.signal(number)
         assert process.end() == (0, "")
         assert process.line() == ""
+
+
+# --- with clients that come back
+
+ROOM = """
+from bellwire import Event, Server, Socket
+
+SAY = Event("say", str, reply=bool)
+SAID = Event("said", str)
+server = Server()
+root = server.namespace("/", emits=(SAID,))
+
+@root.on_connect
+async def joined(socket: Socket) -> None:
+    if not socket.recovered:
+        await socket.join("room")
+
+@root.on(SAY)
+async def say(socket: Socket, text: str) -> bool:
+    await root.to("room").emit(SAID, text)
+    return True
+"""
+
+
+class Returning:
+    """A client that comes back to its session: Socket.IO's own, or one that asked for streams."""
+
+    def __init__(self, *, stock: bool) -> None:
+        self.said: list[str] = []
+        self.recovered = False
+        self._stock = stock
+        self._back: dict[str, Any] = {} if stock else {"bellwire": {"version": 1, "instance": "test"}}
+        self._sid = ""
+        self._positions: dict[str, list[Any]] = {}
+
+    @contextmanager
+    def connected(self, port: int) -> Iterator[None]:
+        with websocket(port) as self._websocket:
+            self._websocket.recv(TIMEOUT)
+            if not self._stock and self._positions:
+                self._back["bellwire"]["cursors"] = [[stream, *at] for stream, at in self._positions.items()]
+            self._websocket.send(f"40{json.dumps(self._back)}")
+            answer = self._next("40")
+            self.recovered = answer["sid"] == self._sid
+            self._sid = answer["sid"]
+            if self._stock:
+                self._back["pid"] = answer["pid"]
+            else:
+                self._back["bellwire"]["session"] = answer["bellwire"]["session"]
+            yield
+
+    def hear(self, count: int) -> None:
+        """Wait until so many texts were said in all; nothing but texts and where they stand may come."""
+        while len(self.said) < count:
+            name, *arguments = self._next("42")
+            if name == "bellwire":
+                self._take(*arguments[0])
+            elif self._stock:
+                text, self._back["offset"] = arguments
+                self.said.append(text)
+            else:
+                text, trailer = arguments
+                _, stream, *points, _mid = trailer["bellwire"][:7]
+                assert self._positions[stream][1:] == points[:2]
+                self._positions[stream][1:] = points[2:]
+                self.said.append(text)
+
+    def _take(self, kind: str, *what: Any) -> None:
+        if kind == "open":
+            _, stream, *position = what
+            self._positions[stream] = position
+        else:
+            assert kind in ("advance", "proved"), f"{kind} came: {what}"
+            if kind == "proved":
+                stream, *position = what
+                self._positions[stream] = position
+
+    def _next(self, begin: str) -> Any:
+        while not (text := str(self._websocket.recv(TIMEOUT))).startswith(begin):
+            if text == "2":
+                self._websocket.send("3")
+        return json.loads(text[len(begin) :])
+
+
+@needs_linux
+@pytest.mark.parametrize("stock", [False, True], ids=["streams", "stock"])
+def test_those_who_come_back_after_a_kill_get_what_they_missed_once_and_in_order(
+    tmp_path: Path, *, stock: bool
+) -> None:
+    write_application(tmp_path, ROOM)
+    returning = Returning(stock=stock)
+    arguments = (*RUN_ON_DATA, "--connection-state-recovery") if stock else RUN_ON_DATA
+    expected: list[str] = []
+
+    def say(client: ClientConnection, text: str) -> None:
+        assert ask(client, "say", text) is True
+        expected.append(text)
+
+    for life in range(3):
+        with bellwire(*arguments, cwd=tmp_path) as process:
+            port = process.port()
+            with speaking(port) as client:
+                if life:
+                    say(client, f"{life} while it is away")
+                with returning.connected(port):
+                    assert returning.recovered is (life > 0)
+                    for n in range(3):
+                        say(client, f"{life} {n}")
+                    returning.hear(len(expected))
+                    assert returning.said == expected
+                say(client, f"{life} once it has gone")
+                process.signal(signal.SIGKILL)
+            assert process.end()[0] == -signal.SIGKILL
