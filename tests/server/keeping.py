@@ -158,6 +158,17 @@ async def resume(
     )
 
 
+async def resumed(sessions: Sessions, secret: str, connection: Connection | None = None, **how: str) -> Session:
+    session = await resume(sessions, secret, connection, **how)
+    assert session is not None
+    return session
+
+
+def count(sessions: Sessions, outcome: str) -> int:
+    """How many sessions were begun, taken up, and so on."""
+    return sessions.counters.get("sessions_total", outcome=outcome)
+
+
 async def stored(broker: MemoryBroker, session: Session) -> Record | None:
     """What the broker has of a session."""
     kept = await MemoryBroker.get(broker, session.key)

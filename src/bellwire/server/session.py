@@ -93,7 +93,7 @@ class Session:
 
     - `BrokerUnavailable`: the broker cannot be asked. Should it have kept the change without saying so, that is taken
       back.
-    - `Disconnected`: the session has ended, or somebody else holds it. That one goes by what was on record when it came.
+    - `Disconnected`: the session has ended, or somebody else holds it. That one goes by what it found on record.
     """
 
     __slots__ = (
