@@ -90,19 +90,20 @@ class Log:
 
     def append(self, draft: Draft, now: float) -> Appended:
         """Append a message, or find it: an id that was appended within the window is not appended again."""
-        self.expire(now)
+        self._forget(now)
         known = self._mids.get(draft.mid)
         if known is not None:
-            return known[1]
+            return known[1]._replace(duplicate=True)
         gen, chain = self.generations.current, self._chain
         prev = chain.top
         entry = enter(draft, self._step(prev.seq), prev, now)
         chain.append(entry)
         self.touched = now
         point = chain.top
-        self._mids[draft.mid] = now, Appended(gen, point, prev, duplicate=True)
+        appended = Appended(gen, point, prev, duplicate=False)
+        self._mids[draft.mid] = now, appended
         self._trim(now)
-        return Appended(gen, point, prev, duplicate=False)
+        return appended
 
     def read(
         self, after: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES, *, confirmed: bool = True
@@ -126,18 +127,20 @@ class Log:
 
     def expire(self, now: float) -> None:
         """Drop what is too old at ``now``, the broker's time in seconds."""
+        self._forget(now)
+        self._trim(now)
+
+    def _forget(self, now: float) -> None:
         mids, horizon = self._mids, now - self._limits.dedupe
         while mids and next(iter(mids.values()))[0] < horizon:
             mids.popitem(last=False)
-        self._trim(now)
 
     def _trim(self, now: float) -> None:
         chain, limits = self._chain, self._limits
-        behind = len(chain) - 1
-        if behind < 1:
+        behind, horizon = len(chain) - 1, now - limits.age
+        if behind < 1 or (behind <= limits.messages and chain.size <= limits.size and chain.oldest.at >= horizon):
             return
         size = chain.size - chain.newest.size
-        horizon = now - limits.age
         while behind > 0 and (behind > limits.messages or size > limits.size or chain.oldest.at < horizon):
             size -= chain.shift().size
             behind -= 1

@@ -161,13 +161,14 @@ class Ring:
         chain = self.chain
         chain.append(entry)
         self.gen = gen
-        if len(chain) > self._messages or chain.size > self._size:
-            self._shorten()
+        self._shorten()
 
     def _shorten(self) -> None:
         chain = self.chain
-        while len(chain) > 1 and (len(chain) > self._messages or chain.size > self._size):
+        count = len(chain)
+        while count > 1 and (count > self._messages or chain.size > self._size):
             chain.shift()
+            count -= 1
 
     def _hold(self, gen: str, entry: Entry) -> None:
         if len(self._held) < HELD_MESSAGES:

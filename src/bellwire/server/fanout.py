@@ -5,11 +5,11 @@ joined once for each dialect that is in it, and each member is handed the common
 """
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bellwire.core.counters import Counters
-from bellwire.protocol.outgoing import Message
-from bellwire.server.dialects import Dialect, Item
+from bellwire.protocol.outgoing import Message, Outgoing
+from bellwire.server.dialects import STOCK, Dialect, Item
 from bellwire.transports.tick import Tick
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Audience: TypeAlias = "tuple[Collection[Socket], ...]"
 """Groups of sockets without a common member."""
+
+
+_NOTHING: Final[Message] = Outgoing()
 
 
 class _Runs(dict[Dialect, tuple[Message, Dialect]]):
@@ -68,9 +71,7 @@ class Fanout:
                 if volatile:
                     self._hand_volatile(sockets, runs, len(items))
                 else:
-                    for socket in sockets:
-                        run, socket.dialect = runs[socket.dialect]
-                        socket.sink.send(run)
+                    _hand(sockets, runs)
 
     def _hand_volatile(self, sockets: "Collection[Socket]", runs: _Runs, count: int) -> None:
         for socket in sockets:
@@ -80,3 +81,18 @@ class Fanout:
                 sink.send(run)
             else:
                 self._counters.dropped("volatile", reason="buffer_full", policy="oldest_kept", n=count)
+
+
+def _hand(sockets: "Collection[Socket]", runs: _Runs) -> None:
+    """Hand each of ``sockets`` its run; as a rule they all speak alike, and go on as before."""
+    spoken: Dialect | None = None
+    following: Dialect = STOCK
+    run = _NOTHING
+    for socket in sockets:
+        dialect = socket.dialect
+        if dialect is not spoken:
+            spoken = dialect
+            run, following = runs[dialect]
+        if following is not dialect:
+            socket.dialect = following
+        socket.sink.send(run)

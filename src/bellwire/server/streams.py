@@ -8,11 +8,12 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Coroutine, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -101,7 +102,19 @@ def _tag() -> int:
 class Streams:
     """What the rooms of this node share; ``page_bytes`` is what a client on its way back is handed in one step."""
 
-    __slots__ = ("_kept", "_mids", "_posts", "_prefix", "broker", "counters", "fanout", "page_bytes", "served")
+    __slots__ = (
+        "_kept",
+        "_mids",
+        "_order",
+        "_posts",
+        "_prefix",
+        "_published",
+        "broker",
+        "counters",
+        "fanout",
+        "page_bytes",
+        "served",
+    )
 
     def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters, *, page_bytes: int = PAGE_BYTES) -> None:
         self.broker = broker
@@ -111,6 +124,8 @@ class Streams:
         self._prefix = secrets.token_hex(9)
         self._mids = count()
         self._posts: dict[bytes, Post] = {}
+        self._order: deque[bytes] = deque()
+        self._published: tuple[bytes, Published] | None = None  # a broker in this process gives it back at once
         self.served: set[Room] = set()
         """The rooms with members that recover."""
         self._kept = 0
@@ -135,6 +150,9 @@ class Streams:
         """
         body = post.body
         self._keep(body, post)
+        if len(streams) == 1 and not volatile and mid is None and not self.broker.has_log(streams[0]):
+            await self._publish(streams[0], Published(body, False, excluded))  # most are of this kind
+            return
         await self.emit_body(streams, body, excluded=excluded, volatile=volatile, mid=mid)
 
     async def emit_body(
@@ -228,16 +246,19 @@ class Streams:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
-    async def _publish(self, stream: str, published: Published) -> None:
-        await self.broker.publish(stream, _encode(published))
+    def _publish(self, stream: str, published: Published) -> Coroutine[Any, Any, None]:
+        encoded = _encode(published)
+        self._published = encoded, published
+        return self.broker.publish(stream, encoded)
 
     def _keep(self, body: bytes, post: Post) -> None:
-        posts = self._posts
+        posts, order = self._posts, self._order
         if body not in posts:
             self._kept += len(body)
+            order.append(body)
         posts[body] = post
-        while len(posts) > KEPT_POSTS or (self._kept > KEPT_BYTES and len(posts) > 1):
-            oldest = next(iter(posts))
+        while len(order) > KEPT_POSTS or (self._kept > KEPT_BYTES and len(order) > 1):
+            oldest = order.popleft()
             self._kept -= len(oldest)
             del posts[oldest]
 
@@ -258,6 +279,9 @@ class Streams:
 
     def published(self, body: bytes) -> Published | None:
         """Return what was published, None if it is not of this program: that is counted."""
+        newest = self._published
+        if newest is not None and newest[0] is body:
+            return newest[1]
         try:
             return _decode(body)
         except msgspec.MsgspecError:

@@ -85,7 +85,7 @@ class Target:
             _check_mid(mid)
         hub = self._hub()
         keys = self._keys or (EVERYONE,)
-        if hub is not None:
+        if hub is not None and self._keys:
             await hub.reach(keys)
         names = tuple([stream_of(self._name, key) for key in keys])
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile):
