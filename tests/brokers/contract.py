@@ -412,6 +412,20 @@ class Contract:
             await broker.append(name(), marker(1))
             assert broker.has_log(stream)
 
+    async def test_a_stream_that_was_forgotten_begins_anew(self) -> None:
+        async with self.started() as broker:
+            stream, other = name(), name()
+            positions = await self._fill(broker, stream, 3)
+            await self._fill(broker, other, 1)
+            await broker.forget(stream)
+            await broker.forget(name())
+            for at in positions[1:]:
+                assert isinstance(await broker.read(stream, at, confirmed=True), Unproved)
+            before = await broker.top(stream)
+            await broker.append(stream, draft("new"))
+            assert [entry.mid for entry in _page(await broker.read(stream, before, confirmed=True)).entries] == ["new"]
+            assert (await broker.top(other)).seq
+
     # --- keyed state
 
     async def test_the_generation_stays_as_long_as_nothing_is_lost(self) -> None:

@@ -94,6 +94,10 @@ class Line(Broker):
         return await self._broker.top(stream)
 
     @override
+    async def forget(self, stream: str) -> None:
+        await self._broker.forget(stream)
+
+    @override
     async def subscribe(self, stream: str, listener: Listener) -> None:
         await self._broker.subscribe(stream, listener)
 

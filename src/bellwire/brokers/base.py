@@ -105,6 +105,14 @@ class Broker(ABC):
         """
 
     @abstractmethod
+    async def forget(self, stream: str) -> None:
+        """Take out all that is in ``stream``, which nobody will read any more: a session's own, once that is over.
+
+        No position in it is proved afterwards; what is appended later begins it anew. Whether what others append at
+        the same time stays is not certain.
+        """
+
+    @abstractmethod
     async def subscribe(self, stream: str, listener: Listener) -> None:
         """Call ``listener`` for all that is appended and published from the return of this call on.
 

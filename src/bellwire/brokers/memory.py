@@ -112,6 +112,11 @@ class MemoryBroker(Broker):
         return self._log(stream).top
 
     @override
+    async def forget(self, stream: str) -> None:
+        self._check()
+        self._logs.pop(stream, None)
+
+    @override
     async def subscribe(self, stream: str, listener: Listener) -> None:
         self._check()
         self._listeners.setdefault(stream, {})[listener] = None

@@ -464,6 +464,10 @@ class NatsBroker(Broker):
         newest = await self._answer_of(self._reader.newest(link, stream))
         return position(self._partition(stream).gen, START if newest is None else opened(newest, START).point)
 
+    @override
+    async def forget(self, stream: str) -> None:
+        await self._answer_of(self._sweep.drop(self._require(), stream))
+
     # --- live
 
     @override

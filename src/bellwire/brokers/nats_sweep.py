@@ -115,6 +115,14 @@ class Sweep:
             self._counters.add("broker_swept_streams_total")
         return len(chain) > 1
 
+    async def drop(self, link: Link, stream: str) -> None:
+        """Take out all that is in a stream."""
+        newest = await self._reader.newest(link, stream)
+        if newest is not None:
+            partition, subject = self._reader.place(stream).partition, self._reader.subject(stream)
+            await self._purge(link, partition, subject, sequence(newest) + 1)
+        self._written.pop(stream, None)
+
     async def forget(self, link: Link, followed: Callable[[], set[str]]) -> None:
         """Take out the streams whose newest entry is older than a day and that nobody follows.
 

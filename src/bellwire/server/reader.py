@@ -279,6 +279,8 @@ class Reader:
             self.session.end()
         else:
             self.session.detach()
+        own = stream_of(self.socket.namespace, self.socket.id)
+        self.socket.node.leftovers.add(own, self.session.key)
 
     def call(self, post: Post) -> Message:
         """Return a call in the client's dialect, to be handed over behind what was emitted to the client before."""

@@ -190,11 +190,11 @@ class RecoveringReader(Reader):
     @override
     def begin(self) -> None:
         super().begin()
-        self.socket.checkpoints.watch(self)
+        self.socket.node.checkpoints.watch(self)
 
     @override
     def depart(self, reason: str) -> None:
-        self.socket.checkpoints.forget(self)
+        self.socket.node.checkpoints.forget(self)
         super().depart(reason)
 
     def check(self) -> None:

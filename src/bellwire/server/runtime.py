@@ -12,6 +12,7 @@ from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
+from bellwire.server.leftovers import Leftovers
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
@@ -43,6 +44,7 @@ class Runtime:
         "engine",
         "fanout",
         "heartbeat",
+        "leftovers",
         "loop",
         "nowhere",
         "prober",
@@ -70,6 +72,7 @@ class Runtime:
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.attempt, self.wheel, too_large=bytes(too_large))
         self.sessions = Sessions(broker, config.session_lifetime, counters)
+        self.leftovers = Leftovers(broker, self.wheel, counters, config.session_lifetime)
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""
 
@@ -84,4 +87,5 @@ class Runtime:
         await self.dispatcher.close(self.config.shutdown_grace)
         self.producers.close()
         await self.sessions.close(self.config.shutdown_grace)
+        await self.leftovers.close()
         self.heartbeat.close()

@@ -272,11 +272,11 @@ class Server(Application):
             return
         await self.start()
         path = relative_path(scope)
-        if path.startswith(self.config.path):
+        if path == PATH and kind == "websocket":
+            await handle_raw_websocket(self.engine, scope, receive, send)
+        elif path.startswith(self.config.path):
             handle = handle_http if kind == "http" else handle_websocket
             await handle(self.engine, scope, receive, send)
-        elif path == PATH and kind == "websocket":
-            await handle_raw_websocket(self.engine, scope, receive, send)
         elif self.http is not None:
             await self.http(scope, receive, send)
         elif kind == "http":

@@ -25,7 +25,7 @@ from bellwire.server.dialects import Dialect, Item
 from bellwire.server.dispatch import Finished, Job, Outcome
 from bellwire.server.numbers import Numbered, Numbers
 from bellwire.server.reader import Reader
-from bellwire.server.recovery import Checkpoints, Plea, RecoveringReader
+from bellwire.server.recovery import Plea, RecoveringReader
 from bellwire.server.streams import EVERYONE, User, stream_of
 from bellwire.transports.base import Request, Sink
 
@@ -656,9 +656,9 @@ class Socket:
             self.numbers = Numbers(self, inlet, hello.producer)
 
     @property
-    def checkpoints(self) -> Checkpoints:
-        """What looks after the offsets of stock clients."""
-        return self._runtime.checkpoints
+    def node(self) -> "Runtime":
+        """What its server shares on this node."""
+        return self._runtime
 
     def start(self, job: Job, finished: Finished) -> None:
         """Run something in the background."""

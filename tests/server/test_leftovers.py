@@ -1,0 +1,62 @@
+"""The streams of sessions that nobody came back to, through a server with a broker in memory."""
+
+from bellwire import Config, Server
+from bellwire.brokers.memory import MemoryBroker
+from bellwire.server.leftovers import MARGIN
+from bellwire.server.streams import stream_of
+from bellwire.testing import connect
+from bellwire.testing.clock import advance
+
+LIFETIME = 60.0
+HELLO = {"bellwire": {"version": 1, "instance": "i"}}
+
+
+def make() -> tuple[Server, MemoryBroker]:
+    broker = MemoryBroker()
+    server = Server(config=Config(session_lifetime=LIFETIME))
+    server.configure(broker=broker)
+    server.namespace("/")
+    return server, broker
+
+
+async def test_a_sockets_own_stream_goes_when_its_sessions_lifetime_is_over() -> None:
+    server, broker = make()
+    async with server.lifespan():
+        async with connect(server, auth=HELLO) as client:
+            own = stream_of("/", client.id)
+        await advance(LIFETIME - 1)
+        assert broker.has_log(own)
+        await advance(2 * MARGIN)
+        assert not broker.has_log(own)
+
+
+async def test_the_stream_of_a_session_that_was_taken_up_stays() -> None:
+    server, broker = make()
+    welcome: list[str] = []
+    async with server.lifespan():
+        async with connect(server, auth=HELLO) as client:
+            session = next(iter(server.namespaces["/"].hub("/").sockets.values())).reader
+            assert session is not None
+            welcome.append(session.session.secret)
+            own = stream_of("/", client.id)
+        again = {"bellwire": {"version": 1, "instance": "i", "session": welcome[0]}}
+        async with connect(server, auth=again) as client:
+            assert stream_of("/", client.id) == own
+            await advance(LIFETIME + 2 * MARGIN)
+            assert broker.has_log(own)
+        await advance(LIFETIME + 2 * MARGIN)
+        assert not broker.has_log(own)
+
+
+async def test_a_broker_that_is_away_is_asked_again() -> None:
+    server, broker = make()
+    async with server.lifespan():
+        async with connect(server, auth=HELLO) as client:
+            own = stream_of("/", client.id)
+        await advance(1)  # the session is let go
+        broker.faults.go_away()
+        await advance(LIFETIME + 2 * MARGIN)
+        broker.faults.come_back()
+        assert broker.has_log(own)
+        await advance(30)
+        assert not broker.has_log(own)
