@@ -1,0 +1,1 @@
+"""The guarantee from end to end: real servers, brokers and clients, and everything between them breaks."""
