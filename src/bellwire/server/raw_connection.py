@@ -88,7 +88,7 @@ class RawConnection(Connection):
 
     def _numbered(self, event: wire.NumberedEvent) -> None:
         packet, objects = self._packet(event.namespace, event.name, event.args, None)
-        digest = payload_digest(event.name.encode(), bytes(event.args))
+        digest = payload_digest(event.namespace.encode(), event.name.encode(), bytes(event.args))
         number = Numbered(event.number, digest, event.generation, resent=event.resent)
         size = len(event.args) if self._msgpack else 0
         self.connected_in(event.namespace).receive(packet, objects, size, number)

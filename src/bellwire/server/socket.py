@@ -379,6 +379,7 @@ class Socket:
         A stock client that is disconnected this way does not come back by itself. What was emitted before still
         reaches it. In ``on_connect`` the client is connected first; in middleware it is refused.
         """
+        relay.forbid("disconnect()")
         self._connection.expel(self)
         if close:
             self._connection.close()

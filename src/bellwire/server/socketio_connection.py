@@ -144,7 +144,7 @@ class SocketIOConnection(Connection):
             objects = None if objects is None else objects[:-1]
         number = None
         if found is not None:
-            digest = payload_digest(payload.encode(errors="surrogatepass"), *attached)
+            digest = payload_digest(packet.namespace.encode(), payload.encode(errors="surrogatepass"), *attached)
             number = Numbered(found.number, digest, found.generation, resent=found.resent)
         socket.receive(packet, objects, sum(map(len, attached)), number)
 
