@@ -64,6 +64,9 @@ class Writer(Protocol):
     def send(self, message: Outgoing) -> None:
         """Write, whether it keeps up or not."""
 
+    def abort(self, reason: str) -> None:
+        """Be rid of the connection."""
+
 
 class Arrived(Entry, frozen=True, array_like=True, gc=False):
     """An entry of a stream as it arrived; its contents are the ``parcel``."""

@@ -468,7 +468,14 @@ class Upstream:
             entry.settle_placed(None)
 
     def _not_stored(self, error: OSError) -> None:
-        """Give up the events that are not in the outbox: they had no effect, and whoever emitted them is told so."""
+        """Give up the events that are not in the outbox: they had no effect, and whoever emitted them is told so.
+
+        What was to be sent once they were stored must not be then, so the connection ends here.
+        """
+        writer = self._writer
+        if writer is not None:
+            self.lost("outbox failed")
+            writer.abort("outbox failed")
         for entry in list(self._open.values()):
             if not entry.stored and not entry.quiet:
                 entry.quiet = True
