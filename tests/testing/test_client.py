@@ -181,11 +181,24 @@ async def test_call_has_a_timeout_raises_refusals_and_knows_the_end() -> None:
     ("event", "payload", "received"),
     [(POKE, (), None), (SAY, ("x",), "x"), (PAIR, (1, 2), (1, 2)), (BLOB, (b"\x01",), b"\x01")],
 )
-async def test_receive_returns_the_payload(event: Event[Any, Any], payload: Any, received: Any) -> None:
+@pytest.mark.parametrize("recovery", [False, True])
+async def test_receive_returns_the_payload(
+    event: Event[Any, Any], payload: Any, received: Any, *, recovery: bool
+) -> None:
     server = make()
+    server.configure(flags={"connection_state_recovery": recovery})
     async with connect(server) as client:
         await server.namespaces["/"].emit(event, *payload)
         assert await client.receive(event) == received
+
+
+async def test_an_event_that_is_to_be_answered_has_no_offset() -> None:
+    server = make()
+    server.configure(flags={"connection_state_recovery": True})
+    async with connect(server) as client:
+        call = asyncio.ensure_future(server.namespaces["/"].call(BLOB, b"\x01", timeout=1))
+        assert await client.answer(BLOB, b"\x02") == b"\x01"
+        assert (await call).values == {client.id: b"\x02"}
 
 
 async def test_receive_fails_where_nothing_or_something_else_comes() -> None:
