@@ -9,12 +9,15 @@ from bellwire.client.messages import Messages, MessagesLost
 from bellwire.core.config import Config
 from bellwire.core.errors import (
     BellwireError,
+    BrokerUnavailable,
     CallLimit,
     CallTimeout,
     ConfigError,
     ConnectRefused,
     Disconnected,
     EventRefused,
+    MessageTooLarge,
+    OutcomeUnknown,
     RoomLimit,
     TooManyAttachments,
 )
@@ -46,13 +49,16 @@ __all__ = [
     "Messages",
     # raised
     "BellwireError",
+    "BrokerUnavailable",
     "CallLimit",
     "CallTimeout",
     "ConfigError",
     "ConnectRefused",
     "Disconnected",
     "EventRefused",
+    "MessageTooLarge",
     "MessagesLost",
+    "OutcomeUnknown",
     "RoomLimit",
     "TooManyAttachments",
 ]
