@@ -18,7 +18,8 @@ from typing_extensions import override
 
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.brokers.memory import MemoryBroker
-from bellwire.brokers.nats import NatsBroker
+from bellwire.brokers.nats import PARTITIONS, NatsBroker
+from bellwire.brokers.nats_streams import ask_api, partition_name, place_of
 from bellwire.brokers.private_nats import PrivateNats
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Unproved
@@ -38,7 +39,9 @@ class Ear:
         self._listener = listener
 
     def entry(self, stream: str, gen: str, entry: Entry) -> None:
-        if not self._broker.dead:
+        if self._broker.losing[stream]:
+            self._broker.losing[stream] -= 1
+        elif not self._broker.dead:
             self._listener.entry(stream, gen, entry)
 
     def volatile(self, stream: str, body: bytes) -> None:
@@ -59,6 +62,8 @@ class NodeBroker(Broker):
         self.dead = False
         self.asked: Counter[str] = Counter()
         """How often each method was called."""
+        self.losing: Counter[str] = Counter()
+        """How many of the next live entries of a stream are lost on the way."""
         self.trip: Callable[[str], None] | None = None
         self.latency: Callable[[], float] | None = None
         self._shared = shared
@@ -324,6 +329,19 @@ class Data(Backend):
                     await asyncio.sleep(0.02)
 
     # --- what happens to it
+
+    async def wipe(self, stream: str) -> None:
+        """Remove the JetStream stream that a stream lies in."""
+        name = partition_name("bellwire", place_of(stream, PARTITIONS).partition)
+        await ask_api(await self.broker._next_link(), f"STREAM.DELETE.{name}")
+
+    async def unsubscribe(self, node: NodeBroker, stream: str) -> None:
+        """End the subscription of one server to a stream; it does not know."""
+        broker = node.inner
+        assert isinstance(broker, NatsBroker)
+        subscription = broker._lives[stream].subscription
+        assert subscription is not None
+        await (await broker._next_link()).unsubscribe(subscription)
 
     async def kill(self) -> None:
         """Kill the nats-server as a crash does; it is started again by itself."""

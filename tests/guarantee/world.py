@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from bellwire import Event, Server, Socket
 from bellwire.core.config import Config
+from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.effects import Key
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.server.room import Room
@@ -15,6 +17,7 @@ from bellwire.server.streams import EVERYONE, User, stream_of
 from tests.guarantee.brokers import Backend, Data, Memory, NodeBroker
 from tests.guarantee.client import NAMESPACE, Client, Connection, Handed
 
+T = TypeVar("T")
 Kind: TypeAlias = Literal["memory", "data"]
 
 SAY = Event("say", str)
@@ -150,10 +153,11 @@ class Node:
         for room in rooms:
             await self.socket(client).leave(room)
 
-    async def say(self, room: str, *labels: str) -> None:
-        """Emit so many events to a room (several are joined by ``+``), one after the other."""
+    async def say(self, room: str, *labels: str, mid: str | None = None) -> None:
+        """Emit so many events to a room (several are joined by ``+``), one after the other, as the broker has time."""
+        target = self.namespace.to(*room.split("+"))
         for label in labels:
-            await self.namespace.to(*room.split("+")).emit(SAY, label)
+            await self.world.patiently(partial(target.emit, SAY, label, mid=mid))
 
 
 class World:
@@ -175,6 +179,11 @@ class World:
         self.places: dict[tuple[str, int, int], tuple[str, str]] = {}
         self._stirred = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the broker is the one in memory."""
+        return isinstance(self.backend, Memory)
 
     @property
     def memory(self) -> Memory:
@@ -241,6 +250,15 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         """Let time pass for the broker, and with it for every lease and limit that is kept there."""
         await self.backend.pass_time(seconds)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]], *, within: float = 10.0) -> T:
+        """Do what needs the broker, as soon as it is there."""
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    return await call()
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.02)
 
     def spawn(self, work: Awaitable[Any]) -> asyncio.Task[None]:
         """Do something beside; it has ended when the test does."""

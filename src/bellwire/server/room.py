@@ -110,7 +110,7 @@ class Room:
                 opening.set_result(None)
 
     async def stand(self) -> Position:
-        """Hear of what is new, and return the position of somebody who joins now. Raises BrokerUnavailable."""
+        """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
         await self.subscribe()
         feed = self.feed
         if feed is None:
@@ -128,6 +128,15 @@ class Room:
             if not feed.ring.top.gen:  # else somebody who came at the same time was faster
                 self._tell(feed, feed.opened(top))
         return feed.ring.top
+
+    async def now(self) -> Position:
+        """Return the position behind all that was emitted before, whether it is here yet or not.
+
+        Raises BrokerUnavailable.
+        """
+        here = await self.stand()
+        top = await self._streams.broker.top(self.stream)
+        return here if top.gen == here.gen and top.seq <= here.seq else top
 
     async def _top(self) -> Position:
         broker, pause = self._streams.broker, FIRST_PAUSE
@@ -384,10 +393,28 @@ class Room:
         return None
 
     async def probe(self) -> None:
-        """Compare with the log if nothing came for a while: what was lost on the way is found."""
+        """Compare with the log if nothing came for a while: what was lost on the way is found. Raises BrokerUnavailable.
+
+        Then the subscription may be dead for good, and another one is made.
+        """
         feed, idle, self.idle = self.feed, self.idle, True
         if feed is None or not idle or not feed.ring.following:
             return
+        self.guests += 1
+        try:
+            if not await self._compare(feed) or not self.subscribed:
+                self.subscribed = False
+                await self._streams.broker.unsubscribe(self.stream, self)
+                await self.subscribe()
+                await self._compare(feed)
+        finally:
+            self._hub.part(self)
+
+    async def _compare(self, feed: "Feed[Socket]") -> bool:
+        """Whether the log has nothing that was not told; if it has, that is read."""
         top = await self._streams.broker.top(self.stream)
-        if self.feed is feed and self.idle:
-            self._tell(feed, feed.probe(top))
+        if self.feed is not feed or not self.idle:
+            return True
+        told = top.point == feed.ring.top.point
+        self._tell(feed, feed.probe(top))
+        return told
