@@ -74,7 +74,7 @@ async def test_without_a_known_subprotocol_the_upgrade_is_refused(native: bool, 
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await client.raw_websocket(*offered)
         assert caught.value.status == 400
-        assert server.counters.get("requests_refused_total", reason="no subprotocol") == 1
+        assert server.counters.get("requests_refused_total", reason="no_subprotocol") == 1
         assert not server.raw_echoes
 
 

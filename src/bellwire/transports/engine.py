@@ -140,7 +140,7 @@ class Engine:
         """
         subprotocol = choose_subprotocol(offered)
         if subprotocol is None:
-            self.counters.add("requests_refused_total", reason="no subprotocol")
+            self.counters.add("requests_refused_total", reason="no_subprotocol")
             raise HandshakeError(400, f"offer the sub-protocol {JSON} or {MSGPACK} in Sec-WebSocket-Protocol")
         return subprotocol
 
