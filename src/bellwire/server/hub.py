@@ -61,10 +61,10 @@ class Hub:
         try:
             if not room.subscribed:
                 await room.subscribe()
-            if socket.gone:
-                return False
             if socket.reader is not None:
                 return await socket.reader.join(room)
+            if socket.gone:
+                return False
             self._streams.fanout.settle()  # what was sent before goes to those who were members before
             room.plain.add(socket)
             return True
@@ -94,7 +94,7 @@ class Hub:
 
     async def leave(self, socket: "Socket", key: Key) -> None:
         """``socket`` is no longer a member of the room ``key``. Raises BrokerUnavailable: it still is."""
-        if key not in self._rooms:
+        if key not in self._rooms and socket.reader is None:
             return
         room = self.guest(key)  # a reader that cannot leave it goes on where it was
         try:

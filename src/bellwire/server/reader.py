@@ -7,7 +7,6 @@ A membership is stored before its client hears of it, and its end before the cli
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
@@ -100,7 +99,7 @@ class Reader:
         self.know(self.socket.id, hub)
         rooms = [hub.guest(key) for key in self._always()]
         try:
-            standing = [(room, await room.stand()) for room in rooms]
+            standing = [(room, await room.now()) for room in rooms]
             streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
             for room, position in () if self.socket.gone else standing:
@@ -130,15 +129,25 @@ class Reader:
     # --- its rooms
 
     async def join(self, room: Room) -> bool:
-        """Become a member of ``room``; False if the socket was gone first. Raises BrokerUnavailable: it is none."""
-        position = await room.stand()
+        """Become a member of ``room``; False if the socket was gone first: it is one when it comes back.
+
+        Raises:
+            BrokerUnavailable: it is none.
+            Disconnected: its session is over.
+
+        """
+        position = await room.now()
         kind, name = kind_of(room.key)
         await self.session.join(room.stream, Member(kind, name, position))
         if self.socket.gone:
             return False
-        self._stay(room.stream, Membership(position))
-        self._open(room, position)
-        room.drive()
+        span = Membership(position)
+        self._stay(room.stream, span)
+        if self.socket in room:  # it has not got all of its last stay yet
+            self._to_come.setdefault(room.stream, []).append(span)
+        else:
+            self._open(room, position)
+            room.drive()
         return True
 
     def _stay(self, stream: str, span: Membership) -> None:
@@ -155,19 +164,27 @@ class Reader:
         room.admit(self.socket, position, until)
 
     async def leave(self, room: Room) -> None:
-        """Be a member of ``room`` no longer. Raises BrokerUnavailable: it still is one."""
-        position = room.dismiss(self.socket)
-        if position is None:
+        """Be a member of ``room`` no longer; what was emitted before still reaches the client.
+
+        Raises:
+            BrokerUnavailable: it still is one.
+            Disconnected: its session is over.
+
+        """
+        if room.stream not in self.session.record.streams:
             return
-        try:
-            await self.session.leave(room.stream, position)
-        except BrokerUnavailable:
-            self._admit(room, position, None)
+        left = await room.now()
+        await self.session.leave(room.stream, left)
+        stood = room.dismiss(self.socket)
+        if stood is None:  # it is gone, and will not find the room when it comes back
+            return
+        self.spans[room.stream][-1] = Membership(self.spans[room.stream][-1].joined, left)
+        if stood.seq < left.seq:
+            self._admit(room, stood, left)
             room.drive()
-            raise
-        last = self.spans[room.stream][-1]
-        self.spans[room.stream][-1] = Membership(last.joined, position)
-        self._close(room)
+        else:
+            self.session.forget(room.stream, left)
+            self._close(room)
 
     def _close(self, room: Room) -> None:
         self._rooms.pop(room.stream, None)

@@ -267,8 +267,7 @@ class Room:
                         for socket in tuple(members):
                             self._pass_over(socket, gen, entry.prev, entry)
                 case Own(gen, entry, socket, prev):
-                    if not self._hand(socket, gen, prev, entry):
-                        self._pass_over(socket, gen, prev, entry)
+                    self._hand(socket, gen, prev, (entry,))
                 case Told(socket, reason, restart):
                     self._reader(socket).reset(self, reason, restart)
                 case Advance(socket, prev, to):
@@ -276,11 +275,20 @@ class Room:
         if feed.question is not None:  # who resumes needs nothing of this: it goes on when its socket has room
             self.drive()
 
-    def _hand(self, socket: "Socket", gen: str, prev: Point, entry: Entry) -> bool:
-        post = self._streams.read(self._hub.name, entry.body)
-        if post is not None:
-            socket.deliver(Delivery(post, self.stream, gen, prev, entry.seq, entry.tag, entry.mid, named=True))
-        return post is not None
+    def _hand(self, socket: "Socket", gen: str, prev: Point, entries: Sequence[Entry]) -> None:
+        items: list[Delivery] = []
+        for entry in entries:
+            item = self._streams.placed(self._hub.name, self.stream, gen, prev, entry)
+            if item is not None:
+                items.append(item)
+            else:
+                if items:
+                    socket.deliver(*items)
+                    items.clear()
+                self._pass_over(socket, gen, prev, entry)
+            prev = entry.point
+        if items:
+            socket.deliver(*items)
 
     def _pass_over(self, socket: "Socket", gen: str, prev: Point, entry: Entry) -> None:
         """What nobody can read would leave a gap in the client's chain."""
@@ -364,10 +372,7 @@ class Room:
             case Reset(reason, restart):
                 reader.reset(self, reason, restart)
             case Hand(gen, prev, entries):
-                for entry in entries:
-                    if not self._hand(reader.socket, gen, prev, entry):
-                        self._pass_over(reader.socket, gen, prev, entry)
-                    prev = entry.point
+                self._hand(reader.socket, gen, prev, entries)
             case Ended():
                 reader.ended(self)
                 self._hub.vacate(self)

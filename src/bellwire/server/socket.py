@@ -1,5 +1,6 @@
 """One client in one namespace."""
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import msgspec
 
-from bellwire.core.errors import CallLimit, ConnectRefused, EventRefused, PacketError, RoomLimit
+from bellwire.core.errors import CallLimit, ConnectRefused, Disconnected, EventRefused, PacketError, RoomLimit
 from bellwire.core.events import Event
 from bellwire.delivery.effects import Key
 from bellwire.guard.packets import post
@@ -279,13 +280,15 @@ class Socket:
             if not await self.allowed(room):
                 raise EventRefused("forbidden", "this room is not open to you")
             self._check_room(room)  # it may have joined others meanwhile
-        if self.phase is Phase.DISCONNECTED:
+        if self.gone and self.reader is None:
             return
         if self._rooms is None:
             self._rooms = set()
         self._rooms.add(room)  # already now: another join of the same room has nothing to do
         try:
             await self._hub.join(self, room)
+        except Disconnected:  # nobody will come back to be in it
+            self._rooms.discard(room)
         except BaseException:
             self._rooms.discard(room)
             raise
@@ -315,9 +318,11 @@ class Socket:
 
         """
         relay.forbid("leave()")
-        if self._rooms is not None and room in self._rooms and self.phase is not Phase.DISCONNECTED:
+        if self._rooms is None or room not in self._rooms or (self.gone and self.reader is None):
+            return
+        with contextlib.suppress(Disconnected):  # its session is over, and all memberships with it
             await self._hub.leave(self, room)
-            self._rooms.discard(room)
+        self._rooms.discard(room)
 
     # --- to the client
 
@@ -393,10 +398,10 @@ class Socket:
         self._runtime.fanout.settle()
         self.sink.send(message)
 
-    def deliver(self, item: Item) -> None:
-        """Send an event in the client's own dialect, behind all that was broadcast before it."""
+    def deliver(self, *items: Item) -> None:
+        """Send events in the client's own dialect, behind all that was broadcast before them."""
         self._runtime.fanout.settle()
-        message, self.dialect = self.dialect.deliver((item,))
+        message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
 
     # --- acknowledgements
