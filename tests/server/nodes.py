@@ -68,10 +68,10 @@ class Member:
         self.fanout.settle()
         self.sink.send(message)
 
-    def deliver(self, item: Item) -> None:
+    def deliver(self, *items: Item) -> None:
         assert self.fanout is not None
         self.fanout.settle()
-        message, self.dialect = self.dialect.deliver((item,))
+        message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
 
     @property

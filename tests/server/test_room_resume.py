@@ -232,8 +232,12 @@ async def test_the_history_is_handed_over_page_by_page_as_the_socket_has_room() 
         assert back.got == [900]
 
 
+def waiting(member: Member) -> int:
+    return sum(len(message.parts) for message in member.sink.messages)
+
+
 class Bounded(Tale):
-    """A reader that has room for the next page when so few messages wait."""
+    """A reader that has room for the next page when so few events wait."""
 
     def __init__(self, member: Member, room: int) -> None:
         self._room = room
@@ -241,7 +245,7 @@ class Bounded(Tale):
 
     @property
     def ready(self) -> bool:
-        return len(self.socket.sink.messages) <= self._room
+        return waiting(self.socket) <= self._room
 
     @ready.setter
     def ready(self, ready: bool) -> None: ...
@@ -265,6 +269,22 @@ async def test_pages_have_a_megabyte_at_most() -> None:
         while page := await drained(node, back):
             sizes.append(len(page))
         assert sizes == [2, 2, 2, 2]
+
+
+async def test_those_who_come_back_to_the_same_place_share_what_is_made_for_them() -> None:
+    async with make_node() as node:
+        one, two, other = [await node.reading(name, "r") for name in "abc"]
+        first = go_away(node, one)
+        go_away(node, two)
+        await write(node, 2)
+        second = go_away(node, other)
+        await write(node, 2, first=2)
+        for member, position in ((one, first), (two, first), (other, second)):
+            come_back(node, member, position)
+        pages = [member.sink.messages[-1].parts for member in (one, two, other)]
+        assert [len(page) for page in pages] == [4, 4, 2]
+        assert all(mine is yours for mine, yours in zip(pages[0], pages[1], strict=True))
+        assert all(mine is yours for mine, yours in zip(pages[0][2:], pages[2], strict=True))
 
 
 async def test_nothing_is_handed_to_a_socket_that_is_not_ready_and_everything_once_it_is() -> None:
@@ -419,14 +439,14 @@ async def test_those_who_come_back_leave_the_loop_its_turns() -> None:
     async with make_node() as node:
         members = [await node.reading(str(n), "r") for n in range(6)]
         positions = [go_away(node, member) for member in members[1:]]
-        pages = BATCH // 2
-        await write(node, pages)
+        half = BATCH // 2
+        await write(node, half)
         for member, position in zip(members[1:], positions, strict=True):
             node.room("r").admit(member.itself, position)
         node.room("r").drive()
-        assert [len(member.sink.messages) for member in members[1:]] == [pages + 1, pages + 1, 0, 0, 0]
+        assert [waiting(member) for member in members[1:]] == [half + 1, half + 1, 0, 0, 0]
         await advance()
-        assert {len(member.sink.messages) for member in members[1:]} == {pages + 1}
+        assert {waiting(member) for member in members[1:]} == {half + 1}
 
 
 async def test_a_position_is_proved_before_anything_is_handed_over() -> None:

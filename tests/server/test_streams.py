@@ -323,7 +323,7 @@ async def test_only_the_newest_posts_are_kept() -> None:
             await streams.emit(("r",), sent)
             await streams.emit(("s",), sent)  # the same bytes count once
         assert kept(streams, posts) == list(range(2, KEPT_POSTS + 2))
-        assert streams._kept == sum(len(sent.body) for sent in posts[2:])
+        assert streams._posts.size == sum(len(sent.body) for sent in posts[2:])
 
 
 async def test_only_so_many_bytes_of_posts_are_kept_and_always_the_newest() -> None:

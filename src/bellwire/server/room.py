@@ -398,7 +398,7 @@ class Room:
         return None
 
     async def probe(self) -> None:
-        """Compare with the log if nothing came for a while: what was lost on the way is found. Raises BrokerUnavailable.
+        """Compare with the log if nothing came for a while: so what was lost is found. Raises BrokerUnavailable.
 
         Then the subscription may be dead for good, and another one is made.
         """

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import random
 import secrets
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,10 +21,12 @@ from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.delivery.effects import APPEND_SECONDS
-from bellwire.delivery.entry import Copy, Draft
+from bellwire.delivery.entry import Copy, Draft, Entry
 from bellwire.delivery.handling import Append
 from bellwire.delivery.log import Appended
-from bellwire.protocol.post import Post
+from bellwire.delivery.position import Point
+from bellwire.protocol.post import Delivery, Post
+from bellwire.server.newest import Newest
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Fanout
@@ -103,9 +104,8 @@ class Streams:
     """What the rooms of this node share; ``page_bytes`` is what a client on its way back is handed in one step."""
 
     __slots__ = (
-        "_kept",
         "_mids",
-        "_order",
+        "_placed",
         "_posts",
         "_prefix",
         "_published",
@@ -123,12 +123,11 @@ class Streams:
         self.page_bytes = page_bytes
         self._prefix = secrets.token_hex(9)
         self._mids = count()
-        self._posts: dict[bytes, Post] = {}
-        self._order: deque[bytes] = deque()
+        self._posts: Newest[bytes, Post] = Newest(KEPT_POSTS, KEPT_BYTES)
+        self._placed: Newest[tuple[str, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
         self._published: tuple[bytes, Published] | None = None  # a broker in this process gives it back at once
         self.served: set[Room] = set()
         """The rooms with members that recover."""
-        self._kept = 0
 
     # --- out
 
@@ -149,7 +148,7 @@ class Streams:
 
         """
         body = post.body
-        self._keep(body, post)
+        self._posts.put(body, post, len(body))
         if len(streams) == 1 and not volatile and mid is None and not self.broker.has_log(streams[0]):
             await self._publish(streams[0], Published(body, False, excluded))  # most are of this kind
             return
@@ -251,17 +250,6 @@ class Streams:
         self._published = encoded, published
         return self.broker.publish(stream, encoded)
 
-    def _keep(self, body: bytes, post: Post) -> None:
-        posts, order = self._posts, self._order
-        if body not in posts:
-            self._kept += len(body)
-            order.append(body)
-        posts[body] = post
-        while len(order) > KEPT_POSTS or (self._kept > KEPT_BYTES and len(order) > 1):
-            oldest = order.popleft()
-            self._kept -= len(oldest)
-            del posts[oldest]
-
     # --- in
 
     def read(self, namespace: str, body: bytes) -> Post | None:
@@ -274,8 +262,20 @@ class Streams:
         except Exception:
             self.counters.dropped("event", reason="unreadable", policy="no_event")
             return None
-        self._keep(body, post)
+        self._posts.put(body, post, len(body))
         return post
+
+    def placed(self, namespace: str, stream: str, gen: str, prev: Point, entry: Entry) -> Delivery | None:
+        """Return an entry at its place behind ``prev``, one object for all who stand there; None as `read` does."""
+        key = stream, gen, prev, entry.seq, entry.tag
+        item = self._placed.get(key)
+        if item is None:
+            post = self.read(namespace, entry.body)
+            if post is None:
+                return None
+            item = Delivery(post, stream, gen, prev, entry.seq, entry.tag, entry.mid, named=True)
+            self._placed.put(key, item, len(entry.body))
+        return item
 
     def published(self, body: bytes) -> Published | None:
         """Return what was published, None if it is not of this program: that is counted."""
