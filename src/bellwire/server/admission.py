@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from bellwire.core.errors import ConnectRefused
 from bellwire.guard.auth import Identity
 from bellwire.server.callables import full_name
-from bellwire.server.socket import Phase, Socket
+from bellwire.server.inbound import Phase
+from bellwire.server.socket import Socket
 from bellwire.transports.base import Request
 
 if TYPE_CHECKING:

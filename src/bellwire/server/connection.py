@@ -25,9 +25,10 @@ from bellwire.server.admission import admit
 from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.held import Held
+from bellwire.server.inbound import Phase, described
 from bellwire.server.namespace import Namespace
 from bellwire.server.recovery import Plea
-from bellwire.server.socket import Phase, Socket, described
+from bellwire.server.socket import Socket
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.base_session import BaseSession
 

@@ -2,29 +2,27 @@
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Mapping
-from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import msgspec
+from typing_extensions import override
 
-from bellwire.core.errors import CallLimit, ConnectRefused, Disconnected, EventRefused, PacketError, RoomLimit
+from bellwire.core.errors import CallLimit, Disconnected, EventRefused, RoomLimit
 from bellwire.core.events import Event
 from bellwire.delivery.effects import Key
 from bellwire.guard.packets import post
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Message
-from bellwire.protocol.socketio import Packet, event_name
-from bellwire.protocol.wire import Skip
+from bellwire.protocol.socketio import Packet
 from bellwire.server import attempt, relay
 from bellwire.server.acks import Acknowledgement, Call
-from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect, Item
-from bellwire.server.dispatch import Finished, Job, Outcome
-from bellwire.server.numbers import Numbered, Numbers
+from bellwire.server.dispatch import Finished, Job
+from bellwire.server.inbound import Inbound, Phase
+from bellwire.server.numbers import Numbers
 from bellwire.server.reader import Reader
 from bellwire.server.recovery import Plea, RecoveringReader
 from bellwire.server.streams import EVERYONE, User, stream_of
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from bellwire.guard.auth import Identity
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
-    from bellwire.server.namespace import Namespace, Registration, Work
+    from bellwire.server.namespace import Namespace
     from bellwire.server.runtime import Runtime
 
 R = TypeVar("R")
@@ -50,21 +48,8 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 SERVICE_RESTART = 1012
 """The close code that tells a client to come back (of the registry that RFC 6455 §11.7 began)."""
 
-_MISPLACED = ": ConnectRefused is for auth, middleware and on_connect; raise EventRefused(code, message) here"
 
-
-class Phase(Enum):
-    """Where a socket is on its way."""
-
-    CONNECTING = "connecting"
-    """Authentication and middleware: it may still be refused."""
-    ENTERING = "entering"
-    """``on_connect``: what it is sent waits for the CONNECT reply."""
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-
-
-class Socket:
+class Socket(Inbound):
     """One client in one namespace, as handlers see it.
 
     Its events are handled one after the other, in the order in which they came; acknowledgements and disconnects do
@@ -73,27 +58,16 @@ class Socket:
 
     __slots__ = (
         "_acks",
-        "_busy",
-        "_connection",
-        "_current",
-        "_farewell",
-        "_hub",
-        "_namespace",
-        "_queue",
         "_rooms",
-        "_runtime",
         "_session",
         "_state",
         "_user",
         "auth",
         "claims",
-        "dialect",
         "expires",
         "hello",
         "id",
-        "numbers",
         "params",
-        "phase",
         "reader",
         "reason",
         "sink",
@@ -111,6 +85,7 @@ class Socket:
         params: Mapping[str, str],
         hello: Hello | Plea | None = None,
     ) -> None:
+        super().__init__(connection, namespace, hub, dialect)
         self.id = new_sid()
         """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
         self.hello = hello
@@ -124,28 +99,15 @@ class Socket:
         self.expires: float | None = None
         """When the identity ceases to hold, in seconds since the epoch."""
         self.sink = sink
-        self.dialect = dialect
-        """How its client is spoken to."""
-        self.numbers: Numbers | None = None
-        """What it does with events that have numbers; None if it gives them none."""
         self.reader: Reader | None = None
         """What it recovers with; None if it does not."""
-        self.phase = Phase.CONNECTING
         self.reason = ""
         """Why it was disconnected."""
         self._user: str | None = None
-        self._connection = connection
-        self._namespace = namespace
-        self._hub = hub
-        self._runtime: Runtime = connection.runtime
         self._rooms: set[str] | None = None
         self._state: dict[str, Any] | None = None
         self._session: dict[str, Any] | None = None
         self._acks: dict[int, Acknowledgement] | None = None
-        self._queue: deque[tuple[Packet, list[Any] | None, Numbered | Skip | None, int]] | None = None
-        self._current: tuple[int | None, Registration | None] = (None, None)
-        self._farewell: str | None = None
-        self._busy = False
 
     def __repr__(self) -> str:
         return f"Socket({self._hub.name!r}, {self.id!r}, user={self.user!r})"
@@ -393,8 +355,8 @@ class Socket:
         """Hand out all that was broadcast before."""
         self._runtime.fanout.settle()
 
+    @override
     def send(self, message: Message) -> None:
-        """Send a message as it stands, behind all that was broadcast before it."""
         self._runtime.fanout.settle()
         self.sink.send(message)
 
@@ -431,201 +393,6 @@ class Socket:
         if acknowledgement is not None and packet.id is not None:
             acknowledgement.replied(self, packet.payload if objects is None else objects)
             self.forget(packet.id)
-
-    # --- events
-
-    def receive(
-        self,
-        packet: Packet,
-        objects: list[Any] | None = None,
-        attached: int = 0,
-        number: Numbered | Skip | None = None,
-    ) -> None:
-        """An event arrived: it is handled now, or when those before it are done.
-
-        ``objects`` is the decoded payload of a binary packet, ``attached`` the bytes of its attachments, ``number``
-        the event's, if the client gives its events numbers; of a `Skip` nothing else counts. Raises
-        :class:`PacketError` if the payload is no event.
-        """
-        if self._busy:
-            self._line_up(packet, objects, number, 1 + (len(packet.payload) + attached) // 1024)
-            return
-        self._busy = True
-        try:
-            waits = self._handle(packet, objects, number)
-        except PacketError:
-            self._busy = False
-            raise
-        if not waits:
-            self._busy = False
-            if self._queue is not None or self._farewell is not None:
-                self.go_on()
-
-    def _line_up(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip | None, weight: int) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append((packet, objects, number, weight))
-        self._connection.delay(weight)
-
-    def _handle(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip | None) -> bool:
-        """Run the event's handler; whether it has to wait."""
-        if number is not None:
-            return self._handle_numbered(packet, objects, number)
-        try:
-            work = self._namespace.read(packet, objects, self._hub.name)
-        except EventRefused as refusal:
-            self._refuse(packet.id, refusal, event_name(packet.payload))
-            return False
-        except PacketError:
-            raise
-        except Exception as error:  # a payload type's own __post_init__
-            self._failed(packet.id, error, f"handling {event_name(packet.payload)[:64]!r}")
-            return False
-        self._current = (packet.id, work.registration)
-        outcome = self._runtime.dispatcher.start(self._namespace.job(self, work), self._finished)
-        if outcome is None:
-            return True
-        self._settle(outcome)
-        return False
-
-    def _handle_numbered(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip) -> bool:
-        if self.numbers is None:
-            raise PacketError("an event with a number from a client that named no producer")
-        self._current = (None, None)
-        if isinstance(number, Skip):
-            job = self.numbers.skip(number)
-        else:
-            job = self.numbers.handle(number, self._read(packet, objects))
-        outcome = self._runtime.dispatcher.start(job, self._finished)
-        if outcome is None:
-            return True
-        self._settle(outcome)
-        return False
-
-    def _read(self, packet: Packet, objects: list[Any] | None) -> "Work | EventRefused":
-        """What an event asks for, or why it is refused. Raises :class:`PacketError`."""
-        name = event_name(packet.payload)
-        try:
-            return self._namespace.read(packet, objects, self._hub.name)
-        except EventRefused as refusal:
-            self.count_refused(refusal, name)
-            return refusal
-        except PacketError:
-            raise
-        except Exception as error:  # a payload type's own __post_init__
-            self.count_failed(error, f"handling {name[:64]!r}")
-            return EventRefused("internal", "the server failed to handle this event")
-
-    async def handle(self, work: "Work") -> Any:
-        """Run an event's handlers."""
-        return await self._namespace.handle(self, work)
-
-    def _finished(self, outcome: Outcome) -> None:
-        """A handler that had to wait is done: on with those behind it."""
-        self._settle(outcome)
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Handle what waits, until a handler has to wait itself."""
-        self._busy = True
-        while self._queue:
-            packet, objects, number, weight = self._queue.popleft()
-            self._connection.delay(-weight)
-            try:
-                if self._handle(packet, objects, number):
-                    return
-            except PacketError as error:
-                self._connection.delay(-sum([behind for *_, behind in self._queue]))
-                self._queue.clear()  # as if it had been read at once: nothing counts behind a broken packet
-                self._connection.fail(error)
-        self._queue = None
-        self._busy = False
-        if self._farewell is not None:
-            self._say_farewell(self._farewell)
-        elif self.phase is Phase.DISCONNECTED:
-            self._connection.delay(-1)
-
-    def hold(self) -> None:
-        """Handle nothing before :meth:`go_on`: the socket is being connected."""
-        self._busy = True
-
-    def bid_farewell(self, reason: str) -> None:
-        """Run the ``on_disconnect`` handlers, behind the events that came before."""
-        if self._busy:
-            self._farewell = reason
-        else:
-            self._say_farewell(reason)
-
-    def miss_farewell(self) -> None:
-        """It was refused after all: ``on_connect`` did not finish, so there is nothing to undo."""
-        self._farewell = None
-
-    def _say_farewell(self, reason: str) -> None:
-        self._farewell = None
-        self._current = (None, None)
-        job = self._namespace.farewell(self, reason)
-        outcome = Outcome() if job is None else self._runtime.dispatcher.start(job, self._parted)
-        if outcome is not None:
-            self._parted(outcome)
-
-    def _parted(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            self._failed(None, outcome.error, "on_disconnect")
-        self._connection.delay(-1)
-
-    def _settle(self, outcome: Outcome) -> None:
-        number, registration = self._current
-        error = outcome.error
-        if error is None:
-            if number is not None:
-                self._acknowledge(number, registration, outcome.result)
-        elif isinstance(error, EventRefused):
-            self._refuse(number, error, "" if registration is None else registration.event.name)
-        else:
-            self._failed(number, error, _handling(registration))
-
-    def _acknowledge(self, number: int, registration: "Registration | None", result: Any) -> None:
-        event = None if registration is None else registration.event
-        reply = () if event is None or event.reply is None else (result,)
-        try:
-            binary = event is not None and event.reply_binary
-            message = self.dialect.reply(self._hub.name, number, reply, binary=binary)
-        except Exception as error:
-            self._failed(number, error, _handling(registration))
-        else:
-            self.send(message)
-
-    def _failed(self, number: int | None, error: BaseException, doing: str) -> None:
-        self.count_failed(error, doing)
-        if number is not None:
-            self._answer(number, EventRefused("internal", "the server failed to handle this event"))
-
-    def count_failed(self, error: BaseException, doing: str) -> None:
-        """The application's code failed."""
-        if self._runtime.dispatcher.ended(error):
-            self._runtime.counters.add("handlers_cancelled_total")
-        else:
-            self._runtime.counters.add("handler_errors_total")
-            hint = _MISPLACED if isinstance(error, ConnectRefused) else ""
-            logger.error("%s failed for %r%s", doing, self, hint, exc_info=error)
-
-    def count_refused(self, refusal: EventRefused, name: str) -> None:
-        """An event was refused."""
-        self._runtime.counters.add("events_refused_total")
-        logger.debug("refused the event %r of %r: %s", name[:64], self, described(refusal))
-
-    def _refuse(self, number: int | None, refusal: EventRefused, name: str) -> None:
-        self.count_refused(refusal, name)
-        if number is not None:
-            self._answer(number, refusal)
-
-    def _answer(self, number: int, refusal: EventRefused) -> None:
-        try:
-            message = self.dialect.reply(self._hub.name, number, (refusal.as_reply(),), binary=False)
-        except Exception as error:  # the application made it of something that is no JSON
-            self._failed(number, error, "answering with a refusal")
-        else:
-            self.send(message)
 
     # --- the connection's side
 
@@ -703,16 +470,3 @@ class Socket:
         acks, self._acks = self._acks, None
         for acknowledgement in (acks or {}).values():
             acknowledgement.lost(self, reason)
-
-
-def _handling(registration: "Registration | None") -> str:
-    """What is being done, for the log."""
-    if registration is None:
-        return "on_any"
-    return f"handling {registration.event.name!r} ({full_name(registration.handler)})"
-
-
-def described(refusal: EventRefused) -> str:
-    """A refusal for the log. Its message stays out, for that may quote the payload."""
-    code = str(refusal.code)[:64]
-    return code if refusal.path is None else f"{code} at {str(refusal.path)[:64]!r}"
