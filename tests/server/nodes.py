@@ -240,7 +240,8 @@ class Gate(MemoryBroker):
         await super().subscribe(stream, listener)
 
     async def unsubscribe(self, stream: str, listener: Any) -> None:
-        self.subscriptions.remove(stream)
+        if stream in self.subscriptions:
+            self.subscriptions.remove(stream)
         await super().unsubscribe(stream, listener)
 
     async def read(self, stream: str, after: Position, **options: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import Position
 from bellwire.server.room import BATCH
@@ -71,6 +72,66 @@ async def test_a_subscription_that_died_is_found_by_the_probe() -> None:
         node.broker.faults.heal(room)
         await write(node, 1, first=2)
         assert reader.got == [2]
+
+
+async def test_a_subscription_that_told_all_is_left_and_one_that_did_not_is_made_anew() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        reader = await node.reading("a", "r")
+        room, made = node.room("r"), []
+        subscribe = gate.subscribe
+
+        async def watch(stream: str, listener: Any) -> None:
+            made.append(stream)
+            await subscribe(stream, listener)
+
+        gate.subscribe = watch  # type: ignore[method-assign]
+        await room.probe()
+        await room.probe()
+        assert made == []
+        node.broker.faults.lose_live(R)
+        await write(node, 1)
+        await room.probe()
+        assert made == [R]
+        assert gate.subscriptions == [R]
+        await write(node, 1, first=1)
+        assert reader.got == [0, 1]
+
+
+async def test_a_subscription_that_could_not_be_made_anew_is_made_when_the_broker_is_back() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        reader = await node.reading("a", "r")
+        room = node.room("r")
+        await room.probe()
+        gate.faults.lose_live(R)
+        await write(node, 1)
+        gate.hold("subscribe")
+        probing = asyncio.create_task(room.probe())
+        await advance()
+        gate.let_go("subscribe", fail=True)
+        with pytest.raises(BrokerUnavailable):
+            await probing
+        await write(node, 1, first=1)  # nobody hears it
+        await room.probe()
+        await write(node, 1, first=2)
+        assert reader.got == [0, 1, 2]
+
+
+async def test_now_is_behind_all_that_was_emitted_though_it_has_not_come_yet() -> None:
+    async with make_node() as node:
+        await node.reading("a", "r")
+        room = node.hub.guest("r")
+        await write(node, 1)
+        assert await room.now() == await room.stand() == await node.top("r")
+        node.broker.faults.lose_live(R, 2)
+        await write(node, 2)
+        here = await room.stand()
+        assert await room.now() == await node.top("r")
+        assert here.seq == (await node.top("r")).seq - 2
+        node.hub.part(room)
 
 
 async def test_a_room_that_was_told_something_meanwhile_is_not_compared() -> None:
