@@ -17,7 +17,7 @@ def assert_empty(server: Server) -> None:
     """Nobody is anywhere, and nothing is kept of anybody."""
     for namespace in server.namespaces.values():
         for hub in namespace._hubs.values():
-            assert (hub.sockets, hub._groups) == ({}, {})
+            assert hub.empty
 
 
 async def refusal(server: Server, namespace: str = "/", **options: Any) -> ConnectRefused:

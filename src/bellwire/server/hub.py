@@ -25,6 +25,7 @@ class Hub:
         "_next_ack",
         "_rooms",
         "_streams",
+        "entering",
         "name",
         "sockets",
         "streams",
@@ -43,6 +44,8 @@ class Hub:
         self._dispatcher = dispatcher
         self._emptied = emptied  # a guest of its last room may go after its last socket
         self._next_ack = 0
+        self.entering = 0
+        """How many sockets are about to be in it: it is not given up meanwhile."""
 
     def add(self, socket: "Socket") -> None:
         """``socket`` is being connected: it is found under its id from now on."""
@@ -192,7 +195,7 @@ class Hub:
     @property
     def empty(self) -> bool:
         """Whether nobody is in it."""
-        return not self.sockets and not self._rooms
+        return not self.sockets and not self._rooms and not self.entering
 
     def next_ack(self) -> int:
         """A number for an acknowledgement; one count for the namespace, so that a broadcast can share its frame."""

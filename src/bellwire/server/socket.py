@@ -407,7 +407,12 @@ class Socket(Inbound):
         """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
         self._hub = hub = self._namespace.hub(self._hub.name)
         if self.hello is not None:
-            await self._take_up(self.hello, hub)
+            hub.entering += 1  # whoever leaves meanwhile does not take it along
+            try:
+                await self._take_up(self.hello, hub)
+            finally:
+                hub.entering -= 1
+                self._namespace.release(hub)
             return
         hub.add(self)
         await hub.join(self, EVERYONE)

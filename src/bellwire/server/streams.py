@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bellwire.server")
 
+MAX_MID: Final = 128
+"""Characters of a message's id."""
+
 KEPT_POSTS: Final = 1_024
 """How many of the newest posts are kept in their wire forms: what a node emits comes back to it from the broker."""
 KEPT_BYTES: Final = 8 * 1024 * 1024
@@ -147,6 +150,8 @@ class Streams:
             OutcomeUnknown: it may have been; ``done`` has the streams that have it for certain.
 
         """
+        if mid is not None:
+            _check_mid(mid)
         body = post.body
         self._posts.put(body, post, len(body))
         if len(streams) == 1 and not volatile and mid is None and not self.broker.has_log(streams[0]):
@@ -167,23 +172,22 @@ class Streams:
 
         What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before.
         """
-        if volatile:
-            for place, stream in enumerate(streams):
-                await self._publish(stream, Published(body, True, excluded, tuple(streams[:place])))
-            return
         logged = mid is not None
         mid = mid or f"{self._prefix}{next(self._mids):x}"
         copies: tuple[Copy, ...] = ()
         for place, stream in enumerate(streams):
+            earlier = tuple(streams[:place])
             try:
-                copy = await self.send(stream, mid, body, excluded, copies, tuple(streams[:place]), logged=logged)
+                if volatile:
+                    await self._publish(stream, Published(body, True, excluded, earlier))
+                else:
+                    copies += (await self.send(stream, mid, body, excluded, copies, earlier, logged=logged),)
             except OutcomeUnknown:
-                raise OutcomeUnknown(mid, streams[:place]) from None
+                raise OutcomeUnknown(mid, earlier) from None
             except BrokerUnavailable:
                 if not place:
                     raise
-                raise OutcomeUnknown(mid, streams[:place]) from None
-            copies += (copy,)
+                raise OutcomeUnknown(mid, earlier) from None
 
     async def send(
         self,
@@ -292,3 +296,10 @@ class Streams:
         """Reading for a room failed in a way that should not be: it is logged, and the room goes on when asked to."""
         self.counters.add("stream_faults_total")
         logger.error("reading for %r failed", room, exc_info=error)
+
+
+def _check_mid(mid: object) -> None:
+    if not isinstance(mid, str):
+        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
+    if not 0 < len(mid) <= MAX_MID:
+        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")

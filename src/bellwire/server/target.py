@@ -1,7 +1,7 @@
 """To whom: everyone in a namespace, the members of rooms, one user's sockets, without some of them."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 K = TypeVar("K")
 Ts = TypeVarTuple("Ts")
-
-MAX_MID: Final = 128
-"""Characters of a message's id."""
 
 
 class Target:
@@ -81,8 +78,6 @@ class Target:
 
         """
         message = post(self._name, event, payload)
-        if mid is not None:
-            _check_mid(mid)
         hub = self._hub()
         keys = self._keys or (EVERYONE,)
         if hub is not None and self._keys:
@@ -212,10 +207,3 @@ def _more(keys: tuple[K, ...], more: tuple[K, ...]) -> tuple[K, ...]:
 def _spoken(key: Key) -> str:
     """How an error names whom an event was for."""
     return key if isinstance(key, str) else f"user {key.id}" if isinstance(key, User) else "the namespace"
-
-
-def _check_mid(mid: object) -> None:
-    if not isinstance(mid, str):
-        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
-    if not 0 < len(mid) <= MAX_MID:
-        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")
