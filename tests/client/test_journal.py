@@ -89,6 +89,7 @@ async def test_a_file_gives_back_what_was_stored(path: Path) -> None:
         assert await there(held, path) == [1, 2]  # before anything else happens
         assert list(journal.state.events) == [1, 2]
         journal.later(Pruned(1))
+        await journal.close()  # and once more at the end of the block
     async with opened(path) as journal:
         assert (journal.state.producer, journal.state.last) == (producer, 2)
         assert [event.payload for event in journal.state.events.values()] == [b"b"]

@@ -154,6 +154,8 @@ class FileJournal(Journal):
     async def close(self) -> None:
         while self._task is not None:
             await asyncio.wait([self._task])
+        if self._closed:
+            return
         self._closed = True
         rest = b"".join(map(encode_record, self._lazy.values()))
         try:
