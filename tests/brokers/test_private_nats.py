@@ -99,6 +99,15 @@ def is_running(pid: int) -> bool:
         return False
 
 
+async def status_of(port: int, path: str) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return int(line.split()[1])
+
+
 async def test_it_answers_on_the_loopback_only_to_those_with_the_token(tmp_path: Path) -> None:
     async with running(tmp_path / "data") as nats:
         async with broker_on(nats) as broker:
@@ -110,6 +119,9 @@ async def test_it_answers_on_the_loopback_only_to_those_with_the_token(tmp_path:
         assert config["host"] == "127.0.0.1"
         assert config["jetstream"]["sync_interval"] == "always"
         assert config["max_payload"] == 8 * 1024 * 1024
+        port, base = nats._monitoring
+        assert [await status_of(port, path) for path in ("/healthz", "/varz", "/")] == [404, 404, 404]
+        assert await status_of(port, f"{base}/healthz") == 200
         pid = nats.pid
         assert pid is not None
     assert not await asyncio.to_thread(is_running, pid)
@@ -211,6 +223,68 @@ async def test_a_parent_that_is_killed_leaves_no_orphan_and_no_broken_directory(
     assert len(mids) <= len(acknowledged) + 2
 
 
+SICK = """#!{python}
+import http.server, json, os, pathlib, signal, socketserver, sys, threading
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+config = json.loads(pathlib.Path(sys.argv[2]).read_text())
+folder = pathlib.Path(config["ports_file_dir"])
+info = b'INFO {{"version": "2.15.0", "jetstream": true}}\\r\\n'
+
+class Greets(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(info)
+
+class Monitoring(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        assert self.path == config["http_base_path"] + "/healthz"
+        sick = folder / "sick"
+        self.send_response(503 if sick.exists() else 200)
+        self.end_headers()
+        if sick.exists():
+            self.wfile.write(b'{{"error": "JetStream stream write error: no space left on device"}}')
+            sick.unlink()
+
+greets = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greets)
+monitoring = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Monitoring)
+threading.Thread(target=greets.serve_forever, daemon=True).start()
+ports = {{
+    "nats": [f"nats://127.0.0.1:{{greets.server_address[1]}}"],
+    "monitoring": [f"http://127.0.0.1:{{monitoring.server_address[1]}}"],
+}}
+(folder / f"nats-server_{{os.getpid()}}.ports").write_text(json.dumps(ports))
+monitoring.serve_forever()
+"""
+
+
+async def test_a_server_that_can_write_no_more_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(private_nats, "CHECK_EVERY", 0.05)
+    program = tmp_path / "program"
+    await asyncio.to_thread(program.write_text, SICK.format(python=sys.executable))
+    program.chmod(0o755)
+    counters = Counters()
+    nats = PrivateNats(tmp_path / "data", program=program, counters=counters)
+    await nats.start()
+    try:
+        first = nats.pid
+        await asyncio.to_thread((tmp_path / "data" / "sick").touch)
+        async with asyncio.timeout(20):
+            while not nats.restarts:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert nats.pid != first
+        assert first is not None
+        assert not await asyncio.to_thread(is_running, first)
+        assert counters.get("private_nats_restarts_total") == 1
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "the private nats-server can write no more (JetStream stream write error: no space left on device): it is "
+            "started again"
+        )
+    finally:
+        await nats.close()
+
+
 async def test_its_port_taken_it_takes_another_one(tmp_path: Path) -> None:
     async with running(tmp_path) as nats:
         first = nats._port
@@ -244,8 +318,11 @@ async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeyp
     program = tmp_path / "program"
     await asyncio.to_thread(program.write_text, "#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
+    nats = PrivateNats(tmp_path / "data", program=program)
     with pytest.raises(BrokerUnavailable, match="does not answer"):
-        await PrivateNats(tmp_path / "data", program=program).start()
+        await nats.start()
+    with pytest.raises(BrokerUnavailable, match="does not run"):
+        await NatsBroker(lambda: nats.url).start()
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "1.4.1", "", "x.y", "2"])

@@ -441,3 +441,23 @@ def test_those_who_come_back_after_a_kill_get_what_they_missed_once_and_in_order
                 say(client, f"{life} once it has gone")
                 process.signal(signal.SIGKILL)
             assert process.end()[0] == -signal.SIGKILL
+
+
+@needs_linux
+@pytest.mark.parametrize("stock", [False, True], ids=["streams", "stock"])
+def test_those_who_were_there_at_the_end_come_back_to_the_next_one(tmp_path: Path, *, stock: bool) -> None:
+    write_application(tmp_path, ROOM)
+    returning = Returning(stock=stock)
+    arguments = (*RUN_ON_DATA, "--connection-state-recovery") if stock else RUN_ON_DATA
+    for life in range(2):
+        with bellwire(*arguments, cwd=tmp_path) as process:
+            port = process.port()
+            with speaking(port) as client:
+                assert ask(client, "say", f"{life} while it is away") is True
+                with returning.connected(port):
+                    assert returning.recovered is (life > 0)
+                    assert ask(client, "say", f"{life} while it is there") is True
+                    returning.hear(2 * life + 1)
+                    process.signal(signal.SIGTERM)
+                    assert process.end() == (0, "")
+    assert returning.said == ["0 while it is there", "1 while it is away", "1 while it is there"]

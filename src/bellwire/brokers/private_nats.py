@@ -2,8 +2,8 @@
 
 It listens on the loopback interface only, at a port of its own choice, and lets in whoever has a random token that
 stands in a file that only its owner may read. JetStream writes to DIR and calls fsync before it acknowledges
-(``sync_interval: always``). The kernel kills it when this process dies, however that happens, and DIR stays locked
-until both are gone.
+(``sync_interval: always``). It is started again when it dies, and when it can write no more (`nats_health`). The kernel
+kills it when this process dies, however that happens, and DIR stays locked until both are gone.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
+from bellwire.brokers.nats_health import write_error
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError
 
@@ -34,6 +35,9 @@ OLDEST: Final = (2, 12)
 
 READY_WITHIN: Final = 30.0
 STOP_WITHIN: Final = 10.0
+CHECK_EVERY: Final = 5.0
+"""Seconds between two questions whether it can still write."""
+
 MAX_BACKOFF: Final = 10.0
 _BASE_BACKOFF: Final = 0.1
 _CALM_AFTER: Final = 60.0
@@ -69,6 +73,7 @@ class PrivateNats:
         self._counters = Counters() if counters is None else counters
         self._token = secrets.token_hex(32)
         self._port = 0
+        self._monitoring = 0, f"/{secrets.token_hex(16)}"
         self._lock: int | None = None
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -77,7 +82,14 @@ class PrivateNats:
 
     @property
     def url(self) -> str:
-        """The address, with the token; ask again before each connection, a restart may change it."""
+        """The address, with the token; ask again before each connection, a restart may change it.
+
+        Raises:
+            BrokerUnavailable: there is none at the moment.
+
+        """
+        if not self._port:
+            raise BrokerUnavailable("the private nats-server does not run")
         return f"nats://{self._token}@127.0.0.1:{self._port}"
 
     @property
@@ -147,6 +159,9 @@ class PrivateNats:
             "host": "127.0.0.1",
             "port": self._port or -1,
             "ports_file_dir": str(self._data),
+            # It asks for no token: whoever does not know the path finds nothing there.
+            "http": "127.0.0.1:-1",
+            "http_base_path": self._monitoring[1],
             "authorization": {"token": self._token},
             "max_payload": MAX_PAYLOAD,
             "max_pending": MAX_PAYLOAD * 8,
@@ -184,30 +199,45 @@ class PrivateNats:
             if process.returncode is not None:
                 end = await asyncio.to_thread(_end_of, self._data / "nats-server.log")
                 raise BrokerUnavailable(f"the private nats-server ended with {process.returncode}: {end}")
-            port = await asyncio.to_thread(self._read_port, process.pid)
-            if port is not None and (info := await _greeting(port)) is not None:
+            ports = await asyncio.to_thread(self._read_ports, process.pid)
+            if ports is not None and (info := await _greeting(ports[0])) is not None:
                 _check_version(str(info.get("version", "")))
-                self._port = port
+                self._port, monitoring = ports
+                self._monitoring = monitoring, self._monitoring[1]
                 return
             await asyncio.sleep(_POLL)
 
-    def _read_port(self, pid: int) -> int | None:
-        """Return the port that the server wrote down, None if it did not do so yet."""
+    def _read_ports(self, pid: int) -> tuple[int, int] | None:
+        """Return the ports that the server wrote down, its own and its monitoring's; None if it did not do so yet."""
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
             for path in self._data.glob(f"*_{pid}.ports"):
-                return int(json.loads(path.read_bytes())["nats"][0].rpartition(":")[2])
+                ports = json.loads(path.read_bytes())
+                own, monitoring = (int(ports[kind][0].rpartition(":")[2]) for kind in ("nats", "monitoring"))
+                return own, monitoring
         return None
 
     async def _watch(self, program: Path) -> None:
-        """Start the server again whenever it dies, later each time."""
+        """Start the server again whenever it dies, or can write no more; later each time."""
         attempt = 0
         while self._process is not None:
             started = time.monotonic()
-            code = await self._process.wait()
+            end = await self._until_useless(self._process)
             attempt = 0 if time.monotonic() - started > _CALM_AFTER else attempt + 1
-            logger.error("the private nats-server died (%s): it is started again", code)
+            logger.error("the private nats-server %s: it is started again", end)
+            await self._stop_process()
             while not await self._restarted(program, attempt):
                 attempt += 1
+
+    async def _until_useless(self, process: Process) -> str:
+        """Return what became of the process, once nothing can be done with it any more."""
+        while True:
+            try:
+                async with asyncio.timeout(CHECK_EVERY):
+                    return f"died ({await process.wait()})"
+            except TimeoutError:
+                fault = await write_error(*self._monitoring)
+                if fault is not None:
+                    return f"can write no more ({fault})"
 
     async def _restarted(self, program: Path, attempt: int) -> bool:
         pause = min(MAX_BACKOFF, _BASE_BACKOFF * 2 ** (attempt - 1)) if attempt > 1 else 0.0
