@@ -5,7 +5,9 @@ that an application needs is here; :mod:`bellwire.testing` has what its tests ne
 """
 
 from bellwire.client.client import Client
+from bellwire.client.journal import OutboxInUse
 from bellwire.client.messages import Messages, MessagesLost
+from bellwire.client.reports import DeadLetter, Failed, Reset
 from bellwire.core.config import Config
 from bellwire.core.errors import (
     BellwireError,
@@ -46,7 +48,10 @@ __all__ = [
     "Identity",
     # connected
     "Client",
+    "DeadLetter",
+    "Failed",
     "Messages",
+    "Reset",
     # raised
     "BellwireError",
     "BrokerUnavailable",
@@ -58,6 +63,7 @@ __all__ = [
     "EventRefused",
     "MessageTooLarge",
     "MessagesLost",
+    "OutboxInUse",
     "OutcomeUnknown",
     "RoomLimit",
     "TooManyAttachments",

@@ -13,6 +13,7 @@
      ├── CallLimit                 "call_limit"
      ├── MessageTooLarge           "message_too_large"
      ├── MessagesLost              "messages_lost"         in the client floor
+     ├── OutboxInUse               "outbox_in_use"         in the client floor
      ├── BrokerUnavailable         "broker_unavailable"
      ├── OutcomeUnknown            "outcome_unknown"
      └── ProtocolError             "protocol_error"        a peer broke the wire
