@@ -178,6 +178,32 @@ async def test_a_client_in_python(guide: Guide, capsys: pytest.CaptureFixture[st
             raise AssertionError
 
 
+@pytest.mark.bellwire(clock="real")
+async def test_each_event_exactly_once(guide: Guide, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    events, page, customer = guide("order_events"), guide("orders"), guide("client_orders")
+    page.DATABASE = tmp_path / page.DATABASE
+    async with serve(page.server) as url:
+        customer.client._address, customer.client._outbox = parse_url(url), tmp_path / customer.client._outbox
+        async with connect(page.server, "/shop") as other:
+            await customer.main()
+            assert await other.receive(events.ORDER_PLACED, timeout=10) == 1
+            assert await other.call(events.ORDER_PLACE, "coffee", timeout=10) == 2
+            assert await other.receive(events.ORDER_PLACED, timeout=10) == 2
+            await other.emit(events.CHAT_SEND, "thanks")
+            assert await other.receive(events.CHAT_SAID, timeout=10) == "thanks"
+    assert capsys.readouterr().out == "order 1\n"
+    for _ in range(2):  # as when the handler runs again
+        assert await asyncio.to_thread(page.write, "cake", "00112233445566778899aabbccddeeff", 7) == 3
+
+
+async def test_who_recovers_is_in_its_room(guide: Guide) -> None:
+    page = guide("bulletin")
+    async with connect(page.server) as client:
+        await client.call(page.POST, "hello")
+        assert await client.receive(page.POSTED) == "hello"
+        assert await client.call(page.BOARD) == ["hello"]
+
+
 # --- beside FastAPI, on real sockets
 
 

