@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from bellwire import CallTimeout, Event, EventRefused, Socket
+from bellwire import (
+    CallTimeout,
+    ConnectRefused,
+    Disconnected,
+    Event,
+    EventRefused,
+    MessageTooLarge,
+    Socket,
+)
 from bellwire.client.backoff import Backoff
 from bellwire.client.client import Client
 from bellwire.client.journal import OutboxInUse
 from bellwire.client.reports import DeadLetter, Failed, Reset
 from tests.chaos.proxy import ChaosProxy, Connection
-from tests.client.house import ASK, SECONDS, Heard, House, until_state
+from tests.client.house import ASK, BLOB, SAY, SECONDS, TICK, Draft, Heard, House, until_state
 from tests.serving import serve
 
 pytestmark = [pytest.mark.bellwire(clock="real"), pytest.mark.timeout(120)]
@@ -101,6 +109,85 @@ async def test_over_connections_that_are_cut_anywhere(wire: str, seed: int) -> N
     assert (resets.all, failed.all) == ([], [])
     assert len(house.asked.all) == len(replies)
     assert client.counters.get("dead_letters_total") == 0
+
+
+@WIRES
+@pytest.mark.parametrize("native", [True, False])
+async def test_every_kind_of_event(wire: str, native: bool) -> None:
+    house, heard = Club(), Heard()
+    async with serve(house.server, native=native) as url:
+        client = at(url, wire)
+        client.on(NEWS)(heard)
+        client.on(TICK)(heard)
+
+        @client.on(BLOB)
+        def blob(draft: Draft) -> Draft:
+            heard(draft)
+            return draft
+
+        @client.on(ASK)
+        def ask(text: str) -> int:
+            heard(text)
+            return len(text)
+
+        async with client:
+            (socket,) = house.sockets
+            await house.root.to("club").emit(BLOB, Draft("a room's", b"\0\xff"))
+            await socket.emit(NEWS, 1)
+            assert await socket.call(ASK, "after it", timeout=SECONDS) == 8
+            assert await socket.call(BLOB, Draft("asked", b"\1"), timeout=SECONDS) == Draft("asked", b"\1")
+            assert sorted(map(str, heard.all)) == sorted(
+                map(str, [Draft("a room's", b"\0\xff"), 1, "after it", Draft("asked", b"\1")])
+            )
+            assert heard.all.index(1) < heard.all.index("after it")
+            await house.root.to("club").emit(TICK, 7)
+            await heard.until(lambda told: 7 in told)
+            await client.emit(TICK, 8)
+            assert await house.said.count(1) == [8]
+            assert await client.call(BLOB, Draft("x", b"\2\1"), timeout=SECONDS) == Draft("X", b"\1\2")
+            with pytest.raises(EventRefused, match="not this one"):
+                await client.call(ASK, "no", timeout=SECONDS)
+
+
+@pytest.mark.parametrize(("wire", "limit"), [("http", 1_000_000), ("ws", 65_536)])
+async def test_a_message_that_is_too_large_is_the_emitters_error(wire: str, limit: int) -> None:
+    house = Club()
+    async with serve(house.server) as url, at(url, wire) as client:
+        with pytest.raises(MessageTooLarge, match=f"the server takes {limit}"):
+            await client.emit(SAY, "x" * limit)
+        await client.emit(SAY, "x" * (limit - 700))
+        assert [len(text) for text in await house.said.count(1)] == [limit - 700]
+        assert client.state == "connected"
+
+
+@WIRES
+async def test_who_is_turned_away_is_told(wire: str) -> None:
+    house = Club()
+    private = house.server.namespace("/private")
+
+    @private.on_connect
+    async def refuse(socket: Socket) -> None:
+        raise ConnectRefused("members only", {"token": socket.auth.get("token")})
+
+    async with serve(house.server) as url:
+        with pytest.raises(ConnectRefused, match="members only") as refused:
+            async with at(url, wire, namespace="/private", auth={"token": "x"}):
+                raise AssertionError
+        assert refused.value.data == {"token": "x"}
+        with pytest.raises(ConnectRefused, match="Invalid namespace"):
+            async with at(url, wire, namespace="/nowhere"):
+                raise AssertionError
+
+
+@WIRES
+async def test_who_is_sent_away_does_not_come_back(wire: str) -> None:
+    house = Club()
+    async with serve(house.server) as url, at(url, wire) as client:
+        await house.sockets[0].disconnect()
+        await until_state(client, "disconnected")
+        with pytest.raises(Disconnected, match="io server disconnect"):
+            await client.emit(SAY, "x")
+    assert len(house.sockets) == 1
 
 
 @WIRES
