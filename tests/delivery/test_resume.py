@@ -174,6 +174,31 @@ def test_nothing_follows_on_a_membership_that_ended_where_the_reader_stands() ->
     assert resume.next() == Ended(at.point)
 
 
+def test_a_ring_that_is_behind_the_end_of_a_membership_is_not_where_it_ends() -> None:
+    entries = line(6)
+    until = position(GEN, entries[4].point)
+    ring = _ring(entries[0].point, entries[1:3])  # the others were lost on the way, or have not come yet
+    resume = Resume(ring, position(GEN, entries[1].point), _all, until=until)
+    assert isinstance(resume.next(), Proved)
+    assert resume.next() == Hand(GEN, entries[1].point, (entries[2],))
+    assert resume.next() == Read(position(GEN, entries[2].point), 500, 1024 * 1024, confirmed=True)
+    resume.answered(_page(entries[3:], entries[5].point))
+    assert resume.next() == Hand(GEN, entries[2].point, tuple(entries[3:5]))
+    assert resume.next() == Ended(entries[4].point)
+
+
+def test_a_membership_whose_end_a_failover_took_back_ends_with_the_log() -> None:
+    entries = line(6)
+    until = position(GEN, entries[4].point)
+    ring = _ring(entries[0].point, entries[1:3])
+    resume = Resume(ring, position(GEN, entries[2].point), _all, until=until)
+    assert isinstance(resume.next(), Proved)
+    assert isinstance(resume.next(), Read)
+    resume.answered(_page([], entries[2].point))
+    assert resume.next() == Ended(entries[2].point)
+    assert resume.state is State.ENDED
+
+
 def test_an_answer_needs_a_question() -> None:
     resume = Resume(_ring(START, []), position("x", START), _all)
     with pytest.raises(ValueError, match="nothing was asked"):

@@ -14,6 +14,8 @@ one for all who resume at that moment. The states::
     MERGING     the ring is being repaired               MERGING    Wait
     MERGING     the ring goes on from there              MERGING    Hand
     MERGING     the ring ends there                      LIVE       Live
+    MERGING     the ring ends before the membership does READING    Read from there, confirmed: the ring is behind
+    MERGING     and so does the log                      ENDED      Ended: a failover took back what came before its end
     MERGING     it is not in the ring                    READING    Read from there, confirmed
     any         the end of the membership is reached     ENDED      Ended
 
@@ -115,6 +117,7 @@ class Resume:
         "_proved",
         "_ring",
         "_size",
+        "_sought",
         "_takes",
         "_until",
         "_verdict",
@@ -147,6 +150,7 @@ class Resume:
         self._more = False
         self._confirmed = False
         self._brought = False  # the last answer had entries
+        self._sought = False  # the log was asked for what is missing up to the end of the membership
 
     def next(self) -> Step:
         """Return what is to be done next."""
@@ -165,6 +169,7 @@ class Resume:
             self._more = answer.more
             self._entries = answer.entries
             self._brought = bool(answer.entries)
+            self._sought = self._sought and not self._brought
             self._prove(answer.top.gen)
             return
         self._more = False
@@ -231,8 +236,17 @@ class Resume:
         self._at = position(ring.gen, self._at.point)
         if self._entries:
             return None
+        if self._until is not None:
+            return self._seek_end()
         self.state = State.LIVE
         return Live(self._known)
+
+    def _seek_end(self) -> Step:
+        if self._sought:
+            self.state = State.ENDED
+            return Ended(self._known)
+        self._sought = True
+        return self._read(confirmed=True)
 
     def _hand(self) -> Hand | None:
         entries, self._entries = self._entries, []
