@@ -185,9 +185,7 @@ class Client:
 
     def mids(self, stream: str) -> list[str]:
         """What was handed over: message ids, and the reasons of resets in brackets."""
-        return [
-            seen.mid if isinstance(seen, Entry) else f"[{seen.reason.value}]" for seen in self.handed.get(stream, ())
-        ]
+        return [seen.mid if isinstance(seen, Entry) else f"[{seen.reason}]" for seen in self.handed.get(stream, ())]
 
 
 class Node:

@@ -64,6 +64,7 @@ class Wire(asyncio.Protocol):
         "_started",
         "_timer",
         "_transport",
+        "_watched",
         "_ws",
         "link",
         "over",
@@ -83,6 +84,7 @@ class Wire(asyncio.Protocol):
         self._ws = ClientWebSocket(max_message=MAX_BYTES)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = 0.0  # what the timer is set to
         self._ended: Ended | None = None  # why this side ended it
         self._closing = False
         self._reading = True
@@ -221,9 +223,9 @@ class Wire(asyncio.Protocol):
                 pass
             case Send(message):
                 self._write_owed(self._encode(message))
-                self._watch()  # the deadline may have come nearer
+                self._hurry()
             case Joined(welcome):
-                self._watch()
+                self._hurry()
                 self._listener.joined(welcome)
             case Refused(message, data):
                 self._listener.refused(ConnectRefused(message, data))
@@ -252,8 +254,13 @@ class Wire(asyncio.Protocol):
             self._timer.cancel()
         if self._closing:
             return
-        deadline = self._started + OPEN_SECONDS if self.link is None else self.link.deadline
-        self._timer = self._loop.call_at(deadline, self._tick)
+        self._watched = self._started + OPEN_SECONDS if self.link is None else self.link.deadline
+        self._timer = self._loop.call_at(self._watched, self._tick)
+
+    def _hurry(self) -> None:
+        """The deadline may have come nearer; one that has moved away is found out when the timer is due."""
+        if self.link is not None and self.link.deadline < self._watched:
+            self._watch()
 
     def _end(self, ended: Ended) -> None:
         """From here on nothing that comes is heard; the server has `CLOSING_SECONDS`."""
