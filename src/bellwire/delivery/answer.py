@@ -31,6 +31,9 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden"
     """The reader may no longer read the stream."""
 
+    SESSION_LOST = "session_lost"
+    """The session is not known any more, and with it not where the reader was a member."""
+
 
 class Page(NamedTuple):
     """The entries right behind the position asked for, which is hereby proved; ``more`` follow up to ``top``.

@@ -23,9 +23,7 @@ def pack(
     return encode_event(namespace, (event.name, *payload), id=ack, binary=event.binary)
 
 
-def post(
-    namespace: str, event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...], ack: int | None = None
-) -> Post:
+def post(namespace: str, event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...], ack: int | None = None) -> Post:
     """The same for every wire; see :func:`pack`."""
     _check(event, payload)
     return Post(namespace, event.name, payload, binary=event.binary, id=ack)

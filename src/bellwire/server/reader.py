@@ -4,10 +4,11 @@ A membership is stored before its client hears of it, and its end before the cli
 "Memberships"). What comes meanwhile waits in the room's ring. Nothing is handed over before the client is connected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from bellwire.delivery.answer import Reason
+from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import Member
@@ -45,7 +46,19 @@ class Reader:
 
     session: Session
 
-    __slots__ = ("_begun", "_fresh", "_full", "_rooms", "_to_come", "recovered", "session", "socket", "spans")
+    __slots__ = (
+        "_begun",
+        "_fresh",
+        "_full",
+        "_held_up",
+        "_joining",
+        "_rooms",
+        "_to_come",
+        "recovered",
+        "session",
+        "socket",
+        "spans",
+    )
 
     def __init__(self, socket: "Socket") -> None:
         self.recovered = False
@@ -57,10 +70,15 @@ class Reader:
         self._fresh: set[str] = set()  # streams whose position the client has from this connection
         self._begun = False
         self._full = False
+        self._joining: dict[str, Position | None] = {}  # where joins that are under way will begin, once that is known
+        self._held_up = False  # until those are decided
 
     @property
     def ready(self) -> bool:
         """Whether the client can take the next page of what it missed."""
+        if self._joining:
+            self._held_up = True
+            return False
         return self._begun and not self._full and self.socket.sink.writable
 
     # --- its session
@@ -73,11 +91,11 @@ class Reader:
         """
         reader = cls(socket)
         whose = Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
-        session = None if hello.session is None else await sessions.resume(hello.session, **whose)
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
+        session = None if hello.session is None else await sessions.resume(hello.session, cursors=cursors, **whose)
         if session is None:
             await reader.begin_session(hub, sessions, whose)
-            reader._give_up(cursors)
+            reader._give_up(cursors, Reason.SESSION_LOST)
             return reader, []
         reader.session, reader.recovered = session, True
         reader.know(session.record.id, hub)
@@ -103,7 +121,7 @@ class Reader:
             streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
             for room, position in () if self.socket.gone else standing:
-                self._stay(room.stream, Membership(position))
+                self._stay(room, Membership(position))
                 self._open(room, position)
         finally:
             for room in rooms:
@@ -113,10 +131,10 @@ class Reader:
         user = self.socket.user
         return [EVERYONE, self.socket.id, *(() if user is None else (User(user),))]
 
-    def _give_up(self, cursors: Mapping[str, Position]) -> None:
+    def _give_up(self, cursors: Collection[str], reason: Reason) -> None:
         """The client is in these streams no more: what it has missed of them nobody knows."""
         for stream in cursors:
-            self.say(wire.Close(stream, Reason.TRUNCATED))
+            self.say(wire.Close(stream, reason))
 
     def replaced(self) -> None:
         """Another connection holds the session now: this one ends (`bellwire.server.sessions.Holder`)."""
@@ -136,13 +154,20 @@ class Reader:
             Disconnected: its session is over.
 
         """
-        position = await room.now()
-        kind, name = kind_of(room.key)
-        await self.session.join(room.stream, Member(kind, name, position))
+        stream = room.stream
+        self._joining[stream] = None
+        try:
+            position = self._joining[stream] = await room.now()
+            await self.session.join(stream, Member(*kind_of(room.key), position))
+            return self._joined(room, position)
+        finally:
+            self._decided(stream)
+
+    def _joined(self, room: Room, position: Position) -> bool:
         if self.socket.gone:
             return False
         span = Membership(position)
-        self._stay(room.stream, span)
+        self._stay(room, span)
         if self.socket in room:  # it has not got all of its last stay yet
             self._to_come.setdefault(room.stream, []).append(span)
         else:
@@ -150,8 +175,29 @@ class Reader:
             room.drive()
         return True
 
-    def _stay(self, stream: str, span: Membership) -> None:
-        self.spans[stream] = [*self.spans.get(stream, ())[-1:], span]
+    def _decided(self, stream: str) -> None:
+        """A join has ended, one way or the other."""
+        del self._joining[stream]
+        if self._held_up and not self._joining:
+            self._held_up = False
+            if not self.socket.gone:
+                self.go_on()
+
+    def undecided(self, entry: Entry) -> bool:
+        """Whether a join under way decides if the client takes an earlier copy of ``entry``."""
+        for copy in entry.copies if self._joining else ():
+            if copy.stream in self._joining:
+                begins = self._joining[copy.stream]
+                if begins is None or begins.seq < copy.seq:
+                    self._held_up = True
+                    return True
+        return False
+
+    def _stay(self, room: Room, span: Membership) -> None:
+        """Remember a stay, those that are still being read, and the last one in any case."""
+        stream = room.stream
+        unread = 1 + len(self._to_come.get(stream, ())) if self.socket in room else 1
+        self.spans[stream] = [*self.spans.get(stream, ())[-unread:], span]
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
@@ -175,16 +221,23 @@ class Reader:
             return
         left = await room.now()
         await self.session.leave(room.stream, left)
-        stood = room.dismiss(self.socket)
-        if stood is None:  # it is gone, and will not find the room when it comes back
+        if self.socket not in room:  # it is gone, and will not find the room when it comes back
             return
-        self.spans[room.stream][-1] = Membership(self.spans[room.stream][-1].joined, left)
-        if stood.seq < left.seq:
+        span = self.spans[room.stream][-1] = Membership(self.spans[room.stream][-1].joined, left)
+        to_come = self._to_come.get(room.stream)
+        if to_come:  # it has not begun to read this stay
+            to_come[-1] = span
+            return
+        stood = room.dismiss(self.socket)
+        if stood is not None and stood.seq < left.seq:
             self._admit(room, stood, left)
             room.drive()
         else:
-            self.session.forget(room.stream, left)
+            self._has_all(room.stream, left)
             self._close(room)
+
+    def _has_all(self, stream: str, left: Position) -> None:
+        """All of a stay was sent. Whether it has arrived the client says when it comes back: see `Record.reached`."""
 
     def _close(self, room: Room) -> None:
         self._rooms.pop(room.stream, None)
@@ -193,7 +246,7 @@ class Reader:
     # --- coming back
 
     async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> list[str]:
-        record = self.session.record
+        record, self.session.found = self.session.found or self.session.record, None
         members = {past.stream: past.member for past in record.left} | record.streams
         for stream, member in members.items():
             self.spans[stream] = record.spans(stream)
@@ -205,7 +258,7 @@ class Reader:
         for key in self._always():  # of a copy, its own stream is new
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
-        self._give_up({stream: at for stream, at in cursors.items() if stream not in members})
+        self._give_up(cursors.keys() - members.keys(), Reason.TRUNCATED)
         return self.rooms()
 
     def rooms(self) -> list[str]:
@@ -220,6 +273,7 @@ class Reader:
     async def _forbid(self, stream: str, member: Member) -> None:
         if member.left is None:
             await self.session.leave(stream, member.joined)
+            self.session.forget(stream, member.joined)
         self._forget(stream)
         self.say(wire.Close(stream, Reason.FORBIDDEN))
 
@@ -247,7 +301,7 @@ class Reader:
         stream = room.stream
         span = next((span for span in self.spans.get(stream, ()) if span.left is not None), None)
         if span is not None and span.left is not None:
-            self.session.forget(stream, span.left)
+            self._has_all(stream, span.left)
             self.spans[stream].remove(span)
         self._close(room)
         if self._to_come.get(stream):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
@@ -430,8 +431,10 @@ class Socket(Inbound):
             return
         self._rooms = set(rooms) or None
         if isinstance(hello, Hello) and hello.producer is not None:
-            inlet = await self._runtime.producers.greet(self._user, hello.producer)
-            self.numbers = Numbers(self, inlet, hello.producer)
+            # A copy of a session is another program: under the same numbers it would send other events.
+            producer = secrets.token_hex(16) if reader.session.forked else hello.producer
+            inlet = await self._runtime.producers.greet(self._user, producer)
+            self.numbers = Numbers(self, inlet, producer)
 
     @property
     def node(self) -> "Runtime":
