@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.process import proxy_process
 from tests.demo.chromium import BINARY, Browser, Process, Tab, launch
 
 pytestmark = [
@@ -196,6 +197,35 @@ def test_the_page_tells_of_a_server_that_is_away_and_resumes_by_itself(browser: 
         assert ada.evaluate("document.getElementById('notice').hidden") is True
     ada.close()
     grace.close()
+
+
+def test_a_page_that_was_away_gets_what_it_missed_and_says_so(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    with serve(port) as process, proxy_process(port) as proxy:
+        process.said()
+        ada = come_in(browser, f"http://127.0.0.1:{proxy.port}/#tea", "Ada")
+        grace = come_in(browser, f"http://127.0.0.1:{port}/#tea", "Grace")
+        say(grace, "before")
+        ada.until_text(".message .text", "before")
+        proxy.command("hold")
+        proxy.command("reset")
+        ada.until("document.body.dataset.state === 'reconnecting'")
+        for count, text in enumerate(("one", "two"), 2):
+            say(grace, text)
+            grace.until(f"document.querySelectorAll('.message.own.sent').length === {count}")
+        proxy.command("pass")
+        proxy.command("reset")
+        until_in(ada, timeout=20)
+        ada.until_text(".divider", "You were away: 2 messages came meanwhile")
+        assert ada.texts(".message .text") == ["before", "one", "two"]
+        assert ada.evaluate("document.getElementById('notice').hidden") is True
+        picture = tmp_path / "back.png"
+        ada.screenshot(picture)
+        assert picture.stat().st_size > 10_000
+        say(ada, "back")
+        grace.until_text(".message .text", "back")
+        ada.close()
+        grace.close()
 
 
 def test_a_message_that_the_server_never_answered_is_told_and_can_be_sent_again(browser: Browser) -> None:

@@ -5,6 +5,9 @@
 People give a name and prove nothing. So that two of one name can be told apart, and the tabs of one
 browser are one person, the page also sends a random key that it keeps; a digest of both is the
 person's id.
+
+A page that was away gets what it missed (Socket.IO's connection state recovery), as long as this
+process lasts.
 """
 
 import hashlib
@@ -18,7 +21,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bellwire import ConnectRefused, EventRefused, Identity, Request, Server, Socket
+from bellwire import Config, ConnectRefused, EventRefused, Identity, Request, Server, Socket
 from bellwire.demo.events import (
     MAX_NAME,
     MAX_ROOM_NAME,
@@ -89,7 +92,11 @@ async def introduce(request: Request, payload: Mapping[str, Any]) -> Identity:
     return Identity(user=person.id, claims={"name": person.name})
 
 
-server = Server(auth=introduce, http=Pages(Path(__file__).parent / "static"))
+server = Server(
+    config=Config(connection_state_recovery=True, history_messages=200, history_bytes=262_144),
+    auth=introduce,
+    http=Pages(Path(__file__).parent / "static"),
+)
 chat = server.namespace("/chat", emits=(WELCOME, ROOM_LISTED, MESSAGE_RECEIVED, PRESENCE_CHANGED, TYPING_SEEN))
 rooms = Rooms(GIVEN_ROOMS)
 _numbers = itertools.count(1)

@@ -24,6 +24,7 @@ let listed = []; // the names of all open rooms
 let current = null; // the room that is shown
 let me = { id: "", name: "" };
 let lastTyping = 0;
+let returned = null; // room → its messages that came since the connection was recovered, while we enter the rooms again
 let atBottom = true; // whether the end of the messages is on the screen
 const drawn = new WeakMap(); // message → its list item on the page
 
@@ -78,10 +79,15 @@ function listen(event, handler) {
   socket.on(event, (payload) => handler(asWritten(payload)));
 }
 
-socket.on("connect", () => {
+socket.on("connect", async () => {
   showState("connected");
   socket.io.engine.on("upgrade", () => showState("connected"));
-  for (const room of rooms.values()) enter(room);
+  const came = new Map();
+  returned = socket.recovered ? came : null; // if so, the server now sends what we missed, ahead of its answers
+  await Promise.all([...rooms.values()].map(enter));
+  for (const messages of came.values()) messages[0].away = messages.length;
+  if (came.size) paintMessages();
+  if (returned === came) returned = null;
 });
 
 socket.on("disconnect", (reason) => {
@@ -134,7 +140,9 @@ listen("typing:seen", ({ room: name, person }) => {
 
 listen("message:received", (message) => {
   const room = rooms.get(message.room);
-  if (!room || room.messages.some(({ id }) => id === message.id)) return;
+  if (!room) return void socket.emit("room:leave", { room: message.room }); // we left it while we were away
+  if (room.messages.some(({ id }) => id === message.id)) return;
+  if (returned) returned.set(room, [...(returned.get(room) ?? []), message]);
   forgetTypist(room, message.author.id);
   add(room, message);
 });

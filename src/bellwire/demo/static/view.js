@@ -78,10 +78,15 @@ export function messageItems(message, previous, room, me, retry) {
   const isNewDay = !previous || new Date(previous.at).toDateString() !== at.toDateString();
   const items = [];
   if (message.afterGap) items.push(element("li", { class: "divider" }, "Some messages were missed here"));
+  if (message.away) items.push(element("li", { class: "divider" }, awayLine(message.away)));
   if (isNewDay) items.push(element("li", { class: "divider" }, dayName(at)));
-  const follows = !isNewDay && !message.afterGap && previous.author.id === message.author.id;
+  const follows = !isNewDay && !message.afterGap && !message.away && previous.author.id === message.author.id;
   items.push(messageItem(message, !(follows && message.at - previous.at < GROUP_MS), room, me, retry));
   return items;
+}
+
+function awayLine(count) {
+  return `You were away: ${count === 1 ? "1 message" : `${count} messages`} came meanwhile`;
 }
 
 function dayName(date) {
