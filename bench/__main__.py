@@ -1,8 +1,10 @@
-"""Measure Bellwire and python-socketio side by side: ``python -m bench``, or ``make bench``.
+"""Measure Bellwire, what its guarantee costs, and python-socketio side by side: ``python -m bench``, or ``make bench``.
 
 In every round each server is started afresh, in a process of its own on one core, and the load generator
-works from another process on another core. The rounds are interleaved (A B A B A B), so that what disturbs
-the machine disturbs both.
+works from another process on another core. The rounds are interleaved (A B C A B C), so that what disturbs
+the machine disturbs all. The same program on Bellwire is measured three times: with stock clients, which get each
+message at most once; with stock clients and connection state recovery; and with clients of bellwire.v1 that have
+sessions.
 """
 
 import argparse
@@ -18,9 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import NamedTuple
 
 from bench import machine, report
-from bench.load import Result
+from bench.clients import KINDS
+from bench.result import Result
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
@@ -30,16 +34,31 @@ STOPPING = 3.0
 """Seconds that a server has to end by itself."""
 LOADING = 120.0
 """Seconds after which a load generator is given up."""
-SERVERS = {
-    "Bellwire": "-m bellwire run bench.servers.bellwire_server:server --host {host} --port {port}",
-    "python-socketio": "-m uvicorn bench.servers.socketio_server:app --host {host} --port {port}"
-    " --loop uvloop --log-level warning --no-access-log",
-}
-LOADS = (  # the crowd comes last: its leaving would disturb what comes after it
-    "echo --connections 1 --size 128",
-    "echo --connections 100 --size 128",
-    "fanout --connections 1000 --size 128 --windows 1,32",
+BELLWIRE = "-m bellwire run bench.servers.bellwire_server:server --host {host} --port {port}"
+SOCKETIO = (
+    "-m uvicorn bench.servers.socketio_server:app --host {host} --port {port}"
+    " --loop uvloop --log-level warning --no-access-log"
 )
+ECHO = ("roundtrips --connections 1 --size 128", "roundtrips --connections 100 --size 128")
+CROWD = ("connecting --connections 500", "fanout --connections 1000 --size 128 --windows 1,32")
+"""They come last: their leaving would disturb what comes after them."""
+
+
+class Contestant(NamedTuple):
+    """A server, the kind of its clients, and what is measured with them."""
+
+    command: str
+    client: str
+    loads: tuple[str, ...]
+
+
+PLAIN, PEER = "Bellwire", "python-socketio"
+CONTESTANTS = {
+    PLAIN: Contestant(BELLWIRE, "stock", ECHO + CROWD),
+    "recovering": Contestant(f"{BELLWIRE} --connection-state-recovery", "recovering", ECHO + CROWD),
+    "bellwire.v1": Contestant(BELLWIRE, "v1", (*(f"{load} --kind {kind}" for kind in KINDS for load in ECHO), *CROWD)),
+    PEER: Contestant(SOCKETIO, "stock", ECHO + CROWD),
+}
 
 
 class BenchError(Exception):
@@ -47,16 +66,16 @@ class BenchError(Exception):
 
 
 @contextmanager
-def serving(name: str, core: int | None) -> Iterator[int]:
-    """Start a server on its core and wait until it listens; yield its port."""
+def serving(name: str, core: int | None) -> Iterator[tuple[int, int]]:
+    """Start a server on its core and wait until it listens; yield its port and its process."""
     port = _free_port()
-    command = SERVERS[name].format(host=HOST, port=port).split()
+    command = CONTESTANTS[name].command.format(host=HOST, port=port).split()
     with TemporaryFile("w+") as said:
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=said, stderr=said)
         try:
             _pin(process.pid, core)
             _await_listening(process, port)
-            yield port
+            yield port, process.pid
         except Exception as error:
             said.seek(0)
             raise BenchError(f"{name}: {error}\n{said.read()[-3000:]}") from error
@@ -64,10 +83,10 @@ def serving(name: str, core: int | None) -> Iterator[int]:
             _stop(process)
 
 
-def measure(load: str, port: int, seconds: float, core: int | None) -> list[Result]:
+def measure(load: str, port: int, server: int, seconds: float, core: int | None) -> list[Result]:
     """Run the load generator in a process on its core."""
     command = [sys.executable, "-m", "bench.load", *load.split()]
-    command += ["--host", HOST, "--port", str(port), "--seconds", str(seconds)]
+    command += ["--host", HOST, "--port", str(port), "--seconds", str(seconds), "--server", str(server)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         _pin(process.pid, core)
         try:
@@ -88,9 +107,11 @@ def run(servers: list[str], rounds: int, seconds: float) -> list[dict[str, list[
         results: dict[str, list[Result]] = {}
         for name in servers:
             results[name] = []
-            with serving(name, server_core) as port:
-                for load in LOADS:
-                    measured = measure(load, port, seconds, load_core)
+            contestant = CONTESTANTS[name]
+            with serving(name, server_core) as (port, process):
+                for load in contestant.loads:
+                    asked = f"{load} --client {contestant.client}"
+                    measured = measure(asked, port, process, seconds, load_core)
                     results[name] += measured
                     for result in measured:
                         _progress(f"round {number}/{rounds}  {name:16} {_brief(result)}")
@@ -100,7 +121,8 @@ def run(servers: list[str], rounds: int, seconds: float) -> list[dict[str, list[
 
 def _brief(result: Result) -> str:
     flight = f" x {result.window}" if result.window > 1 else ""
-    return f"{result.work} {result.connections}{flight}: {result.rate:,.0f}/s, p99 {result.p99:.2f} ms"
+    what = f"{result.work} {result.connections}{flight}"
+    return f"{what}: {result.rate:,.0f}/s, p99 {result.p99:.2f} ms, {result.cpu:.2f} us of the server each"
 
 
 def _progress(line: str) -> None:
@@ -151,7 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (default: 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a measurement (default: 2)")
-    parser.add_argument("--only", choices=list(SERVERS), help="leave the other server out")
+    parser.add_argument(
+        "--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=f"one of {', '.join(CONTESTANTS)}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file as well")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds <= 0:
@@ -161,12 +185,14 @@ def main() -> None:
     _raise_file_limit()
     here = machine.describe()
     try:
-        rounds = run([options.only] if options.only else list(SERVERS), options.rounds, options.seconds)
+        rounds = run(
+            [name for name in CONTESTANTS if name in (options.only or CONTESTANTS)], options.rounds, options.seconds
+        )
     except BenchError as error:
         sys.exit(str(error))
-    print(report.text(here, rounds))
+    print(report.text(here, rounds, PLAIN, PEER))
     if options.json:
-        options.json.write_text(json.dumps(report.summary(here, rounds), indent=2) + "\n")
+        options.json.write_text(json.dumps(report.summary(here, rounds, PLAIN, PEER), indent=2) + "\n")
 
 
 if __name__ == "__main__":

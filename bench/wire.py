@@ -1,41 +1,43 @@
-"""As much of WebSocket and Socket.IO as a load generator needs, for text messages of a client."""
-
-import json
+"""As much of WebSocket as a load generator needs: the frames of a client, and those of a server."""
 
 MASK = b"\x37\xfa\x21\x3d"  # any key but zero, so that the server has the work of unmasking (RFC 6455, 5.3)
-TEXT, CLOSE = 1, 8
-OPEN, PING, PONG = b"0", b"2", b"3"  # Engine.IO packets
-CONNECT, CONNECT_ERROR, EVENT, ACK = b"40", b"44", b"42", b"43"  # Socket.IO packets in Engine.IO messages
+TEXT, BINARY, CLOSE = 1, 2, 8
 
 
-def request(host: str, port: int) -> bytes:
-    """The opening handshake, straight to the WebSocket transport."""
-    return (
-        f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}:{port}\r\n"
-        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YmVsbHdpcmUgYmVuY2ggIQ==\r\n\r\n"
-    ).encode()
+def request(host: str, port: int, target: str, *lines: str) -> bytes:
+    """The opening handshake (RFC 6455, 4.1), with more lines for its head."""
+    head = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {host}:{port}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: YmVsbHdpcmUgYmVuY2ggIQ==",
+        *lines,
+    )
+    return ("\r\n".join(head) + "\r\n\r\n").encode()
 
 
-def masked(payload: bytes) -> bytes:
-    """One text frame from a client (RFC 6455, 5.2); up to 65,535 bytes."""
+def masked(payload: bytes, opcode: int = TEXT) -> bytes:
+    """One frame from a client (RFC 6455, 5.2); up to 65,535 bytes."""
     size = len(payload)
-    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
+    first = 0x80 | opcode
+    head = bytes([first, 0x80 | size]) if size < 126 else bytes([first, 0xFE]) + size.to_bytes(2, "big")
     key = (MASK * (size // 4 + 1))[:size]
     return head + MASK + (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
-def event(name: str, text: str, ack: int | None = None) -> bytes:
-    """A Socket.IO event with one text, as a frame from a client."""
-    number = "" if ack is None else str(ack)
-    return masked(EVENT + number.encode() + json.dumps([name, text], separators=(",", ":")).encode())
-
-
-def unmasked(payload: bytes) -> bytes:
-    """One text frame from a server; up to 65,535 bytes."""
+def unmasked(payload: bytes, opcode: int = TEXT) -> bytes:
+    """One frame from a server; up to 65,535 bytes."""
     size = len(payload)
-    head = bytes([0x81, size]) if size < 126 else bytes([0x81, 126]) + size.to_bytes(2, "big")
+    first = 0x80 | opcode
+    head = bytes([first, size]) if size < 126 else bytes([first, 126]) + size.to_bytes(2, "big")
     return head + payload
+
+
+def framed(size: int) -> int:
+    """How long the frame of a payload of ``size`` bytes is, from a server."""
+    return size + (2 if size < 126 else 4 if size < 1 << 16 else 10)
 
 
 def split(inbox: bytearray) -> list[tuple[int, bytes]]:
@@ -52,3 +54,41 @@ def split(inbox: bytearray) -> list[tuple[int, bytes]]:
         at = start + size
     del inbox[:at]
     return frames
+
+
+class Counter:
+    """Counts the frames of a server whose payloads have more than ``small`` bytes, in bytes that come in pieces."""
+
+    def __init__(self, small: int) -> None:
+        self._small = framed(small)
+        self._left = 0  # of the frame that began
+        self._counts = 0  # whether it counts
+        self._head = b""  # the beginning of a frame whose size is not known yet
+
+    def feed(self, data: bytes) -> int:
+        """Return how many were completed by these bytes."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        done, at, end = 0, self._left, len(data)
+        while at <= end:
+            done += self._counts
+            head = data[at : at + 10]
+            size = _size(head)
+            if size == 0:
+                self._head, self._left, self._counts = head, 0, 0
+                return done
+            self._counts = size > self._small
+            at += size
+        self._left = at - end
+        return done
+
+
+def _size(head: bytes) -> int:
+    """How long the frame is that begins so, its head included; 0 if that is not known yet."""
+    if len(head) < 2:
+        return 0
+    size = head[1] & 0x7F
+    if size < 126:
+        return size + 2
+    width = 2 if size == 126 else 8
+    return int.from_bytes(head[2 : 2 + width], "big") + 2 + width if len(head) >= 2 + width else 0

@@ -5,6 +5,7 @@ from bellwire import Event, Server, Socket
 PUB = Event("pub", str)
 MSG = Event("msg", str)
 ECHO = Event("echo", str, reply=str)
+RELAY = Event("relay", str, reply=str)
 
 server = Server()
 root = server.namespace("/", emits=(MSG,))
@@ -19,4 +20,11 @@ async def publish(socket: Socket, text: str) -> None:
 @root.on(ECHO)
 async def echo(socket: Socket, text: str) -> str:
     """Acknowledge with the text."""
+    return text
+
+
+@root.on(RELAY, effect="relay")
+async def relay(socket: Socket, text: str) -> str:
+    """Send the text back as an event too, exactly once."""
+    await socket.emit(MSG, text)
     return text

@@ -1,0 +1,183 @@
+"""One publishes, everyone receives.
+
+A verifying pass parses every byte of everyone. From then on one connection, the reference, is parsed, message for
+message in its order, and says how long each message is; of all others the bytes are counted.
+"""
+
+import time
+from collections.abc import Callable
+
+from bench import swarm as crowds
+from bench import wire
+from bench.clients import ECHO, Client, LoadError, Said, Stock
+from bench.result import Meter, Result, Shape
+from bench.swarm import Connection, Swarm
+
+SAMPLED = 10
+"""Connections on which the latency of every message is taken."""
+VERIFIED = 20
+"""Messages of the verifying pass."""
+WARM_UP = 0.3
+"""Seconds of load before the measurement."""
+FILLING = "The quick brown fox jumps over the lazy dog. "
+
+Receive = Callable[[memoryview], int]
+
+
+def text(size: int, number: int = 0) -> str:
+    """A payload of ``size`` characters that begins with a number."""
+    return f"{number:08d}{FILLING * (size // len(FILLING))}"[:size]
+
+
+def verify(crowd: Swarm, size: int, messages: int) -> None:
+    """Publish some messages and parse all that everyone receives."""
+    publisher = next(iter(crowd.members.values()))
+    for connection in crowd.members.values():
+        connection.client.join(publisher.client)
+    expected: list[Said] = [("msg", text(size, number)) for number in range(1, messages + 1)]
+    received: dict[int, list[Said]] = {fd: [] for fd in crowd.members}
+    for _, payload in expected:
+        publisher.socket.send(publisher.client.publish(str(payload)))
+    while any(len(seen) < messages for seen in received.values()):
+        for connection in crowd.readable():
+            received[connection.fd] += connection.said(connection.receive())
+    if any(seen != expected for seen in received.values()):
+        raise LoadError("what the connections received is not what was published, in that order")
+
+
+class Fanout:
+    """Connection 0 publishes, everyone receives; at most ``window`` messages are on their way."""
+
+    def __init__(self, crowd: Swarm, size: int, window: int) -> None:
+        self.crowd, self.size, self.window = crowd, size, window
+        self.reference = next(iter(crowd.members.values()))
+        self.message = self.reference.client.publish(text(size))
+        self.ping_size = len(wire.unmasked(self.reference.client.PING))
+        self.sent_at: list[float] = []
+        self.latencies: list[float] = []
+        self.ends: list[int] = []  # how many bytes a connection has after each message
+        self.got = [0] * (max(crowd.members) + 1)  # by file descriptor, as are the receivers
+        self.receivers: list[Receive] = [_never] * len(self.got)
+        every = max(1, len(crowd.members) // SAMPLED)
+        for number, (fd, connection) in enumerate(crowd.members.items()):
+            receive = connection.socket.recv_into
+            self.receivers[fd] = self._sampled(receive) if number % every == 0 else receive
+        self.receivers[self.reference.fd] = self._parsed(self.receivers[self.reference.fd], self.reference)
+
+    def _sampled(self, receive: Receive) -> Receive:
+        """Also take the time of every message: the nth of a connection is the nth that was published."""
+        counter = wire.Counter(len(self.reference.client.PING))
+        seen = 0
+
+        def sampling(buffer: memoryview) -> int:
+            nonlocal seen
+            size = receive(buffer)
+            arrived = time.perf_counter()
+            for _ in range(min(counter.feed(bytes(buffer[:size])), len(self.sent_at) - seen)):
+                self.latencies.append(arrived - self.sent_at[seen])
+                seen += 1
+            return size
+
+        return sampling
+
+    def _parsed(self, receive: Receive, connection: Connection) -> Receive:
+        """Also read every message, and note where it ends."""
+        client, inbox, expected = connection.client, connection.inbox, ("msg", text(self.size))
+        end = 0
+
+        def parsing(buffer: memoryview) -> int:
+            nonlocal end
+            size = receive(buffer)
+            inbox.extend(buffer[:size])
+            for opcode, payload in wire.split(inbox):
+                if payload == client.PING:
+                    continue
+                if opcode != client.OPCODE or client.read(payload) != expected:
+                    raise LoadError(f"not what was published: {payload[:100]!r}")
+                end += wire.framed(len(payload))
+                self.ends.append(end)
+            return size
+
+        return parsing
+
+    def run(self, seconds: float) -> Result:
+        """Publish for ``seconds``, and receive until everyone has everything."""
+        with Meter(self.crowd.server) as meter:
+            self._publish_and_receive(time.perf_counter() + seconds)
+        self._account()
+        everyone = len(self.crowd.members)
+        shape = Shape("fanout", everyone, self.size, self.window)
+        return meter.result(shape, len(self.sent_at), len(self.sent_at) * everyone, self.latencies)
+
+    def _publish_and_receive(self, deadline: float) -> None:
+        # The hot loop: about a microsecond for a delivery, most of it the kernel's.
+        got, receivers, poll, sent_at, ends = self.got, self.receivers, self.crowd.epoll.poll, self.sent_at, self.ends
+        publish = self.reference.socket.send
+        everyone, message, window = len(self.crowd.members), self.message, self.window
+        clock = time.perf_counter
+        buffer = memoryview(bytearray(1 << 18))
+        total = done = 0  # bytes, and messages that everyone has
+        while True:
+            while done < len(ends) and total >= everyone * ends[done]:
+                done += 1
+            if clock() < deadline:
+                while len(sent_at) - done < window:
+                    sent_at.append(clock())
+                    publish(message)
+            elif done >= len(sent_at):
+                return
+            before = total
+            for fd, _ in poll(crowds.PATIENCE, everyone):
+                size = receivers[fd](buffer)
+                got[fd] += size
+                total += size
+            if total == before:
+                raise LoadError(f"stalled: {len(sent_at) - done} of {len(sent_at)} messages are not with everyone")
+
+    def _account(self) -> None:
+        """Everyone has the bytes of all messages, and beyond them nothing but pings, which are answered."""
+        if len(self.ends) > len(self.sent_at):
+            raise LoadError(f"{len(self.ends)} messages came, {len(self.sent_at)} were published")
+        expected = self.ends[-1]
+        buffer = memoryview(bytearray(1 << 18))
+        while any(self._incomplete(self.got[fd] - expected) for fd in self.crowd.members):
+            for connection in self.crowd.readable():
+                size = connection.socket.recv_into(buffer)
+                self.got[connection.fd] += size
+                if size == 0:
+                    raise LoadError("a connection was closed before it had received everything")
+        for fd, connection in self.crowd.members.items():
+            for _ in range((self.got[fd] - expected) // self.ping_size):
+                connection.socket.send(connection.client.PONG)
+
+    def _incomplete(self, surplus: int) -> bool:
+        """Bytes are on their way still: the total, with pings in it, was reached too early."""
+        if surplus >= self.ends[0]:
+            raise LoadError(f"a connection received {surplus} bytes too many")
+        return surplus < 0 or surplus % self.ping_size != 0
+
+
+def _never(_: memoryview) -> int:
+    raise LoadError("a file descriptor that is no connection's")
+
+
+def fanout(
+    host: str,
+    port: int,
+    *,
+    connections: int,
+    size: int,
+    windows: list[int],
+    seconds: float,
+    client: type[Client] = Stock,
+    server: int | None = None,
+) -> list[Result]:
+    """Verify, measure each window on the same connections, and verify again."""
+    results = []
+    with crowds.swarm(host, port, connections, client, ECHO, server) as crowd:
+        verify(crowd, size, VERIFIED)
+        for window in windows:
+            Fanout(crowd, size, window).run(min(seconds, WARM_UP))
+            results.append(Fanout(crowd, size, window).run(seconds))
+        verify(crowd, size, 1)  # nothing came twice, or late
+    return results
