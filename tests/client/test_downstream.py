@@ -192,6 +192,10 @@ def test_the_end_of_a_stream() -> None:
     assert stage.down.ignored == 1
     stage.program.done()
     assert stage.program.told == [1, Reset("r", "forbidden")]
+    stage.program.done()
+    assert stage.down.cursors() == (wire.Cursor("r", "g", 1, 101),)
+    stage.down.lost()
+    stage.down.joined(stage.line, CODEC, Welcome("s", "secret", resumed=True))
     assert stage.down.cursors() == ()
 
 
@@ -281,7 +285,23 @@ def test_a_closed_stream_is_kept_until_all_of_it_was_handled() -> None:
     stage.program.done()
     assert stage.journal.state.cursors == {"r": Position("g", 1, 101)}
     stage.program.done()
+    assert stage.journal.state.cursors == {"r": Position("g", 2, 102)}
+
+
+def test_a_closed_stream_is_kept_until_the_server_knows_that_it_is() -> None:
+    stage = Stage(Lasting())
+    stage.open("r")
+    stage.send(1)
+    assert stage.down.cursors() == (wire.Cursor("r", "g", 1, 101),)  # on a connection that fails
+    stage.send(2)
+    stage.down.take(wire.Close("r"))
+    stage.down.lost()
+    stage.down.joined(stage.line, CODEC, Welcome("s", "secret", resumed=True))
+    assert stage.journal.state.cursors == {"r": Position("g", 2, 102)}
+    assert stage.down.cursors() == (wire.Cursor("r", "g", 2, 102),)
+    stage.down.joined(stage.line, CODEC, Welcome("s", "secret", resumed=True))
     assert stage.journal.state.cursors == {}
+    assert stage.down.cursors() == ()
 
 
 def test_a_session_that_is_over_leaves_nothing() -> None:

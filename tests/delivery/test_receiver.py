@@ -10,6 +10,7 @@ from bellwire.delivery.position import START, Point, Position, position
 from bellwire.delivery.receiver import (
     KNOWN_MIDS,
     MAX_ATTEMPTS,
+    MAX_CLOSED,
     MAX_EARLY,
     MAX_EARLY_BYTES,
     MAX_HELD,
@@ -338,13 +339,47 @@ def test_what_waits_of_a_closed_stream_is_handed_over() -> None:
     assert receiver.close(S) == ()
     assert _send(receiver, third) == ()
     assert receiver.ignored == 1
-    assert receiver.received() == {}
+    assert receiver.received() == {S: position(GEN, START)}
     assert receiver.cursors() == {S: position(GEN, START)}  # a crash now would lose what waits
     assert receiver.handed(S) == (_deliver(second),)
     assert receiver.cursor(S) == position(GEN, first.point)
+    assert receiver.told(receiver.received()) == []  # the server may forget it, and this client may not
     assert receiver.handed(S) == ()
-    assert receiver.cursors() == {}
-    assert receiver.cursor(S) is None
+    assert receiver.cursors() == receiver.received() == {S: position(GEN, second.point)}
+    assert receiver.cursor(S) == position(GEN, second.point)
+
+
+def test_where_a_closed_stream_ended_is_known_until_the_server_has_been_told() -> None:
+    first, second = line(2)
+    receiver = _receiver()
+    receiver.open("other", position(GEN, START))
+    _handed(receiver, [first])
+    receiver.close(S)
+    ended = position(GEN, first.point)
+    places = receiver.received()
+    assert places == {"other": position(GEN, START), S: ended}
+    receiver.close("other")
+    assert sorted(receiver.told(places)) == ["other", S]
+    assert receiver.received() == {}
+
+    receiver.open(S, ended)
+    receiver.close(S)
+    places = receiver.received()
+    receiver.open(S, ended)
+    _handed(receiver, [second])
+    receiver.close(S)
+    assert receiver.told(places) == []  # it was opened meanwhile, and ended elsewhere
+    assert receiver.received() == {S: position(GEN, second.point)}
+    receiver.open(S, position(GEN, second.point))
+    assert receiver.told(receiver.received()) == []
+
+
+def test_of_not_too_many_closed_streams_the_end_is_known() -> None:
+    receiver = Receiver()
+    for n in range(MAX_CLOSED + 1):
+        receiver.open(str(n), position(GEN, START))
+        receiver.close(str(n))
+    assert list(receiver.received()) == [str(n) for n in range(1, MAX_CLOSED + 1)]
 
 
 def test_a_stream_closed_for_a_reason_ends_with_a_reset() -> None:
@@ -358,7 +393,7 @@ def test_a_stream_closed_for_a_reason_ends_with_a_reset() -> None:
     _handed(receiver, [first, second])
     assert receiver.close(S, "truncated") == (Reset(S, "truncated", position(GEN, second.point)),)
     assert receiver.failed(S) == ()
-    assert receiver.cursors() == {}
+    assert receiver.cursors() == {S: position(GEN, second.point)}
     assert receiver.close(S, "forbidden") == ()
 
 

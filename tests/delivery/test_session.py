@@ -76,6 +76,19 @@ def test_what_the_reader_has_passed_is_forgotten_and_nothing_else() -> None:
     assert forgotten.forgotten("s1", at(8)) is forgotten
 
 
+def test_memberships_to_whose_end_the_reader_has_come_are_forgotten() -> None:
+    left = record()
+    for seq in (3, 20):
+        left = left.joined("s1", member(seq)).departed("s1", at(seq + 5))
+    left = left.joined("s2", member(3)).departed("s2", at(8)).joined("s3", member(3))
+    assert left.reached({}) is left
+    assert left.reached({"s1": at(7), "s2": at(7), "s3": at(99), "s4": at(99)}) is left
+    assert left.reached({"s1": at(8)}).spans("s1") == [Membership(at(20), at(25))]
+    reached = left.reached({"s1": at(25), "s2": at(8), "s3": at(99)})
+    assert reached.left == ()
+    assert reached.streams == left.streams
+
+
 def test_a_join_that_is_taken_back_leaves_nothing_and_spares_another() -> None:
     joined = record().joined("s1", member(3))
     assert joined.withdrawn("s1", member(3)) == record()

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 from typing_extensions import override
 
@@ -152,13 +154,19 @@ async def resume(
     principal: str | None = "ann",
     instance: str = "run",
     namespace: str = NAMESPACE,
+    cursors: Mapping[str, Position] = MappingProxyType({}),
 ) -> Session | None:
     return await sessions.resume(
-        secret, namespace=namespace, principal=principal, instance=instance, holder=connection or Connection()
+        secret,
+        namespace=namespace,
+        principal=principal,
+        instance=instance,
+        holder=connection or Connection(),
+        cursors=cursors,
     )
 
 
-async def resumed(sessions: Sessions, secret: str, connection: Connection | None = None, **how: str) -> Session:
+async def resumed(sessions: Sessions, secret: str, connection: Connection | None = None, **how: Any) -> Session:
     session = await resume(sessions, secret, connection, **how)
     assert session is not None
     return session

@@ -11,6 +11,7 @@ from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page, Reason
+from bellwire.delivery.entry import Entry
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
@@ -127,6 +128,9 @@ class Tale:
 
     def ended(self, room: Room) -> None:
         self.ends.append(room)
+
+    def undecided(self, entry: Entry) -> bool:
+        return False
 
     def say(self, message: Control) -> None:
         said = self.socket.dialect.control(message)

@@ -63,6 +63,39 @@ async def test_a_session_is_taken_up_with_all_it_has_and_the_same_id_and_secret(
     assert count(second, "resumed") == 1
 
 
+@pytest.mark.parametrize("answer", ["kept", "lost"])
+@pytest.mark.parametrize("instance", ["run", "tab"])
+async def test_memberships_that_the_client_has_read_to_their_ends_are_forgotten_when_it_comes_back(
+    instance: str, answer: str
+) -> None:
+    broker = await started()
+    old = await create(node(broker))
+    for name, seq in (("read", 9), ("unread", 9)):
+        await old.join(name, member(3))
+        await old.leave(name, at(seq))
+    if answer == "lost":
+        broker.faults.lose_put_answer(done=True)
+    cursors = {"read": at(9), "unread": at(8)}
+    new = await resumed(node(broker), old.secret, instance=instance, cursors=cursors)
+    assert [past.stream for past in new.record.left] == ["unread"]
+    assert new.found is not None
+    assert [past.stream for past in new.found.left] == ["read", "unread"]
+    assert await stored(broker, new) == new.record
+
+
+async def test_a_fork_forgets_what_its_client_has_read_and_the_first_does_not() -> None:
+    broker = await started()
+    sessions = node(broker)
+    old = await create(sessions)
+    await old.join("s1", member(3))
+    await old.leave("s1", at(9))
+    fork = await resumed(sessions, old.secret, instance="tab", cursors={"s1": at(9)})
+    assert fork.forked
+    assert fork.record.left == ()
+    assert fork.found is not None
+    assert fork.found.spans("s1") == old.record.spans("s1") != []
+
+
 async def test_a_session_survives_the_death_of_its_node() -> None:
     """All that was joined and left is on record, though nobody said goodbye."""
     broker = await started()

@@ -66,6 +66,7 @@ class Downstream:
         "_receiver",
         "_running",
         "_todo",
+        "_told",
         "_touched",
         "_writer",
         "session",
@@ -81,6 +82,7 @@ class Downstream:
         self._todo: deque[machine.Action] = deque()
         self._running = False
         self._errors: dict[str, BaseException] = {}  # of the handler, by stream
+        self._told: dict[str, Position] = {}  # where the server was told, on this connection, that the client stands
         self._touched: set[str] = set()
         self._kept = dict(journal.state.cursors)
         for stream, at in self._kept.items():
@@ -102,6 +104,7 @@ class Downstream:
         for stream in list(places)[MAX_CURSORS:]:
             del places[stream]
             self._do(stream, self._receiver.close(stream, LOST))
+        self._told = places
         return tuple([Cursor(stream, *at) for stream, at in places.items()])
 
     def joined(self, writer: Writer, codec: Codec, welcome: Welcome) -> None:
@@ -114,6 +117,8 @@ class Downstream:
         elif welcome.session != self.session:
             self._journal.later(Resumable(welcome.session))
         self.session = welcome.session
+        self._touched.update(self._receiver.told(self._told))
+        self._keep()
 
     def lost(self) -> None:
         """The connection is gone; what arrived is still handed over."""
@@ -126,6 +131,7 @@ class Downstream:
             self._journal.later(Resumable(""))
             self._kept.clear()
         self.session = None
+        self._receiver.told(self._receiver.received())
 
     def take(self, news: News) -> None:
         """Take what the server says of a stream."""

@@ -22,6 +22,7 @@ does the end of a stream that is closed, and so does a message in no log that ha
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from bellwire.delivery.entry import Entry
@@ -42,6 +43,9 @@ MAX_EARLY: Final = 256
 """How many messages beyond a gap are kept, and"""
 MAX_EARLY_BYTES: Final = 1024 * 1024
 """how many bytes of them. The others come with the answer to what was asked for."""
+
+MAX_CLOSED: Final = 1_024
+"""Of how many streams that were closed the end is remembered; more than a server remembers of them."""
 
 MAX_ATTEMPTS: Final = 3
 """How often a message is handed over whose handler fails."""
@@ -315,15 +319,19 @@ class _Track:
 class Receiver:
     """All streams of one client; it outlives the connection.
 
+    Where a stream ended that was closed is remembered until the server has been told (`received`, `told`): as long as
+    it has not, it may send all of the stream once more to a client that has lost its connection.
+
     A call returns the actions to be done, in order. Of one stream at most one `Deliver` or `Reset` is outstanding.
     ``ignored`` counts what arrived for streams that are not open, and what was to come `after` a position that was
     not reached before the connection was lost, or with too many others.
     """
 
-    __slots__ = ("_tracks", "ignored")
+    __slots__ = ("_closed", "_tracks", "ignored")
 
     def __init__(self) -> None:
         self._tracks: dict[str, _Track] = {}
+        self._closed: dict[str, Position] = {}
         self.ignored = 0
 
     # --- from the server
@@ -333,6 +341,7 @@ class Receiver:
         track = self._tracks.get(stream)
         if track is None:
             self._tracks[stream] = _Track(stream, at)
+            self._closed.pop(stream, None)
             return ()
         return track.reopen(at)
 
@@ -397,9 +406,12 @@ class Receiver:
         return track if track is not None and not track.closed else None
 
     def _done(self, track: _Track, actions: Actions) -> Actions:
-        """Forget a stream that was closed, once nothing of it waits."""
+        """Forget a stream that was closed, once nothing of it waits, but for where it ended."""
         if track.ended:
             del self._tracks[track.name]
+            self._closed[track.name] = track.cursor
+            if len(self._closed) > MAX_CLOSED:
+                del self._closed[next(iter(self._closed))]
         return actions
 
     def _ignore(self) -> Actions:
@@ -429,8 +441,23 @@ class Receiver:
             track.held.clear()
 
     def received(self) -> dict[str, Position]:
-        """From where to resume with this receiver: behind all that arrived in order, handed over or waiting."""
-        return {name: track.received for name, track in self._tracks.items() if not track.closed}
+        """From where to resume with this receiver: behind all that arrived in order, handed over or waiting.
+
+        Of a stream that was closed, behind what was handed over; the open ones come first.
+        """
+        tracks = self._tracks.values()
+        places = {track.name: track.received for track in tracks if not track.closed}
+        return places | {track.name: track.cursor for track in tracks if track.closed} | self._closed
+
+    def told(self, places: Mapping[str, Position]) -> list[str]:
+        """The server knows that this client stands at ``places``, which were `received` before: it has said so.
+
+        Return the closed streams that are forgotten with this.
+        """
+        over = [stream for stream, at in places.items() if self._closed.get(stream) == at]
+        for stream in over:
+            del self._closed[stream]
+        return over
 
     @property
     def waiting(self) -> int:
@@ -438,10 +465,10 @@ class Receiver:
         return sum(isinstance(item, Deliver) for track in self._tracks.values() for item in track.waiting)
 
     def cursor(self, stream: str) -> Position | None:
-        """Behind what was handed over of one stream; None if nothing of it is left to be handed over."""
+        """Behind what was handed over of one stream; None if it is not known, or not any more."""
         track = self._tracks.get(stream)
-        return track.cursor if track is not None else None
+        return track.cursor if track is not None else self._closed.get(stream)
 
     def cursors(self) -> dict[str, Position]:
         """From where to resume without it, as after a crash: behind all that was handed over."""
-        return {name: track.cursor for name, track in self._tracks.items()}
+        return {name: track.cursor for name, track in self._tracks.items()} | self._closed

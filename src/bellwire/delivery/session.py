@@ -136,6 +136,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         kept = tuple(past for past in self.left if past.stream != stream or past.member.left != left)
         return self if len(kept) == len(self.left) else msgspec.structs.replace(self, left=kept)
 
+    def reached(self, cursors: Mapping[str, Position]) -> "Record":
+        """Forget the memberships to whose end a reader has come that stands at ``cursors``."""
+        kept = tuple(past for past in self.left if not _is_reached(past, cursors.get(past.stream)))
+        return self if len(kept) == len(self.left) else msgspec.structs.replace(self, left=kept)
+
     def saved(self, data: bytes) -> "Record":
         """Keep ``data`` in the place of what was there."""
         return self if data == self.data else msgspec.structs.replace(self, data=data)
@@ -181,6 +186,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     def ended(self) -> "Record":
         """Hold nothing any more, and say so to whoever held it before."""
         return msgspec.structs.replace(self, instance="", over=True, streams={}, left=(), data=b"", checkpoints={})
+
+
+def _is_reached(past: Past, cursor: Position | None) -> bool:
+    return cursor is not None and past.member.left is not None and cursor.seq >= past.member.left.seq
 
 
 def _without(streams: Mapping[str, Member], stream: str) -> dict[str, Member]:

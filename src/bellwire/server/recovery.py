@@ -162,6 +162,10 @@ class RecoveringReader(Reader):
                 return False
         return True
 
+    @override
+    def _has_all(self, stream: str, left: Position) -> None:
+        self.session.forget(stream, left)
+
     # --- what its rooms tell
 
     @override

@@ -236,8 +236,11 @@ class Room:
             if room is not None:
                 skipped |= room.plain
         if entry.copies and self.feed is not None:
-            for socket in (*self.feed.audience.members, *self.feed.resuming):
-                if socket.reader is not None and taken_elsewhere(entry, socket.reader.spans):
+            for socket in self.feed.audience.members:
+                reader = self._reader(socket)
+                if reader.undecided(entry):
+                    self.feed.lag(socket)  # it takes this entry, or does not, when that is known
+                elif taken_elsewhere(entry, reader.spans):
                     skipped.add(socket)
         return skipped
 

@@ -108,6 +108,7 @@ class Session:
         "_written",
         "doubt",
         "forked",
+        "found",
         "key",
         "record",
         "secret",
@@ -124,6 +125,8 @@ class Session:
         """The record as it was last written."""
         self.forked = False
         """Whether it is a copy of a session with which somebody else goes on."""
+        self.found: Record | None = None
+        """The record as it was when it was taken up, with all that the client may have to come back to."""
         self._node = node
         self._holder: Holder | None = holder
         self._state = _State.HELD

@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
 
 from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.position import Position
 from bellwire.delivery.session import Member, Record, new_record, session_key
 from bellwire.protocol.engineio import new_sid
 from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Holder, Session, check_data, read_kept
@@ -20,6 +22,8 @@ RENEW_SECONDS: Final = HELD_SECONDS / 3
 
 SWEEP_SECONDS: Final = 600.0
 """How often such records are looked for."""
+
+_NOWHERE: Final[Mapping[str, Position]] = MappingProxyType({})
 
 
 class Sessions:
@@ -75,9 +79,18 @@ class Sessions:
         return session
 
     async def resume(
-        self, secret: str, *, namespace: str, principal: str | None, instance: str, holder: Holder
+        self,
+        secret: str,
+        *,
+        namespace: str,
+        principal: str | None,
+        instance: str,
+        holder: Holder,
+        cursors: Mapping[str, Position] = _NOWHERE,
     ) -> Session | None:
         """Take a session up; None if there is none with this secret in this namespace for this principal.
+
+        Memberships that ended at the client's ``cursors``, or before, are forgotten; `Session.found` has them still.
 
         Whoever held it before is fenced off; if that was on this node, it is told now, else when it writes next. But if
         another ``instance`` holds it on this node and is alive, that one goes on, as after a browser's tab was
@@ -89,12 +102,12 @@ class Sessions:
         """
         key = session_key(secret, namespace, principal)
         async with self.lock(key):  # the one that comes last gets it, and it is the client's newest connection
-            found = await self._take(secret, key, instance, holder)
+            found = await self._take(secret, key, instance, holder, cursors)
         outcome = "unknown" if found is None else "resumed"
         if isinstance(found, Record):
             copy = found.forked(new_sid(), instance, secrets.randbits(64))
-            found, outcome = await self._begin(copy, namespace, principal, holder), "forked"
-            found.forked = True
+            found, outcome = await self._begin(copy.reached(cursors), namespace, principal, holder), "forked"
+            found.forked, found.found = True, copy
         self.counters.add("sessions_total", outcome=outcome)
         return found
 
@@ -121,10 +134,13 @@ class Sessions:
             raise
         return session
 
-    async def _take(self, secret: str, key: str, instance: str, holder: Holder) -> Session | Record | None:
+    async def _take(
+        self, secret: str, key: str, instance: str, holder: Holder, cursors: Mapping[str, Position]
+    ) -> Session | Record | None:
         """Return the session, or None if there is none; or its record, if another instance goes on with it."""
         mark, begun = secrets.randbits(64), self.now
         session: Session | None = None
+        before: Record | None = None
         alive: dict[Session, bool] = {}
         try:
             for _ in range(ATTEMPTS):
@@ -134,6 +150,7 @@ class Sessions:
                     return None
                 if record.holder == mark:  # the answer to an attempt was lost
                     session = Session(self, secret, key, record, holder)
+                    session.found = before or record
                     session.stored(record, kept.revision, begun)
                     return session
                 rival = self._rival(key, record, instance)
@@ -142,14 +159,16 @@ class Sessions:
                     continue  # meanwhile it may have changed
                 if rival is not None and alive[rival]:
                     return record
+                before = record
                 session = Session(
                     self,
                     secret,
                     key,
-                    record.taken(instance, mark),
+                    record.reached(cursors).taken(instance, mark),
                     holder,
                     doubt=session is not None and session.doubt,
                 )
+                session.found = before
                 revision = await session.send(session.record, kept.revision)
                 if revision is not None:
                     session.stored(session.record, revision, begun)
