@@ -41,6 +41,7 @@ class MemoryBroker(Broker):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._limits = limits
+        self._shortest = min(limits.age, FORGET_AFTER)  # before this, no stream is forgotten
         self._step = step
         self._clock = clock
         self._running = False
@@ -138,7 +139,7 @@ class MemoryBroker(Broker):
     @override
     def has_log(self, stream: str) -> bool:
         log = self._logs.get(stream)
-        return log is not None and log.top.seq > 0
+        return log is not None and log.begun
 
     # --- keyed state
 
@@ -226,13 +227,19 @@ class MemoryBroker(Broker):
             self._kept(key)
 
     def _sweep_streams(self, now: float) -> None:
-        for _ in range(min(_SWEPT_PER_CALL, len(self._logs))):
-            stream, log = next(iter(self._logs.items()))
-            self._logs.move_to_end(stream)
-            log.expire(now)
-            patience = FORGET_AFTER if log.top.seq else self._limits.age
-            if log.touched < now - patience and stream not in self._listeners:
-                del self._logs[stream]
+        logs = self._logs
+        for _ in range(min(_SWEPT_PER_CALL, len(logs))):
+            stream = next(iter(logs))
+            logs.move_to_end(stream)
+            log = logs[stream]
+            if now > log.due:
+                log.expire(now)
+            if now - log.touched > self._shortest and self._is_over(stream, log, now):
+                del logs[stream]
+
+    def _is_over(self, stream: str, log: Log, now: float) -> bool:
+        patience = FORGET_AFTER if log.begun else self._limits.age
+        return log.touched < now - patience and stream not in self._listeners
 
 
 class Faults:

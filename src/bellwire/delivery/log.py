@@ -9,6 +9,7 @@ What a reader is answered, by its position and the first rule that applies::
     anything else: beyond the top, or another entry      diverged     from the oldest entry on
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -55,20 +56,22 @@ def dense(last: int) -> int:
 class Log:
     """A stream's history; ``step`` gives the number after a number (a stream in JetStream leaves some out).
 
-    ``touched`` is when it was last appended to, or made, in the broker's time.
+    ``touched`` is when it was last appended to, or made, in the broker's time. Before ``due`` nothing in it is too old.
     """
 
-    __slots__ = ("_chain", "_limits", "_mids", "_step", "generations", "touched")
+    __slots__ = ("_chain", "_limits", "_mids", "_step", "due", "generations", "touched")
 
     def __init__(
         self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense, now: float = 0.0
     ) -> None:
         self.touched = now
+        self.due = math.inf
         self.generations = Generations(gen)
         self._limits = limits
         self._step = step
         self._chain = Chain()
-        self._mids: OrderedDict[str, tuple[float, Appended]] = OrderedDict()
+        # Plain tuples of what has no parts, for there may be very many: the garbage collector lets them alone.
+        self._mids: OrderedDict[str, tuple[float, str, int, int, int, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._chain)
@@ -77,6 +80,11 @@ class Log:
     def top(self) -> Position:
         """The position behind the newest entry; it outlives the entries."""
         return position(self.generations.current, self._chain.top)
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was ever appended: somebody may stand behind it."""
+        return self._chain.top.seq > 0
 
     @property
     def base(self) -> Point:
@@ -90,20 +98,24 @@ class Log:
 
     def append(self, draft: Draft, now: float) -> Appended:
         """Append a message, or find it: an id that was appended within the window is not appended again."""
-        self._forget(now)
+        if now > self.due:
+            self.expire(now)
         known = self._mids.get(draft.mid)
         if known is not None:
-            return known[1]._replace(duplicate=True)
-        gen, chain = self.generations.current, self._chain
+            _, gen, *numbers = known
+            return Appended(gen, Point(*numbers[:2]), Point(*numbers[2:]), duplicate=True)
+        gen, chain, limits = self.generations.current, self._chain, self._limits
         prev = chain.top
-        entry = enter(draft, self._step(prev.seq), prev, now)
-        chain.append(entry)
+        chain.append(enter(draft, self._step(prev.seq), prev, now))
         self.touched = now
         point = chain.top
-        appended = Appended(gen, point, prev, duplicate=False)
-        self._mids[draft.mid] = now, appended
-        self._trim(now)
-        return appended
+        self._mids[draft.mid] = (now, gen, *point, *prev)
+        behind = len(chain) - 1
+        if behind > limits.messages:
+            chain.shift()
+        if behind < 2 or chain.size > limits.size:
+            self._trim(now)
+        return Appended(gen, point, prev, duplicate=False)
 
     def read(
         self, after: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES, *, confirmed: bool = True
@@ -127,23 +139,31 @@ class Log:
 
     def expire(self, now: float) -> None:
         """Drop what is too old at ``now``, the broker's time in seconds."""
-        self._forget(now)
-        self._trim(now)
-
-    def _forget(self, now: float) -> None:
+        if now <= self.due:
+            return
         mids, horizon = self._mids, now - self._limits.dedupe
         while mids and next(iter(mids.values()))[0] < horizon:
             mids.popitem(last=False)
+        self._trim(now)
 
     def _trim(self, now: float) -> None:
         chain, limits = self._chain, self._limits
         behind, horizon = len(chain) - 1, now - limits.age
-        if behind < 1 or (behind <= limits.messages and chain.size <= limits.size and chain.oldest.at >= horizon):
-            return
-        size = chain.size - chain.newest.size
-        while behind > 0 and (behind > limits.messages or size > limits.size or chain.oldest.at < horizon):
-            size -= chain.shift().size
+        while behind > 0 and (behind > limits.messages or chain.oldest.at < horizon):
+            chain.shift()
             behind -= 1
+        if chain.size > limits.size:  # hardly ever: only then it must be known what the newest one has
+            most = limits.size + chain.newest.size
+            while behind > 0 and chain.size > most:
+                chain.shift()
+                behind -= 1
+        self.due = self._next_due(behind)
+
+    def _next_due(self, behind: int) -> float:
+        """When the next of what there is will be too old; what is appended later will be later."""
+        mids, limits = self._mids, self._limits
+        due = next(iter(mids.values()))[0] + limits.dedupe if mids else math.inf
+        return min(due, self._chain.oldest.at + limits.age) if behind > 0 else due
 
     # --- what happens to brokers, for the one in memory to simulate
 
