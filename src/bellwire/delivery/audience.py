@@ -81,7 +81,7 @@ class Audience(Generic[M]):
         if entry.prev != self.top:
             raise ValueError(f"entry {entry.seq} follows on {entry.prev}, the audience stands at {self.top}")
         if not self.behind and not skipped:
-            self.top = Point(entry.seq, entry.tag)
+            self.top = entry.point
             return Fan(self.live, ())
         return self._advance_apart(entry, skipped)
 

@@ -173,6 +173,12 @@ class Feed(Generic[M]):
     # --- out
 
     def _cast(self, gen: str, entry: Entry) -> list[Output[M]]:
+        if not (entry.excluded or entry.copies or self.audience.behind or entry.is_marker):
+            members = self.audience.advance(entry).common
+            return [Cast(gen, entry, members)] if members else []
+        return self._cast_apart(gen, entry)
+
+    def _cast_apart(self, gen: str, entry: Entry) -> list[Output[M]]:
         fan = self.audience.advance(entry, self._passed_over(entry))
         outputs: list[Output[M]] = [Cast(gen, entry, fan.common)] if fan.common else []
         if fan.others:

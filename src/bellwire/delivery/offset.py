@@ -68,11 +68,14 @@ class Mark(NamedTuple):
     text: str
 
 
-@lru_cache(maxsize=1024)
-def mark(stream: str, gen: str, point: Point) -> Mark:
+def make_mark(stream: str, gen: str, point: Point) -> Mark:
     """Return what an event at ``point`` of ``stream`` leaves; 16 hexadecimal digits of the name or more are its id."""
     data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(gen), *point)
     return Mark(stream, position(gen, point), urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
+
+
+mark: Final = lru_cache(maxsize=1024)(make_mark)
+"""The same for those who may ask for one mark many times."""
 
 
 @lru_cache(maxsize=1024)

@@ -122,10 +122,16 @@ class Ring:
         if self.state is not State.FOLLOWING:
             self._hold(gen, entry)
             return Verdict.HELD
-        verdict = self._judge(gen, entry)
-        if verdict is Verdict.ACCEPTED:
-            self._append(gen, entry)
-        elif verdict is not Verdict.DUPLICATE:
+        chain = self.chain
+        top = chain.top
+        if entry.prev == top and entry.seq > top.seq and (top.seq or gen == self.gen):
+            chain.append(entry)
+            self.gen = gen
+            if len(chain) > self._messages or chain.size > self._size:
+                self._shorten()
+            return Verdict.ACCEPTED
+        verdict = self._judge(entry)
+        if verdict is not Verdict.DUPLICATE:
             self._ask(verdict)
         return verdict
 
@@ -148,20 +154,12 @@ class Ring:
             return self._read_on(answer)
         return self._unproved(answer)
 
-    def _judge(self, gen: str, entry: Entry) -> Verdict:
-        chain = self.chain
-        top = chain.top
-        if entry.prev == top and entry.seq > top.seq and (top.seq or gen == self.gen):
-            return Verdict.ACCEPTED
-        if entry.seq <= top.seq and chain.locate(entry.point) is Place.PROVED:
+    def _judge(self, entry: Entry) -> Verdict:
+        """Tell what an entry is that does not follow on the top."""
+        top = self.chain.top
+        if entry.seq <= top.seq and self.chain.locate(entry.point) is Place.PROVED:
             return Verdict.DUPLICATE
         return Verdict.GAP if entry.prev.seq > top.seq else Verdict.SUSPECT
-
-    def _append(self, gen: str, entry: Entry) -> None:
-        chain = self.chain
-        chain.append(entry)
-        self.gen = gen
-        self._shorten()
 
     def _shorten(self) -> None:
         chain = self.chain

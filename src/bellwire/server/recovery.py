@@ -15,7 +15,7 @@ from typing_extensions import override
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
-from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, mark, stand
+from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, make_mark, mark, stand
 from bellwire.delivery.position import Point, Position
 from bellwire.protocol.embedding import Control
 from bellwire.protocol.outgoing import Message, Stem, join
@@ -64,15 +64,20 @@ class Recovering(Trail, Stock):
 
     @override
     def deliver(self, items: Sequence[Item]) -> tuple[Message, Dialect]:
-        trail, messages = self, []
+        trail, end = self, ""
+        messages: list[Message] = []
+        left: Mark | None = None  # by the event before, no step is taken yet: the next of its stream has the same end
         for item in items:
             if isinstance(item, Delivery):
-                left, stem = item.opened or _open(item)
-                trail = trail.step(left)
-                messages.append(stem.end(f'{trail.tail}"]'))
+                before, (left, stem) = left, item.opened or _open(item)
+                if before is None or before.stream != left.stream:
+                    trail = (trail if before is None else trail.step(before)).step(left)
+                    end = f'{trail.tail}"]'
+                messages.append(stem.end(end))
             else:
+                trail, left = (trail if left is None else trail.step(left)), None
                 messages.append(trail.render(item))
-        return join(messages), trail
+        return join(messages), trail if left is None else trail.step(left)
 
     @override
     def render(self, item: Item) -> Message:
@@ -82,7 +87,7 @@ class Recovering(Trail, Stock):
 
 
 def _open(item: Delivery) -> tuple[Mark, Stem]:
-    left = mark(item.stream, item.gen, Point(item.seq, item.tag))
+    left = make_mark(item.stream, item.gen, Point(item.seq, item.tag))
     opened = item.opened = left, open_argument(item.stock, f'"{left.text}')
     return opened
 

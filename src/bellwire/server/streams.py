@@ -97,10 +97,7 @@ class Published(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Published).decode
-
-
-def _tag() -> int:
-    return random.getrandbits(32)
+_bits: Final = random.getrandbits
 
 
 class Streams:
@@ -154,10 +151,12 @@ class Streams:
             _check_mid(mid)
         body = post.body
         self._posts.put(body, post, len(body))
-        if len(streams) == 1 and not volatile and mid is None and not self.broker.has_log(streams[0]):
-            await self._publish(streams[0], Published(body, False, excluded))  # most are of this kind
-            return
-        await self.emit_body(streams, body, excluded=excluded, volatile=volatile, mid=mid)
+        if len(streams) != 1 or volatile or mid is not None:
+            await self.emit_body(streams, body, excluded=excluded, volatile=volatile, mid=mid)
+        elif self.broker.has_log(streams[0]):  # most are of this kind, or of the next
+            await self._append(streams[0], self._new_mid(), body, excluded, (), self.broker.clock() + APPEND_SECONDS)
+        else:
+            await self._publish(streams[0], Published(body, False, excluded))
 
     async def emit_body(
         self,
@@ -173,7 +172,7 @@ class Streams:
         What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before.
         """
         logged = mid is not None
-        mid = mid or f"{self._prefix}{next(self._mids):x}"
+        mid = mid or self._new_mid()
         copies: tuple[Copy, ...] = ()
         for place, stream in enumerate(streams):
             earlier = tuple(streams[:place])
@@ -188,6 +187,9 @@ class Streams:
                 if not place:
                     raise
                 raise OutcomeUnknown(mid, earlier) from None
+
+    def _new_mid(self) -> str:
+        return f"{self._prefix}{next(self._mids):x}"
 
     async def send(
         self,
@@ -221,7 +223,7 @@ class Streams:
         if not self.broker.has_log(step.stream):
             await self._publish(step.stream, Published(step.body, False, step.excluded, step.earlier))
             return Copy(step.stream, "", 0)
-        draft = Draft(step.mid, _tag(), step.body, step.excluded, step.copies)
+        draft = Draft(step.mid, _bits(32), step.body, step.excluded, step.copies)
         appended = await self.broker.append(step.stream, draft, deadline=step.deadline)
         return Copy(step.stream, appended.gen, appended.point.seq)
 
@@ -237,7 +239,7 @@ class Streams:
         unknown, pause = False, FIRST_PAUSE
         while True:
             try:
-                draft = Draft(mid, _tag(), body, excluded, copies)
+                draft = Draft(mid, _bits(32), body, excluded, copies)
                 return await self.broker.append(stream, draft, deadline=deadline)
             except OutcomeUnknown:
                 unknown = True
