@@ -161,9 +161,9 @@ class MemoryBroker(Broker):
         if lost_answer == "not_done":
             raise OutcomeUnknown(key)
         self._revision += 1
-        ends = None if ttl is None else self.clock() + ttl
-        self._keys[key] = Kept(value, self._revision), ends
-        self._sweep_keys()
+        now = self.clock()
+        self._keys[key] = Kept(value, self._revision), None if ttl is None else now + ttl
+        self._sweep_keys(now)
         if lost_answer == "done":
             raise OutcomeUnknown(key)
         return self._revision
@@ -220,11 +220,14 @@ class MemoryBroker(Broker):
         kept = self._kept(key)
         return 0 if kept is None else kept.revision
 
-    def _sweep_keys(self) -> None:
-        for _ in range(min(_SWEPT_PER_CALL, len(self._keys))):
-            key = next(iter(self._keys))
-            self._keys.move_to_end(key)
-            self._kept(key)
+    def _sweep_keys(self, now: float) -> None:
+        keys = self._keys
+        for _ in range(min(_SWEPT_PER_CALL, len(keys))):
+            key = next(iter(keys))
+            keys.move_to_end(key)
+            ends = keys[key][1]
+            if ends is not None and ends <= now:
+                del keys[key]
 
     def _sweep_streams(self, now: float) -> None:
         logs = self._logs

@@ -459,7 +459,7 @@ def _unknown(record: Record, number: int, digest: bytes) -> Record:
 def _close(record: Record, outcome: Held) -> Record:
     """Add an outcome, and let the oldest ones go that are too many."""
     held = (*record.held, outcome)[-WINDOW:]
-    size = sum(len(each.reply) for each in held)
+    size = sum([len(each.reply) for each in held])
     surplus = 0
     while size > HELD_BYTES and surplus < len(held) - 1:
         size -= len(held[surplus].reply)
