@@ -94,8 +94,8 @@ class Reader:
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
         session = None if hello.session is None else await sessions.resume(hello.session, cursors=cursors, **whose)
         if session is None:
+            reader._give_up(cursors, Reason.SESSION_LOST)  # first: the new session is in some of the same streams
             await reader.begin_session(hub, sessions, whose)
-            reader._give_up(cursors, Reason.SESSION_LOST)
             return reader, []
         reader.session, reader.recovered = session, True
         reader.know(session.record.id, hub)
@@ -114,12 +114,12 @@ class Reader:
 
     async def begin_session(self, hub: "Hub", sessions: Sessions, whose: "Whose") -> None:
         """Make a session that is where every one is: among everyone, its user's, and for itself."""
-        self.know(self.socket.id, hub)
         rooms = [hub.guest(key) for key in self._always()]
         try:
             standing = [(room, await room.now()) for room in rooms]
             streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
+            self.know(self.socket.id, hub)
             for room, position in () if self.socket.gone else standing:
                 self._stay(room, Membership(position))
                 self._open(room, position)
@@ -319,10 +319,10 @@ class Reader:
         room.drive()
 
     def withdraw(self) -> None:
-        """It does not come back after all."""
-        for room in self._rooms.values():
-            room.dismiss(self.socket)
-        self._rooms.clear()
+        """It is in none of its rooms any more, nor on its way into one."""
+        rooms, self._rooms = self._rooms, {}
+        for room in rooms.values():
+            room.let_go(self.socket)
 
     # --- the connection
 
@@ -345,7 +345,7 @@ class Reader:
 
     def depart(self, reason: str) -> None:
         """The connection is gone, and the session with it if the client goes for good."""
-        self._rooms.clear()
+        self.withdraw()
         if reason in ENDING:
             self.session.end()
         else:

@@ -133,6 +133,7 @@ class RecoveringReader(Reader):
         record = self.session.record
         members = {past.stream: past.member for past in record.left} | record.streams
         rooms: dict[str, Room] = {}
+        proved = False
         try:
             for stream, member in members.items():
                 key = key_of(member.kind, member.name)
@@ -143,10 +144,10 @@ class RecoveringReader(Reader):
             present = {stream: (await room.stand()).gen for stream, room in rooms.items()}
             standing = self._standing(offset, present)
             proved = standing is not None and await self._proved_in(rooms, standing)
-            if not proved:
-                self.withdraw()
             return proved
         finally:
+            if not proved:
+                self.withdraw()
             for room in rooms.values():
                 hub.part(room)
 

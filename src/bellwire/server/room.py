@@ -164,6 +164,11 @@ class Room:
             return None
         return feed.leave(socket)
 
+    def let_go(self, socket: "Socket") -> None:
+        """A recoverable ``socket`` is gone: forget it, and the room if it was the last."""
+        self.dismiss(socket)
+        self._hub.vacate(self)
+
     def tidy(self) -> None:
         """Give up what is kept for members that recover if there are none, and nobody is about to come in."""
         if self.feed is not None and self.feed.empty and not self.guests:

@@ -1,0 +1,157 @@
+"""Attacks on what recovers, and sequences in which something could be lost, doubled or shown to the wrong client."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bellwire.testing.clock import advance
+from tests.guarantee.client import NAMESPACE, Client
+from tests.guarantee.world import SAY, Make, Node, World, stream, world_on
+from tests.server.stock import Stock
+
+A = stream("a")
+
+WAY = 0.01
+"""Seconds that each way to the broker takes where a test wants to be in the middle of something."""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return partial(world_on, "memory", tmp_path)
+
+
+def slow(node: Node) -> None:
+    """Let each way to the broker take its time from now on."""
+    node.broker.latency = lambda: WAY
+
+
+async def steps(count: int) -> None:
+    """Let so many ways to the broker be gone, and half of another."""
+    await advance((count + 0.5) * WAY)
+
+
+async def nothing_is_left(node: Node) -> None:
+    """All are gone: nothing is kept of a room, nor of a namespace."""
+    await advance(10)
+    assert not node.namespace.hub(NAMESPACE).streams
+    assert not node.namespace.runtime.streams.served
+
+
+def newcomer(world: World) -> Client:
+    """A client that was never connected."""
+    client = Client(world, "newcomer", user="u")
+    world.clients.append(client)
+    return client
+
+
+# --- those who go in the middle
+
+
+@pytest.mark.parametrize("count", range(24))
+async def test_who_is_cut_off_while_its_session_is_made_leaves_nothing_behind(make: Make, count: int) -> None:
+    async with make() as world:
+        node = await world.node()
+        slow(node)
+        client = newcomer(world)
+        client.dial(node)
+        await steps(count)
+        client.cut()
+        await nothing_is_left(node)
+
+
+@pytest.mark.parametrize("count", range(28))
+async def test_who_is_cut_off_on_its_way_back_leaves_nothing_behind_and_comes_back(make: Make, count: int) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a", "b", user="u")
+        client.cut()
+        await node.say("a", "one")
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        client.cut()
+        await nothing_is_left(node)
+        await client.connect(node)
+        await world.until(lambda: client.of(A) == ["one"])
+
+
+@pytest.mark.parametrize("count", range(28))
+async def test_who_comes_back_while_the_broker_goes_away_leaves_nothing_behind(make: Make, count: int) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a", "b", user="u")
+        client.cut()
+        await node.say("a", "one")
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        world.memory.faults.go_away()
+        await advance(100)
+        world.memory.faults.come_back()
+        await advance(10)
+        client.cut()
+        await nothing_is_left(node)
+        await client.connect(node)
+        await world.until(lambda: client.of(A) == ["one"])
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("count", range(28))
+async def test_a_stock_client_that_goes_on_its_way_back_leaves_nothing_behind(
+    make: Make, count: int, away: bool
+) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        await node.namespace.to(client.id).join("a")
+        client.cut()
+        await node.say("a", "one")
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        if away:
+            world.memory.faults.go_away()
+            await advance(100)
+            world.memory.faults.come_back()
+            await advance(10)
+        client.cut()
+        await nothing_is_left(node)
+        await client.connect(node)
+        await advance(1)
+        assert client.recovered
+        assert client.labels == ["one"]
+        client.cut()
+
+
+async def test_who_goes_while_it_still_reads_what_it_left_leaves_nothing_behind(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a")
+        assert client.connection is not None
+        client.connection.carrier.stalled = True
+        await node.say("a", "." * 100_000)
+        await advance(0.1)
+        await node.say("a", "more")
+        await node.leave(client, "a")
+        client.cut()
+        await nothing_is_left(node)
+
+
+# --- what is told first
+
+
+async def test_a_new_session_is_in_its_streams_though_the_client_comes_from_them(make: Make) -> None:
+    """The streams of everyone and of a user have the same names in both sessions."""
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, user="u")
+        client.cut()
+        await advance(node.server.config.session_lifetime + 1)
+        await client.connect(node)
+        await node.namespace.emit(SAY, "to all")
+        await node.namespace.user("u").emit(SAY, "to the user")
+        await advance(1)
+        assert client.labels[-2:] == ["to all", "to the user"]
+        assert all(reset.reason == "session_lost" for reset in client.resets)
