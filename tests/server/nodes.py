@@ -126,7 +126,7 @@ class Tale:
     def advance(self, room: Room, prev: Point, to: Position) -> None:
         self.say(Advance(room.stream, prev.seq, prev.tag, *to))
 
-    def ended(self, room: Room) -> None:
+    def ended(self, room: Room, known: Point) -> None:
         self.ends.append(room)
 
     def undecided(self, entry: Entry) -> bool:

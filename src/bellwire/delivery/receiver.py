@@ -243,6 +243,8 @@ class _Track:
         return self.pump()
 
     def close(self, reason: str | None) -> Actions:
+        if reason is None and (self.full or self.asked):
+            reason = "too_far"  # what was left in the log will not come any more
         self.closed = True
         self.forget_early()
         if reason is not None:

@@ -177,6 +177,8 @@ class Resume:
             far = self._proved and answer.reason is Reason.TRUNCATED
             self._proved, self._more = True, True
             self._at, self._known = answer.restart, answer.restart.point
+            if answer.reason is Reason.GENERATION and self._until is not None:
+                self._until = answer.restart  # the membership ended in a log that is no more
             self._verdict = Reset(Reason.TOO_FAR if far else answer.reason, answer.restart)
 
     @property

@@ -5,6 +5,7 @@ A membership is stored before its client hears of it, and its end before the cli
 """
 
 from collections.abc import Collection, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from bellwire.delivery.answer import Reason
@@ -32,6 +33,14 @@ PROBE_SECONDS: Final = 2.0
 """How long a client has to answer before another program may take its session for its own."""
 
 
+MAX_STAYS: Final = 8
+"""How many former stays in one stream are remembered, and"""
+MAX_STREAMS: Final = 1_024
+"""of how many streams, those left included: they say which copy of an event to several streams is taken."""
+
+_seq: Final = attrgetter("seq")
+
+
 class Whose(TypedDict):
     """Whom a session belongs to."""
 
@@ -48,10 +57,10 @@ class Reader:
 
     __slots__ = (
         "_begun",
+        "_deciding",
         "_fresh",
         "_full",
         "_held_up",
-        "_joining",
         "_rooms",
         "_to_come",
         "recovered",
@@ -64,19 +73,19 @@ class Reader:
         self.recovered = False
         self.socket = socket
         self.spans: dict[str, list[Membership]] = {}
-        """From where to where it is in which stream, its last stay there and those that it still reads."""
+        """From where to where it is, and was, in which stream."""
         self._rooms: dict[str, Room] = {}
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
         self._fresh: set[str] = set()  # streams whose position the client has from this connection
         self._begun = False
         self._full = False
-        self._joining: dict[str, Position | None] = {}  # where joins that are under way will begin, once that is known
+        self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
         self._held_up = False  # until those are decided
 
     @property
     def ready(self) -> bool:
         """Whether the client can take the next page of what it missed."""
-        if self._joining:
+        if self._deciding:
             self._held_up = True
             return False
         return self._begun and not self._full and self.socket.sink.writable
@@ -155,9 +164,9 @@ class Reader:
 
         """
         stream = room.stream
-        self._joining[stream] = None
+        self._deciding[stream] = None
         try:
-            position = self._joining[stream] = await room.now()
+            position = self._deciding[stream] = await room.now()
             await self.session.join(stream, Member(*kind_of(room.key), position))
             return self._joined(room, position)
         finally:
@@ -176,28 +185,32 @@ class Reader:
         return True
 
     def _decided(self, stream: str) -> None:
-        """A join has ended, one way or the other."""
-        del self._joining[stream]
-        if self._held_up and not self._joining:
+        """A join or a leave has ended, one way or the other."""
+        self._deciding.pop(stream, None)
+        if self._held_up and not self._deciding:
             self._held_up = False
             if not self.socket.gone:
                 self.go_on()
 
     def undecided(self, entry: Entry) -> bool:
-        """Whether a join under way decides if the client takes an earlier copy of ``entry``."""
-        for copy in entry.copies if self._joining else ():
-            if copy.stream in self._joining:
-                begins = self._joining[copy.stream]
-                if begins is None or begins.seq < copy.seq:
+        """Whether a join or a leave under way decides if the client takes an earlier copy of ``entry``."""
+        for copy in entry.copies if self._deciding else ():
+            if copy.stream in self._deciding:
+                place = self._deciding[copy.stream]
+                if place is None or place.seq < copy.seq:
                     self._held_up = True
                     return True
         return False
 
     def _stay(self, room: Room, span: Membership) -> None:
-        """Remember a stay, those that are still being read, and the last one in any case."""
-        stream = room.stream
-        unread = 1 + len(self._to_come.get(stream, ())) if self.socket in room else 1
-        self.spans[stream] = [*self.spans.get(stream, ())[-unread:], span]
+        """Remember a stay, those that are still being read, and some more: for copies that are still to come."""
+        spans, stream = self.spans, room.stream
+        kept = max(MAX_STAYS, 1 + len(self._to_come.get(stream, ())))
+        spans[stream] = [*spans.pop(stream, ())[-kept:], span]
+        if len(spans) > MAX_STREAMS:
+            oldest = next(iter(spans))
+            if oldest not in self._rooms:
+                del spans[oldest]
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
@@ -217,21 +230,49 @@ class Reader:
             Disconnected: its session is over.
 
         """
-        if room.stream not in self.session.record.streams:
+        stream = room.stream
+        if stream not in self.session.record.streams:
             return
-        left = await room.now()
-        await self.session.leave(room.stream, left)
+        self._deciding[stream] = None
+        try:
+            left = self._deciding[stream] = self._end_at(room, await room.now())
+            try:
+                await self.session.leave(stream, left)
+            except BaseException:
+                self._stay_on(room)
+                raise
+            self._left(room, left)
+        finally:
+            self._decided(stream)
+
+    def _end_at(self, room: Room, left: Position) -> Position:
+        """Let it have nothing beyond ``left``, or beyond what it has already; return which of the two."""
+        stood = None if self._to_come.get(room.stream) else room.dismiss(self.socket)
+        if stood is None:  # it is gone, or has not begun to read its last stay
+            return left
+        left = max(left, stood, key=_seq)
+        room.admit(self.socket, stood, left)
+        return left
+
+    def _stay_on(self, room: Room) -> None:
+        """Take that back."""
+        stood = None if self._to_come.get(room.stream) else room.dismiss(self.socket)
+        if stood is not None:
+            room.admit(self.socket, stood)
+            self._held_up = True
+
+    def _left(self, room: Room, left: Position) -> None:
         if self.socket not in room:  # it is gone, and will not find the room when it comes back
             return
         span = self.spans[room.stream][-1] = Membership(self.spans[room.stream][-1].joined, left)
         to_come = self._to_come.get(room.stream)
-        if to_come:  # it has not begun to read this stay
+        if to_come:
             to_come[-1] = span
             return
         stood = room.dismiss(self.socket)
         if stood is not None and stood.seq < left.seq:
-            self._admit(room, stood, left)
-            room.drive()
+            room.admit(self.socket, stood, left)
+            self._held_up = True
         else:
             self._has_all(room.stream, left)
             self._close(room)
@@ -296,16 +337,18 @@ class Reader:
         else:
             self._admit(room, cursor, first.left)
 
-    def ended(self, room: Room) -> None:
-        """It has all of a stay that is over."""
+    def ended(self, room: Room, known: Point) -> None:
+        """It has all of a stay that is over; ``known`` is the last it was given, what followed was not for it."""
         stream = room.stream
-        span = next((span for span in self.spans.get(stream, ()) if span.left is not None), None)
-        if span is not None and span.left is not None:
-            self._has_all(stream, span.left)
-            self.spans[stream].remove(span)
+        to_come = self._to_come.get(stream, [])
+        left = self.spans[stream][-1 - len(to_come)].left
+        if left is not None:
+            if known.seq < left.seq:
+                self.advance(room, known, left)
+            self._has_all(stream, left)
         self._close(room)
-        if self._to_come.get(stream):
-            following = self._to_come[stream].pop(0)
+        if to_come:
+            following = to_come.pop(0)
             self._open(room, following.joined, following.left)
             room.drive()
 

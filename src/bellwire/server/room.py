@@ -381,8 +381,8 @@ class Room:
                 reader.reset(self, reason, restart)
             case Hand(gen, prev, entries):
                 self._hand(reader.socket, gen, prev, entries)
-            case Ended():
-                reader.ended(self)
+            case Ended(known):
+                reader.ended(self, known)
                 self._hub.vacate(self)
 
     async def _read(
