@@ -347,7 +347,9 @@ class Room:
 
         Return how many entries it was handed.
         """
-        reader, handed = self._reader(socket), 0
+        reader, handed = socket.reader, 0
+        if reader is None:  # it has to prove first where it stands
+            return 0
         while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None and reader.ready:
             step = feed.next(socket)
             if isinstance(step, Read):
