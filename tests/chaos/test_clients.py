@@ -84,7 +84,7 @@ def losses(client: Program) -> int:
 
 
 @asynccontextmanager
-async def stage(seed: int, *, every: float = 0.8, data: Path | None = None) -> AsyncIterator[Stage]:
+async def stage(seed: int, *, every: float = 0.6, data: Path | None = None) -> AsyncIterator[Stage]:
     async with (
         serving(*HISTORY, data=data) as server,
         troubling(server.port, "--seed", str(seed), "--every", str(every)) as proxy,
@@ -114,7 +114,7 @@ async def test_every_note_arrives_over_a_server_that_is_killed_again_and_again(t
     async with stage(2, every=2.0, data=tmp_path) as s:
         await s.listen(s.proxy.http, s.proxy.ws)
         writer = await s.write(s.proxy.http)
-        async for _ in meanwhile(s.listeners[0], 400):
+        async for _ in meanwhile(s.listeners[0], 500):
             await s.server.restart()
         await s.settle(writer)
         s.check()
@@ -124,7 +124,7 @@ async def test_every_note_arrives_over_a_nats_server_that_is_killed_again_and_ag
     async with stage(3, every=2.0, data=tmp_path) as s:
         await s.listen(s.proxy.http, s.proxy.ws)
         writer = await s.write(s.proxy.ws)
-        async for _ in meanwhile(s.listeners[0], 400):
+        async for _ in meanwhile(s.listeners[0], 500):
             await s.server.kill_nats()  # each time it is started again a little later
         await s.settle(writer)
         s.check()

@@ -52,6 +52,11 @@ class Stock:
         assert [args[0] if len(args) == 2 else args[:-1] for args in heard] == [*payloads]
         assert all(isinstance(args[-1], str) and len(args[-1]) >= ENTRY + HEAD for args in heard)
 
+    async def settles(self, transport: str, times: int) -> None:
+        """Wait until it has come to this transport so many times."""
+        said = self.program.said
+        await self.program.until(lambda: said.count(["transport", transport]) == times, transport)
+
     async def texts(self, count: int) -> list[str]:
         """Wait until so many texts were said in all; return them."""
         return [text for text, _ in await self.program.hear("said", count)]
@@ -123,6 +128,9 @@ async def test_missed_messages_are_replayed_however_often(node_modules: Path, tr
         await h.say("0")
         await stock.hears("said", "0")
         for time in (1, 2, 3):
+            # If the new transport breaks after its probe, engine.io-client pauses the old one for ever, and finds out
+            # when no ping comes: an upgrade is not disturbed here.
+            await stock.settles(transports[-1], time)
             h.take_away()
             await stock.program.hear("disconnect", time)
             await h.say(f"{time} missed")
@@ -374,7 +382,7 @@ async def every_note(h: House, seed: int, *, kill_every: int = COUNT) -> None:
     writing = python("writer", h.server.url, "--last", str(COUNT))
     async with polls:
         stocks = [await h.stock(), await h.stock(), await h.stock(proxy=polls, transports=["polling"])]
-        async with trouble(h.proxy, seed, 0.8), trouble(polls, seed, 0.03), program(*writing) as writer:
+        async with trouble(h.proxy, seed, 0.6), trouble(polls, seed, 0.03), program(*writing) as writer:
             for note in range(kill_every, COUNT, kill_every):
                 await stocks[0].program.hear("noted", note, WHOLE)
                 await h.server.restart()

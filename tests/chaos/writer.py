@@ -41,6 +41,6 @@ if __name__ == "__main__":
     parser.add_argument("--name", default="w")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--last", type=int, required=True)
-    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--rate", type=float, default=300.0)
     parser.add_argument("--outbox")
     asyncio.run(main(parser.parse_args()))

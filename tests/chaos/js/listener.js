@@ -1,6 +1,7 @@
 // A stock client that says what it hears: node listener.js URL [OPTIONS of socket.io-client, as JSON]
 // It writes one JSON list a line:
-//   ["connect", ID, RECOVERED]   ["disconnect", REASON]   [EVENT, ...ARGUMENTS]   ["answer", EVENT, ANSWER]
+//   ["connect", ID, RECOVERED]   ["transport", NAME]   ["disconnect", REASON]   [EVENT, ...ARGUMENTS]
+//   ["answer", EVENT, ANSWER]
 // with bytes as {"hex": "00ff"}, and reads such lists: an event to be emitted, with arguments, whose answer it tells.
 // It answers every question with its id. The end of standard input is its end.
 "use strict";
@@ -17,7 +18,12 @@ const plain = (value) => {
 };
 const say = (...words) => process.stdout.write(JSON.stringify(words.map(plain)) + "\n");
 
-socket.on("connect", () => say("connect", socket.id, socket.recovered));
+socket.on("connect", () => {
+  const { engine } = socket.io;
+  say("connect", socket.id, socket.recovered);
+  say("transport", engine.transport.name);
+  engine.on("upgrade", (transport) => say("transport", transport.name));
+});
 socket.on("disconnect", (reason) => say("disconnect", reason));
 socket.onAny((event, ...args) => {
   const answer = args.at(-1);
