@@ -129,6 +129,9 @@ class Tale:
     def ended(self, room: Room, known: Point) -> None:
         self.ends.append(room)
 
+    def belongs(self, stream: str) -> bool:
+        return self.spans[stream][-1].left is None
+
     def undecided(self, entry: Entry) -> bool:
         return False
 

@@ -185,7 +185,7 @@ class Hub:
     def holds(self, key: Key, socket: "Socket") -> bool:
         """Whether ``socket`` is among the `members` of ``key``."""
         room = self._rooms.get(key)
-        return key == socket.id or (room is not None and socket in room)
+        return key == socket.id or (room is not None and room.has(socket))
 
     @property
     def rooms(self) -> list[str]:

@@ -192,6 +192,10 @@ class Reader:
             if not self.socket.gone:
                 self.go_on()
 
+    def belongs(self, stream: str) -> bool:
+        """Whether it is a member of ``stream``, and does not only read what came before it left."""
+        return stream in self.session.record.streams
+
     def undecided(self, entry: Entry) -> bool:
         """Whether a join or a leave under way decides if the client takes an earlier copy of ``entry``."""
         for copy in entry.copies if self._deciding else ():

@@ -88,7 +88,20 @@ class Room:
         feed = self.feed
         if feed is None:
             return self.plain
-        return self.plain.union(feed.audience.members, feed.resuming)
+        return self.plain.union(feed.audience.members, self._returning(feed))
+
+    def _returning(self, feed: "Feed[Socket]") -> "list[Socket]":
+        """Those who are on their way back and still belong here: not those who read what came before they left."""
+        return [socket for socket in feed.resuming if self._reader(socket).belongs(self.stream)]
+
+    def has(self, socket: "Socket") -> bool:
+        """Whether ``socket`` is among the members."""
+        feed = self.feed
+        if socket in self.plain:
+            return True
+        if feed is None:
+            return False
+        return socket in feed.audience or (socket in feed.resuming and self._reader(socket).belongs(self.stream))
 
     @property
     def empty(self) -> bool:
@@ -149,6 +162,7 @@ class Room:
         return top
 
     def __contains__(self, socket: object) -> bool:
+        """Whether ``socket`` gets anything from here."""
         feed = self.feed
         return socket in self.plain or (feed is not None and (socket in feed.audience or socket in feed.resuming))
 
@@ -224,7 +238,7 @@ class Room:
             skipped.update(*map(self._members_of, published.earlier))
             audience = (set(self.members) - skipped,)
         elif feed is not None and (feed.audience.behind or feed.resuming):
-            audience = (*audience, [*feed.audience.behind, *feed.resuming])
+            audience = (*audience, [*feed.audience.behind, *self._returning(feed)])
         self._streams.fanout.cast(audience, post, volatile=published.volatile)
 
     def _place(self, post: Post, gen: str, entry: Entry, prev: Point) -> Delivery:
