@@ -162,7 +162,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """A thousand sockets are more than many shells allow; what is started here inherits the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -182,7 +182,7 @@ def main() -> None:
         parser.error("--rounds and --seconds are at least one and more than zero")
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
-    _raise_file_limit()
+    raise_file_limit()
     here = machine.describe()
     try:
         rounds = run(

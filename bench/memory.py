@@ -1,0 +1,174 @@
+"""How much memory things take that are idle: ``python -m bench.memory``.
+
+Each is made so many times in a process of its own, and the growth of that process is divided by their number: of
+connections the growth of a server, from a first few hundred on; of streams and records that of a small program. It is
+the process's own memory (``RssAnon``); what the kernel has for a socket is not in it.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+from bellwire import Server
+from bellwire.brokers.memory import MemoryBroker
+from bellwire.delivery.entry import Draft
+from bellwire.delivery.position import Position
+from bellwire.delivery.session import Member, encode_record, new_record
+from bench import machine
+from bench.__main__ import CONTESTANTS, HOST, BenchError, raise_file_limit, serving
+from bench.clients import CLIENTS, LoadError
+from bench.fanout import text
+from bench.swarm import swarm
+
+CONNECTIONS = 2_000
+FIRST = 500
+"""Connections, or things, before the first look: what everybody shares is made with them."""
+BODY = len(text(128))
+
+Make = Callable[[int], Awaitable[object]]
+"""Makes thing number n; what it returns is kept."""
+
+
+def own_memory(process: int | str) -> int:
+    """Bytes that a process has for itself."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise BenchError("this kernel does not tell how much memory a process has for itself")
+
+
+def per_connection(name: str, connections: int) -> float:
+    """Bytes of a server for each connection that is idle."""
+    client = CLIENTS[CONTESTANTS[name].client]
+    core, _ = machine.cores()
+    with serving(name, core) as (port, process), swarm(HOST, port, FIRST, client):
+        before = own_memory(process)
+        with swarm(HOST, port, connections, client):
+            return (own_memory(process) - before) / connections
+
+
+# --- made in a process of their own
+
+
+async def _grown(make: Make, number: int) -> float:
+    kept = [await make(n) for n in range(FIRST)]
+    gc.collect()
+    before = own_memory("self")
+    kept += [await make(FIRST + n) for n in range(number)]
+    gc.collect()
+    return (own_memory("self") - before) / number
+
+
+async def _broker() -> MemoryBroker:
+    broker = MemoryBroker()
+    await broker.start()
+    return broker
+
+
+def _draft() -> Draft:
+    return Draft(secrets.token_hex(9) + "1f", secrets.randbits(32), secrets.token_bytes(BODY + 8))
+
+
+async def stream(number: int) -> float:
+    """A stream's log with one entry, and nobody in it."""
+    broker = await _broker()
+    return await _grown(lambda _: broker.append(secrets.token_hex(16), _draft()), number)
+
+
+async def history(number: int) -> float:
+    """A stream's log with all the history that it can have."""
+    broker = await _broker()
+
+    async def make(n: int) -> None:
+        for _ in range(1 if n < FIRST else 1_001):
+            await broker.append(f"{n:032x}", _draft())
+
+    return await _grown(make, max(1, number // 100))
+
+
+async def room(number: int) -> float:
+    """A stream with one entry, and the room in which a node follows it for members that recover."""
+    server = Server()
+    namespace = server.namespace("/")
+    async with server.lifespan():
+        hub, broker = namespace.hub("/"), namespace.runtime.broker
+
+        async def make(n: int) -> object:
+            followed = hub.guest(f"room:{n}")
+            await broker.append(followed.stream, _draft())
+            await followed.stand()
+            return followed
+
+        return await _grown(make, number)
+
+
+async def record(number: int) -> float:
+    """A session's record as the broker has it: a member of its namespace's stream, its own, and one room's."""
+    broker = await _broker()
+
+    def member(kind: str, name: str) -> tuple[str, Member]:
+        return secrets.token_hex(16), Member(kind, name, Position("9f3b2c1d0e4f.123", 4321, secrets.randbits(32)))
+
+    async def make(_: int) -> object:
+        sid = secrets.token_urlsafe(15)
+        streams = dict([member("n", ""), member("r", sid), member("r", "room:lobby")])
+        made = new_record(sid, secrets.token_hex(4), secrets.randbits(64), streams=streams)
+        return await broker.put(f"bellwire:session:{secrets.token_hex(16)}", encode_record(made), ttl=86_400.0)
+
+    return await _grown(make, number)
+
+
+THINGS = {"stream": stream, "history": history, "room": room, "record": record}
+TITLES = {
+    "stream": "a stream in the broker in memory, one message",
+    "history": "the same with 1,000 messages of 128 B",
+    "room": "a stream with one message that a node follows",
+    "record": "a session's record with three streams",
+}
+
+
+def per_thing(what: str, number: int) -> float:
+    """Bytes for each, measured in another process."""
+    command = [sys.executable, "-m", "bench.memory", "--thing", what, "--number", str(number)]
+    said = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise BenchError(said.stderr.strip())
+    return float(said.stdout)
+
+
+def main() -> None:
+    """Parse the arguments, measure, and print the report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each; the median counts (default: 3)")
+    parser.add_argument("--number", type=int, default=CONNECTIONS, help=f"how many are made (default: {CONNECTIONS})")
+    parser.add_argument("--thing", choices=list(THINGS), help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    options = parser.parse_args()
+    if options.thing:
+        print(asyncio.run(THINGS[options.thing](options.number)))
+        return
+    raise_file_limit()
+    figures: dict[str, list[float]] = {}
+    try:
+        for _ in range(options.rounds):
+            for name in CONTESTANTS:
+                figures.setdefault(f"an idle connection, {name}", []).append(per_connection(name, options.number))
+            for what, title in TITLES.items():
+                figures.setdefault(title, []).append(per_thing(what, options.number))
+    except (BenchError, LoadError) as error:
+        sys.exit(str(error))
+    for title, values in figures.items():
+        print(f"{title:48}{median(values):>12,.0f} B   ({min(values):,.0f} .. {max(values):,.0f})")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
