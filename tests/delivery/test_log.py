@@ -47,6 +47,18 @@ def test_a_message_is_appended_once_within_the_window_and_again_after_it() -> No
     assert log.top == Position("g", 2, 3)
 
 
+def test_ids_beyond_the_window_are_forgotten_and_those_within_are_not() -> None:
+    log = Log("g", Limits(messages=5))
+    for n in range(1_000):
+        log.append(Draft(f"m{n}", n, b""), float(n))
+        assert len(log._mids) <= 136, "no more than those of the window, and a batch that waits"
+    assert log.append(Draft("m880", 1, b""), 1_000.0).duplicate
+    assert not log.append(Draft("m879", 1, b""), 1_000.0).duplicate
+    assert log.append(Draft("m879", 2, b""), 1_001.0).duplicate
+    log.expire(1_200.0)
+    assert not log._mids
+
+
 def test_an_id_is_remembered_when_its_entry_is_gone() -> None:
     log = _log(5, Limits(messages=1))
     assert log.base == Point(3, 33)

@@ -50,7 +50,7 @@ class MemoryBroker(Broker):
         self._revision = 0
         self._generation = self.new_generation()
         self._logs: OrderedDict[str, Log] = OrderedDict()
-        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._keys: OrderedDict[str, tuple[Kept, float | None]] = OrderedDict()
         self.faults = Faults(self)
 
@@ -120,20 +120,22 @@ class MemoryBroker(Broker):
     @override
     async def subscribe(self, stream: str, listener: Listener) -> None:
         self._check()
-        self._listeners.setdefault(stream, {})[listener] = None
+        listeners = self._listeners.get(stream, ())
+        if listener not in listeners:
+            self._listeners[stream] = (*listeners, listener)
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:
         self._check()
-        listeners = self._listeners.get(stream, {})
-        listeners.pop(listener, None)
-        if not listeners:
-            self._listeners.pop(stream, None)
+        listeners = self._listeners.pop(stream, ())
+        left = tuple([other for other in listeners if other is not listener])
+        if left:
+            self._listeners[stream] = left
 
     @override
     async def publish(self, stream: str, body: bytes) -> None:
         self._check()
-        for listener in tuple(self._listeners.get(stream, ())):
+        for listener in self._listeners.get(stream, ()):
             listener.volatile(stream, body)
 
     @override
@@ -198,11 +200,8 @@ class MemoryBroker(Broker):
         return f"{self._epoch}.{self._made}"
 
     def _tell(self, stream: str, gen: str, entry: Entry) -> None:
-        listeners = self._listeners.get(stream)
-        if self.faults.loses(stream):
-            return
-        if listeners:
-            for listener in tuple(listeners):
+        if not self.faults.loses(stream):
+            for listener in self._listeners.get(stream, ()):
                 if self.faults.passes(stream, listener, gen, entry):
                     listener.entry(stream, gen, entry)
 

@@ -153,11 +153,18 @@ class Feed(Generic[M]):
         """Return the next step of a member that resumes; with `Live` and `Ended` it no longer does."""
         step = self.resuming[member].next()
         if isinstance(step, Live):
-            del self.resuming[member]
+            self._end(member)
             self.audience.join(member, step.known)
         elif isinstance(step, Ended):
-            del self.resuming[member]
+            self._end(member)
         return step
+
+    def _end(self, member: M) -> Resume | None:
+        """Forget the way of a member that resumes, and when nobody does, the room that this took."""
+        resume = self.resuming.pop(member, None)
+        if resume is not None and not self.resuming:
+            self.resuming = {}
+        return resume
 
     def read(self, member: M, answer: Answer) -> None:
         """Take the answer to the `Read` of a member that resumes."""
@@ -165,7 +172,7 @@ class Feed(Generic[M]):
 
     def leave(self, member: M) -> Position:
         """Forget ``member`` and return where it stood; KeyError if it is not here."""
-        resume = self.resuming.pop(member, None)
+        resume = self._end(member)
         if resume is not None:
             return resume.known
         return position(self.ring.gen, self.audience.leave(member))

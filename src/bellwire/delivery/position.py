@@ -61,12 +61,12 @@ class Generations:
 
     def __init__(self, current: str) -> None:
         self.current = current
-        self._former: dict[str, int] = {}
+        self._former: dict[str, int] | None = None  # most have none
 
     @property
     def history(self) -> list[tuple[str, int]]:
         """The former generations with the last number valid in each, newest last."""
-        return list(self._former.items())
+        return list((self._former or {}).items())
 
     def open(self, gen: str, last: int) -> None:
         """Go on under ``gen``: of all that came before, what lies up to number ``last`` is still in the log.
@@ -77,19 +77,20 @@ class Generations:
         self.clip(last)
         if gen == self.current:
             return
-        self._former[self.current] = last
-        self._former.pop(gen, None)
+        former = self._former = self._former or {}
+        former[self.current] = last
+        former.pop(gen, None)
         self.current = gen
-        while len(self._former) > MAX_GENERATIONS:
-            del self._former[next(iter(self._former))]
+        while len(former) > MAX_GENERATIONS:
+            del former[next(iter(former))]
 
     def clip(self, last: int) -> None:
         """What lay beyond number ``last`` is gone, for the former generations too."""
-        for gen, reach in self._former.items():
-            self._former[gen] = min(reach, last)
+        if self._former is not None:
+            self._former = {gen: min(reach, last) for gen, reach in self._former.items()}
 
     def reach(self, gen: str) -> int | None:
         """How far a cursor of ``gen`` can be good: `UNBOUNDED` for the current one, None for one that is not known."""
         if gen == self.current:
             return UNBOUNDED
-        return self._former.get(gen)
+        return None if self._former is None else self._former.get(gen)
