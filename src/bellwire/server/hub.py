@@ -53,7 +53,7 @@ class Hub:
         namesake = self._rooms.get(socket.id)
         if namesake is not None and socket.reader is None:  # others had joined a room of that name
             self._streams.fanout.settle()
-            namesake.plain.add(socket)
+            namesake.add(socket)
 
     async def join(self, socket: "Socket", key: Key) -> bool:
         """Make ``socket`` a member of the room ``key``; False if it was gone before it was one.
@@ -69,7 +69,7 @@ class Hub:
             if socket.gone:
                 return False
             self._streams.fanout.settle()  # what was sent before goes to those who were members before
-            room.plain.add(socket)
+            room.add(socket)
             return True
         finally:
             self.part(room)
@@ -105,7 +105,7 @@ class Hub:
                 await socket.reader.leave(room)
             elif key != socket.id:
                 self._streams.fanout.settle()
-                room.plain.discard(socket)
+                room.discard(socket)
         finally:
             self.part(room)
 
@@ -124,7 +124,7 @@ class Hub:
     def _remove(self, socket: "Socket", key: Key) -> None:
         room = self._rooms.get(key)
         if room is not None:
-            room.plain.discard(socket)
+            room.discard(socket)
             room.dismiss(socket)
             self.vacate(room)
 
@@ -148,7 +148,7 @@ class Hub:
             self.streams[room.stream] = room
             namesake = self.sockets.get(key) if isinstance(key, str) else None
             if namesake is not None and namesake.reader is None:
-                room.plain.add(namesake)
+                room.add(namesake)
         return room
 
     def vacate(self, room: Room) -> None:

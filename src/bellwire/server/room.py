@@ -19,7 +19,7 @@ from bellwire.delivery.position import Point, Position, position
 from bellwire.delivery.resume import Ended, Hand, Live, Proved, Read, Reset, Wait
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dispatch import Dispatcher, Outcome
-from bellwire.server.streams import FIRST_PAUSE, LAST_PAUSE, Key, Streams, stream_of
+from bellwire.server.streams import FIRST_PAUSE, LAST_PAUSE, Key, Streams, name_stream
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Audience
@@ -57,8 +57,8 @@ class Room:
 
     def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher) -> None:
         self.key = key
-        self.stream = stream_of(hub.name, key)
-        self.plain: set[Socket] = set()
+        self.stream = name_stream(hub.name, key)
+        self.plain: set[Socket] | frozenset[Socket] = _NOBODY
         """Members that recover nothing."""
         self.feed: Feed[Socket] | None = None
         """Members that do; None while there are none."""
@@ -70,8 +70,8 @@ class Room:
         self._hub = hub
         self._streams = streams
         self._dispatcher = dispatcher
-        self._bare: Audience = (self.plain,)  # one object each, for the fan-out to join what goes to it
-        self._all: Audience = self._bare
+        self._bare: Audience = ()  # one object each, for the fan-out to join what goes to it
+        self._all: Audience = ()
         self._gen = ""
         self._opening: asyncio.Future[None] | None = None
         self._driving = False
@@ -81,6 +81,24 @@ class Room:
         return f"Room({self._hub.name!r}, {self.key!r})"
 
     # --- members
+
+    def add(self, socket: "Socket") -> None:
+        """Let a ``socket`` that recovers nothing have what comes; settle before."""
+        plain = self.plain
+        if isinstance(plain, frozenset):
+            plain = self.plain = set()
+            self._address()
+        plain.add(socket)
+
+    def discard(self, socket: "Socket") -> None:
+        """Let it have nothing more; settle before."""
+        if isinstance(self.plain, set):
+            self.plain.discard(socket)
+
+    def _address(self) -> None:
+        """The groups of members have become others."""
+        self._bare = (self.plain,) if isinstance(self.plain, set) else ()
+        self._all = self._bare if self.feed is None else (*self._bare, self.feed.audience.live)
 
     @property
     def members(self) -> "Collection[Socket]":
@@ -127,14 +145,10 @@ class Room:
         await self.subscribe()
         feed = self.feed
         if feed is None:
-            self._streams.fanout.settle()
-            feed = self.feed = Feed(
-                self._skipped,
-                self._streams.fanout.settle,
-                takes=self._takes,
-                page_bytes=self._streams.page_bytes,
-            )
-            self._all = (self.plain, feed.audience.live)
+            settle = self._streams.settle
+            settle()
+            feed = self.feed = Feed(self._skipped, settle, takes=self._takes, page_bytes=self._streams.page_bytes)
+            self._address()
             self._streams.served.add(self)
         if not feed.ring.top.gen:
             top = await self._top()
@@ -188,7 +202,7 @@ class Room:
         if self.feed is not None and self.feed.empty and not self.guests:
             self._streams.fanout.settle()
             self.feed = None
-            self._all = self._bare
+            self._address()
             self._streams.served.discard(self)
 
     def lag(self, socket: "Socket") -> None:

@@ -75,12 +75,15 @@ def key_of(kind: str, name: str) -> Key:
     return User(name) if kind == "u" else EVERYONE if kind == "n" else name
 
 
-@lru_cache(maxsize=65_536)
-def stream_of(namespace: str, key: Key) -> str:
+def name_stream(namespace: str, key: Key) -> str:
     """Return the name of a stream, 32 hexadecimal digits: clients see it, and no room's name."""
     kind, name = kind_of(key)
     data = f"{kind}{len(namespace)}:{namespace}{name}".encode(errors="surrogatepass")
     return blake2b(data, digest_size=16).hexdigest()
+
+
+stream_of: Final = lru_cache(maxsize=65_536)(name_stream)
+"""The same for whoever is about to ask again."""
 
 
 class Published(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -114,11 +117,13 @@ class Streams:
         "fanout",
         "page_bytes",
         "served",
+        "settle",
     )
 
     def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters, *, page_bytes: int = PAGE_BYTES) -> None:
         self.broker = broker
         self.fanout = fanout
+        self.settle = fanout.settle  # one object for all rooms
         self.counters = counters
         self.page_bytes = page_bytes
         self._prefix = secrets.token_hex(9)
