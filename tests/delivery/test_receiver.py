@@ -374,6 +374,22 @@ def test_where_a_closed_stream_ended_is_known_until_the_server_has_been_told() -
     assert receiver.told(receiver.received()) == []
 
 
+@pytest.mark.parametrize(("reason", "known"), [("diverged", True), ("generation", True), ("truncated", False)])
+def test_once_a_log_has_changed_an_event_to_several_streams_is_known_in_all(reason: str, known: bool) -> None:
+    first, second = line(2)
+    receiver = _receiver()
+    receiver.open("other", position(GEN, START))
+    receiver.reset("other", reason, position(GEN, START))
+    receiver.handed("other")
+    _handed(receiver, [first])
+    actions = receiver.receive("other", GEN, START, first)
+    assert actions == (() if known else (Deliver("other", GEN, first),))
+    if not known:
+        receiver.handed("other")
+    assert receiver.received()["other"] == position(GEN, first.point)
+    assert receiver.receive("other", GEN, first.point, second) == (Deliver("other", GEN, second),)
+
+
 def test_of_not_too_many_closed_streams_the_end_is_known() -> None:
     receiver = Receiver()
     for n in range(MAX_CLOSED + 1):

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from bellwire.delivery.entry import Entry
-from bellwire.delivery.position import UNBOUNDED, Point, Position, position
+from bellwire.delivery.position import START, UNBOUNDED, Point, Position, position
 
 KNOWN_MIDS: Final = 1_000
 """How many message ids a stream remembers: as many as the default history holds."""
@@ -49,6 +49,10 @@ MAX_CLOSED: Final = 1_024
 
 MAX_ATTEMPTS: Final = 3
 """How often a message is handed over whose handler fails."""
+
+
+_IN_ORDER: Final = ("truncated", "too_far", "forbidden")
+"""Reasons for a reset after which what the log has is still what it had."""
 
 
 class Deliver(NamedTuple):
@@ -329,11 +333,12 @@ class Receiver:
     not reached before the connection was lost, or with too many others.
     """
 
-    __slots__ = ("_closed", "_tracks", "ignored")
+    __slots__ = ("_closed", "_doubtful", "_tracks", "ignored")
 
     def __init__(self) -> None:
         self._tracks: dict[str, _Track] = {}
         self._closed: dict[str, Position] = {}
+        self._doubtful = False  # whether what a log has was not what it had
         self.ignored = 0
 
     # --- from the server
@@ -376,6 +381,8 @@ class Receiver:
         track = self._open(stream)
         if track is None:
             return self._ignore()
+        if self._doubtful and entry.mid not in track.mids and any(entry.mid in t.mids for t in self._tracks.values()):
+            track.mids[entry.mid] = START  # of an event to several streams another copy was taken
         return track.take(gen, prev, entry)
 
     def advance(self, stream: str, prev: Point, to: Position) -> Actions:
@@ -386,7 +393,12 @@ class Receiver:
         return track.advance(prev, to)
 
     def reset(self, stream: str, reason: str, restart: Position) -> Actions:
-        """The server cannot go on from where this client stands; what it sends now follows on ``restart``."""
+        """The server cannot go on from where this client stands; what it sends now follows on ``restart``.
+
+        If that is because a log has changed, the server does not know for certain any more which copy of an event to
+        several streams was taken: from now on a message that was handed over in one is known in all.
+        """
+        self._doubtful = self._doubtful or reason not in _IN_ORDER
         track = self._open(stream)
         if track is None:
             return self._ignore()
