@@ -76,7 +76,7 @@ class Reader:
         """From where to where it is, and was, in which stream."""
         self._rooms: dict[str, Room] = {}
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
-        self._fresh: frozenset[str] = frozenset()  # streams whose position the client has from this connection
+        self._fresh: tuple[str, ...] = ()  # streams whose position the client has from this connection
         self._begun = False
         self._full = False
         self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
@@ -218,7 +218,7 @@ class Reader:
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
-        self._fresh |= {room.stream}
+        self._fresh = (*self._fresh, room.stream)
         self.say(wire.Open(self.socket.namespace, room.stream, *position))
         self._admit(room, position, until)
 
@@ -414,7 +414,7 @@ class Reader:
     def proved(self, room: Room, at: Position) -> None:
         """The position from which it resumes is in the log."""
         if room.stream in self._fresh:  # the server has named the position itself
-            self._fresh -= {room.stream}
+            self._fresh = tuple([stream for stream in self._fresh if stream != room.stream])
         else:
             self.say(wire.Proved(room.stream, *at))
 
