@@ -136,7 +136,7 @@ class ServerProgram:
     """``bellwire run tests.chaos.application:server``, to be killed and started again on the same port."""
 
     def __init__(self, flags: Sequence[str], data: Path | None) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._killed: set[int] = set()
         self._data = data
         self._flags = [*flags, *([] if data is None else ["--data", str(data)])]
@@ -235,6 +235,7 @@ async def troubling(to: int, *arguments: str) -> AsyncIterator[ProxyProgram]:
         assert await running.end() == 0, running.errors
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])

