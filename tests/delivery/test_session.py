@@ -12,6 +12,7 @@ from bellwire.delivery.session import (
     FIRST_FENCE,
     MAX_CHECKPOINTS,
     MAX_LEFT,
+    MAX_READ,
     Member,
     Record,
     Verdict,
@@ -71,8 +72,9 @@ def test_what_the_reader_has_passed_is_forgotten_and_nothing_else() -> None:
         left = left.joined("s1", member(seq)).departed("s1", at(seq + 5))
     left = left.joined("s2", member(3)).departed("s2", at(8))
     forgotten = left.forgotten("s1", at(8))
-    assert forgotten.spans("s1") == [Membership(at(20), at(25))]
-    assert forgotten.spans("s2") == [Membership(at(3), at(8))]
+    assert forgotten.unread("s1") == [Membership(at(20), at(25))]
+    assert forgotten.spans("s1") == [Membership(at(3), at(8)), Membership(at(20), at(25))]
+    assert forgotten.unread("s2") == forgotten.spans("s2") == [Membership(at(3), at(8))]
     assert forgotten.forgotten("s1", at(8)) is forgotten
 
 
@@ -83,10 +85,19 @@ def test_memberships_to_whose_end_the_reader_has_come_are_forgotten() -> None:
     left = left.joined("s2", member(3)).departed("s2", at(8)).joined("s3", member(3))
     assert left.reached({}) is left
     assert left.reached({"s1": at(7), "s2": at(7), "s3": at(99), "s4": at(99)}) is left
-    assert left.reached({"s1": at(8)}).spans("s1") == [Membership(at(20), at(25))]
+    assert left.reached({"s1": at(8)}).unread("s1") == [Membership(at(20), at(25))]
     reached = left.reached({"s1": at(25), "s2": at(8), "s3": at(99)})
     assert reached.left == ()
+    assert reached.read == left.left
     assert reached.streams == left.streams
+
+
+def test_of_what_was_read_the_newest_is_remembered() -> None:
+    left = record()
+    for n in range(MAX_READ + 3):
+        left = left.joined(f"s{n}", member(n)).departed(f"s{n}", at(n)).forgotten(f"s{n}", at(n))
+    assert left.left == ()
+    assert [past.stream for past in left.read] == [f"s{n}" for n in range(3, MAX_READ + 3)]
 
 
 def test_a_join_that_is_taken_back_leaves_nothing_and_spares_another() -> None:

@@ -21,7 +21,7 @@ All functions are pure: a record in, a record out, the same one if nothing chang
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -33,6 +33,10 @@ from bellwire.delivery.position import Position
 
 MAX_LEFT: Final = 128
 """How many memberships that ended are kept for a reader that has not come to their end; the oldest gives way."""
+
+MAX_READ: Final = 32
+"""How many memberships are remembered beside those, to whose end the reader has come. Of an event to several streams
+it may have taken the copy there, and be behind in another stream."""
 
 MAX_CHECKPOINTS: Final = 4
 """How many checkpoints are kept; the oldest gives way, and whoever still names it cannot recover."""
@@ -94,9 +98,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """The application's own data, encoded."""
     checkpoints: dict[int, dict[str, Position]] = {}
     """By their numbers: where each stream stood that is not named in an offset of that checkpoint."""
+    read: tuple[Past, ...] = ()
+    """What it was a member of and has read to the end, the oldest first."""
 
     def spans(self, stream: str) -> list[Membership]:
         """Return all memberships of ``stream`` that are kept, the oldest first."""
+        return [past.member.span for past in self.read if past.stream == stream] + self.unread(stream)
+
+    def unread(self, stream: str) -> list[Membership]:
+        """Return those that the reader has still to come to the end of."""
         spans = [past.member.span for past in self.left if past.stream == stream]
         if stream in self.streams:
             spans.append(self.streams[stream].span)
@@ -132,14 +142,19 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, streams=_without(self.streams, stream), left=(*self.left, past))
 
     def forgotten(self, stream: str, left: Position) -> "Record":
-        """Forget the membership of ``stream`` that ended at ``left``: the reader is there."""
-        kept = tuple(past for past in self.left if past.stream != stream or past.member.left != left)
-        return self if len(kept) == len(self.left) else msgspec.structs.replace(self, left=kept)
+        """Forget that the reader has to read the membership of ``stream`` that ended at ``left``: it is there."""
+        return self._read(lambda past: past.stream == stream and past.member.left == left)
 
     def reached(self, cursors: Mapping[str, Position]) -> "Record":
-        """Forget the memberships to whose end a reader has come that stands at ``cursors``."""
-        kept = tuple(past for past in self.left if not _is_reached(past, cursors.get(past.stream)))
-        return self if len(kept) == len(self.left) else msgspec.structs.replace(self, left=kept)
+        """Do the same with the memberships to whose end a reader has come that stands at ``cursors``."""
+        return self._read(lambda past: _is_reached(past, cursors.get(past.stream)))
+
+    def _read(self, has_read: Callable[[Past], bool]) -> "Record":
+        read = tuple(past for past in self.left if has_read(past))
+        if not read:
+            return self
+        left = tuple(past for past in self.left if past not in read)
+        return msgspec.structs.replace(self, left=left, read=(*self.read, *read)[-MAX_READ:])
 
     def saved(self, data: bytes) -> "Record":
         """Keep ``data`` in the place of what was there."""
@@ -178,14 +193,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         """
         streams = {stream: member for stream, member in self.streams.items() if not self._is_own(member)}
         left = tuple(past for past in self.left if not self._is_own(past.member))
-        return new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data)
+        copy = new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data)
+        return msgspec.structs.replace(copy, read=self.read)
 
     def _is_own(self, member: Member) -> bool:
         return member.name == self.id and member.kind != "u"
 
     def ended(self) -> "Record":
         """Hold nothing any more, and say so to whoever held it before."""
-        return msgspec.structs.replace(self, instance="", over=True, streams={}, left=(), data=b"", checkpoints={})
+        return msgspec.structs.replace(
+            self, instance="", over=True, streams={}, left=(), read=(), data=b"", checkpoints={}
+        )
 
 
 def _is_reached(past: Past, cursor: Position | None) -> bool:

@@ -12,7 +12,7 @@ from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
-from bellwire.delivery.session import Member
+from bellwire.delivery.session import Member, Record
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Control, Hello
 from bellwire.protocol.outgoing import Message
@@ -294,7 +294,7 @@ class Reader:
         record, self.session.found = self.session.found or self.session.record, None
         members = {past.stream: past.member for past in record.left} | record.streams
         for stream, member in members.items():
-            self.spans[stream] = record.spans(stream)
+            self.spans[stream] = record.unread(stream)
             key = key_of(member.kind, member.name)
             if await self.allowed(key):
                 await hub.resume(self.socket, key, cursors.get(stream))
@@ -303,8 +303,15 @@ class Reader:
         for key in self._always():  # of a copy, its own stream is new
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
-        self._give_up(cursors.keys() - members.keys(), Reason.TRUNCATED)
+        self._remember(record)
+        for stream in cursors.keys() - members.keys():
+            self.say(wire.Close(stream, None if stream in self.spans else Reason.TRUNCATED))
         return self.rooms()
+
+    def _remember(self, record: Record) -> None:
+        """Remember as well where it was, and what it has read: it may be behind with copies of that."""
+        for past in reversed(record.read):
+            self.spans[past.stream] = [past.member.span, *self.spans.get(past.stream, ())]
 
     def rooms(self) -> list[str]:
         """The rooms that it is a member of."""

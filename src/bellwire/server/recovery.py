@@ -140,10 +140,11 @@ class RecoveringReader(Reader):
                 if not await self.allowed(key):
                     return False
                 rooms[stream] = hub.guest(key)
-                self.spans[stream] = record.spans(stream)
+                self.spans[stream] = record.unread(stream)
             present = {stream: (await room.stand()).gen for stream, room in rooms.items()}
             standing = self._standing(offset, present)
             proved = standing is not None and await self._proved_in(rooms, standing)
+            self._remember(record)
             return proved
         finally:
             if not proved:
