@@ -194,6 +194,9 @@ async def _for_ever() -> None:
 class Backend(ABC):
     """A broker that servers connect to, and that stays when they die."""
 
+    ahead = 0.0
+    """By how many seconds its clock is ahead, as all servers see it."""
+
     @abstractmethod
     async def start(self) -> None: ...
 
@@ -232,14 +235,33 @@ async def _history(broker: Broker, stream: str) -> list[Entry]:
     return entries
 
 
+class _Recording(MemoryBroker):
+    """Remembers everything that was ever appended."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        super().__init__(limits, clock=clock)
+        self.appended: dict[str, list[Entry]] = {}
+
+    @override
+    def has_log(self, stream: str) -> bool:
+        return stream in self.appended  # though all of it may have been taken back
+
+    @override
+    def _tell(self, stream: str, gen: str, entry: Entry) -> None:
+        self.appended.setdefault(stream, []).append(entry)
+        super()._tell(stream, gen, entry)
+
+
 class Memory(Backend):
     """One `MemoryBroker` for all servers; on the virtual clock."""
 
     def __init__(self, limits: Limits) -> None:
-        self.ahead = 0.0
-        """By how many seconds the broker's clock is ahead of the loop's."""
-        self.broker = MemoryBroker(limits, clock=lambda: asyncio.get_running_loop().time() + self.ahead)
+        self.broker = _Recording(limits, lambda: asyncio.get_running_loop().time() + self.ahead)
         self.faults = self.broker.faults
+
+    def appended(self, stream: str) -> list[Entry]:
+        """Return what was ever appended to ``stream``, what was lost since included."""
+        return self.broker.appended.get(stream, [])
 
     @override
     async def start(self) -> None:
@@ -282,8 +304,6 @@ class Data(Backend):
     """What runs behind ``--data DIR``; each server has a connection of its own to the same nats-server."""
 
     def __init__(self, limits: Limits, folder: Path) -> None:
-        self.ahead = 0.0
-        """By how many seconds the brokers' clocks are ahead of their server's: time that passes without waiting."""
         self._folder = folder
         self._copy = folder.with_name(folder.name + ".copy")
         self._limits = limits

@@ -143,6 +143,8 @@ class Connection(TestClient):
         """The text that came from the server, in order."""
         self.unheard: list[str] = []
         """The text that was lost on the way while the connection was `deaf`."""
+        self.places: dict[str, Position] = {}
+        """Where its client said that it stands."""
         self._client = client
         self._coming: deque[str | bytes] = deque()
         self._going: deque[Message] = deque()
@@ -225,6 +227,7 @@ class Client:
         self.history: list[Event] = []
         self.undone: list[Handed] = []
         """What was handed over, and forgotten in a crash."""
+        self.crashes = 0
         self.passed: list[str] = []
         """The labels of events that are in no stream."""
         self.dead_letters: list[str] = []
@@ -301,12 +304,13 @@ class Client:
         connection.carrier.session = session = node.server.engine.open(connection.carrier, request)
         if self.user is not None:
             cast("ServerConnection", session.receiver).vouched = Identity(self.user, {})
+        connection.places = self.receiver.received()
         hello = Hello(
             1,
             self.instance,
             producer=self.stored.outbox.state.producer,
             session=self.stored.session,
-            cursors=tuple(wire.Cursor(stream, *at) for stream, at in self.receiver.received().items()),
+            cursors=tuple(wire.Cursor(stream, *at) for stream, at in connection.places.items()),
         )
         connection.send(encode_hello(NAMESPACE, None, hello))
         return connection
@@ -328,6 +332,7 @@ class Client:
     def crash(self) -> None:
         """The program ends, and begins again with what it stored; it is not connected."""
         self.cut()
+        self.crashes += 1
         saved, undone = self.history[: self._saved], self.history[self._saved :]
         self.undone += [event for event in undone if isinstance(event, Handed)]
         self.history = saved
@@ -358,6 +363,7 @@ class Client:
         self.id = sid
         self.resumed = welcome.resumed
         self.stored.session = welcome.session
+        self.receiver.told(connection.places)
         greeting = welcome.producer
         assert greeting is not None
         self.generation = greeting.generation

@@ -7,10 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from bellwire import Event, Server, Socket
 from bellwire.core.config import Config
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.effects import Key
+from bellwire.delivery.entry import Entry
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.server.room import Room
 from bellwire.server.streams import EVERYONE, User, stream_of
@@ -18,6 +21,7 @@ from tests.guarantee.brokers import Backend, Data, Memory, NodeBroker
 from tests.guarantee.client import NAMESPACE, Client, Connection, Handed
 
 T = TypeVar("T")
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
 Kind: TypeAlias = Literal["memory", "data"]
 
 SAY = Event("say", str)
@@ -217,6 +221,11 @@ class World:
         place = handed.stream, handed.seq, handed.tag
         found = self.places.setdefault(place, (handed.mid, handed.label))
         assert found == (handed.mid, handed.label), f"at {place} one client has {found}, another {handed}"
+
+    @staticmethod
+    def label_of(entry: Entry) -> str:
+        """Return the first argument of an event that was appended; "" for a marker."""
+        return "" if entry.is_marker else str(_decode(entry.body)[2][0])
 
     # --- time
 

@@ -1,0 +1,30 @@
+"""Random histories, and the whole guarantee at the end of each.
+
+``BELLWIRE_CHAOS`` is the number of histories; a history that failed is run again by its seed: ``BELLWIRE_CHAOS_SEED``.
+"""
+
+import os
+
+import pytest
+
+from bellwire.delivery.log import Limits
+from tests.guarantee.chaos import Chaos
+from tests.guarantee.world import Make
+
+_FIRST = int(os.environ.get("BELLWIRE_CHAOS_SEED", "0"))
+_COUNT = 1 if "BELLWIRE_CHAOS_SEED" in os.environ else int(os.environ.get("BELLWIRE_CHAOS", "12"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(_FIRST, _FIRST + _COUNT))
+async def test_every_client_has_what_it_is_entitled_to_or_was_told(make_memory: Make, seed: int) -> None:
+    limits = Limits(messages=(1_000, 20)[seed % 2])
+    async with make_memory(limits) as world:
+        chaos = Chaos(world, seed)
+        try:
+            await chaos.run(clients=4, steps=150)
+        except BaseException:
+            print("\n".join(chaos.log))  # noqa: T201 - shown with the failure
+            for client in world.clients:
+                print(f"{client} {client.id}\n" + "\n".join(f"  {event}" for event in client.history))  # noqa: T201
+            raise
