@@ -234,3 +234,84 @@ def test_when_the_log_ends_before_the_ring_begins_the_ring_is_repaired() -> None
     assert ring.repair(Unproved(Reason.DIVERGED, at, at, confirmed=True)).broken is not None
     ring.repair(_page([], entries[4].point))
     assert resume.next() == Live(entries[4].point)
+
+
+FLOOR = 3  # the reader became a member behind the entry with this index
+
+
+def _resume_above_floor(entries: list[Entry], cursor: Position, *, until: Position | None = None) -> Resume:
+    """A reader that became a member in the middle, on a node that knows of the newest entry only."""
+    floor = position(GEN, entries[FLOOR].point)
+    return Resume(_ring(entries[-1].point, []), cursor, _all, until=until, floor=floor)
+
+
+def _read_floor(entries: list[Entry]) -> Read:
+    return Read(position(GEN, entries[FLOOR].point), 500, 1024 * 1024, confirmed=True)
+
+
+def test_who_claims_less_than_it_began_with_begins_there_and_is_told() -> None:
+    entries = line(8)
+    resume = _resume_above_floor(entries, position(GEN, entries[1].point))
+    assert resume.next() == _read_floor(entries)
+    resume.answered(_page(entries[FLOOR + 1 :], entries[-1].point))
+    floor = entries[FLOOR].point
+    assert resume.next() == Reset(Reason.TRUNCATED, position(GEN, floor))
+    assert resume.next() == Hand(GEN, floor, tuple(entries[FLOOR + 1 :]))
+    assert resume.next() == Live(entries[-1].point)
+
+
+def test_who_claims_less_does_so_before_the_ring_is_asked() -> None:
+    entries = line(8)
+    floor = position(GEN, entries[FLOOR].point)
+    resume = Resume(_ring(START, entries), position(GEN, entries[1].point), _all, floor=floor)
+    assert resume.next() == _read_floor(entries)
+
+
+@pytest.mark.parametrize("reason", [Reason.DIVERGED, Reason.GENERATION])
+def test_a_claim_that_cannot_be_proved_gets_nothing_from_before_the_membership(reason: Reason) -> None:
+    entries = line(8)
+    until = position(GEN, entries[6].point)
+    resume = _resume_above_floor(entries, Position("g", 77, 7), until=until)
+    assert isinstance(resume.next(), Read)
+    top = position(GEN, entries[-1].point)
+    resume.answered(Unproved(reason, position(GEN, START), top, confirmed=True))
+    assert resume.next() == _read_floor(entries)
+    resume.answered(_page(entries[FLOOR + 1 :], entries[-1].point))
+    floor = entries[FLOOR].point
+    assert resume.next() == Reset(reason, position(GEN, floor))
+    assert resume.next() == Hand(GEN, floor, tuple(entries[FLOOR + 1 : 7]))
+    assert resume.next() == Ended(until.point)
+
+
+def test_a_restart_that_lies_in_the_membership_needs_no_look_at_where_it_began() -> None:
+    entries = line(8)
+    resume = _resume_above_floor(entries, Position("g", 77, 7))
+    resume.next()
+    restart = position(GEN, entries[5].point)
+    resume.answered(Unproved(Reason.DIVERGED, restart, position(GEN, entries[-1].point), confirmed=True))
+    assert resume.next() == Reset(Reason.DIVERGED, restart)
+
+
+def test_when_a_failover_took_the_beginning_back_the_log_says_where_to_restart() -> None:
+    entries = line(8)
+    resume = _resume_above_floor(entries, Position("g", 77, 7))
+    resume.next()
+    common, top = position(GEN, entries[1].point), position(GEN, entries[-1].point)
+    resume.answered(Unproved(Reason.DIVERGED, common, top, confirmed=True))
+    assert resume.next() == _read_floor(entries)
+    resume.answered(Unproved(Reason.DIVERGED, common, top, confirmed=True))
+    assert resume.next() == Reset(Reason.DIVERGED, common)
+
+
+def test_when_a_failover_took_the_beginning_back_who_was_told_so_goes_on_where_it_stands() -> None:
+    """Its cursor is lower than where it began once, and right."""
+    entries = line(8)
+    at = position(GEN, entries[2].point)
+    resume = _resume_above_floor(entries, at)
+    assert resume.next() == _read_floor(entries)
+    common, top = position(GEN, entries[1].point), position(GEN, entries[-1].point)
+    resume.answered(Unproved(Reason.DIVERGED, common, top, confirmed=True))
+    assert resume.next() == Read(at, 500, 1024 * 1024, confirmed=False)
+    resume.answered(_page(entries[3:], entries[-1].point))
+    assert resume.next() == Proved(at)
+    assert resume.next() == Hand(GEN, entries[2].point, tuple(entries[3:]))

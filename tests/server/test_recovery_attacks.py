@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bellwire.delivery.answer import Page
+from bellwire.delivery.position import Position
+from bellwire.delivery.receiver import Receiver
+from bellwire.protocol import wire
+from bellwire.protocol.embedding import encode_message
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE, Client
 from tests.guarantee.world import SAY, Make, Node, World, stream, world_on
@@ -155,3 +160,93 @@ async def test_a_new_session_is_in_its_streams_though_the_client_comes_from_them
         await advance(1)
         assert client.labels[-2:] == ["to all", "to the user"]
         assert all(reset.reason == "session_lost" for reset in client.resets)
+
+
+# --- what is not for them
+
+CLAIMS = ["the start", "an entry", "a wrong tag", "far beyond", "another log", "the start of another log"]
+
+
+async def claimed(world: World, claim: str) -> Position:
+    """A position in a room that somebody claims who was never there."""
+    gen = (await world.memory.broker.top(A)).gen
+    page = await world.memory.broker.read(A, Position(gen, 0, 0))
+    assert isinstance(page, Page)
+    first = page.entries[1]
+    return {
+        "the start": Position(gen, 0, 0),
+        "an entry": Position(gen, first.seq, first.tag),
+        "a wrong tag": Position(gen, first.seq, first.tag ^ 1),
+        "far beyond": Position(gen, 2**53 - 1, 1),
+        "another log": Position("another", first.seq, first.tag),
+        "the start of another log": Position("another", 0, 0),
+    }[claim]
+
+
+async def come_from(client: Client, node: Node, at: Position, *, ask: bool) -> None:
+    """Let a client that is connected say that it stands there."""
+    if ask:
+        assert client.connection is not None
+        client.connection.send(encode_message(NAMESPACE, wire.Ask(A, *at)))
+    else:
+        client.cut()
+        client.receiver = Receiver()
+        client.receiver.open(A, at)
+        await client.connect(node)
+    await advance(1)
+
+
+@pytest.mark.parametrize("ask", [False, True])
+@pytest.mark.parametrize("claim", CLAIMS)
+async def test_nobody_is_shown_what_was_emitted_before_it_was_a_member(make: Make, claim: str, ask: bool) -> None:
+    async with make() as world:
+        node = await world.node()
+        await world.client(node, "a")
+        await node.say("a", "hidden 1", "hidden 2")
+        client = await world.client(node, "a")
+        await node.say("a", "shown")
+        await come_from(client, node, await claimed(world, claim), ask=ask)
+        assert client.connection is not None
+        assert "hidden" not in "".join(client.connection.wire)
+        assert client.of(A).count("shown") == 1
+        assert client.resets
+
+
+@pytest.mark.parametrize("ask", [False, True])
+@pytest.mark.parametrize("claim", CLAIMS)
+async def test_nobody_is_shown_what_was_emitted_between_two_memberships(make: Make, claim: str, ask: bool) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a")
+        await node.say("a", "shown 1")
+        await node.leave(client, "a")
+        await advance(1)
+        client.cut()
+        await client.connect(node)  # and with that it has told that it has all of its first stay
+        await world.client(node, "a")
+        await node.say("a", "hidden")
+        await node.join(client, "a")
+        await node.say("a", "shown 2")
+        await come_from(client, node, await claimed(world, claim), ask=ask)
+        assert client.connection is not None
+        assert "hidden" not in "".join(client.connection.wire)
+        assert client.of(A).count("shown 2") == 1
+
+
+async def test_a_claim_that_was_not_looked_at_yet_shows_nothing_to_who_leaves(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        await world.client(node, "a")
+        await node.say("a", "hidden")
+        client = await world.client(node, "a")
+        assert client.connection is not None
+        client.connection.carrier.stalled = True
+        await node.namespace.to(client.id).emit(SAY, "." * 100_000)
+        await advance(1)
+        await come_from(client, node, await claimed(world, "a wrong tag"), ask=True)
+        await node.say("a", "shown")
+        await node.leave(client, "a")
+        client.connection.carrier.resume()
+        await advance(1)
+        assert "hidden" not in "".join(client.connection.wire)
+        assert client.of(A).count("shown") == 1

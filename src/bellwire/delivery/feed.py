@@ -134,20 +134,26 @@ class Feed(Generic[M]):
         self.audience.join(member, top.point)
         return top
 
-    def resume(self, member: M, cursor: Position, *, until: Position | None = None) -> None:
-        """Bring ``member`` back from its ``cursor``, up to where its membership ended if it did."""
-        self._pull(member, cursor, until=until, lagging=False)
+    def resume(
+        self, member: M, cursor: Position, *, until: Position | None = None, floor: Position | None = None
+    ) -> None:
+        """Bring ``member`` back from its ``cursor``, from where its membership began up to where it ended if it did."""
+        self._pull(member, cursor, until, floor, lagging=False)
 
     def lag(self, member: M) -> None:
         """Let ``member``, whose socket is slow, pull from the history until it has caught up; KeyError if not here."""
         cursor = position(self.ring.gen, self.audience.leave(member))
-        self._pull(member, cursor, until=None, lagging=True)
+        self._pull(member, cursor, None, None, lagging=True)
 
-    def _pull(self, member: M, cursor: Position, *, until: Position | None, lagging: bool) -> None:
+    def _pull(
+        self, member: M, cursor: Position, until: Position | None, floor: Position | None, *, lagging: bool
+    ) -> None:
         def takes(entry: Entry) -> bool:
             return not (entry.excluded or entry.copies) or self._takes(member, entry)
 
-        self.resuming[member] = Resume(self.ring, cursor, takes, until=until, lagging=lagging, size=self._page_bytes)
+        self.resuming[member] = Resume(
+            self.ring, cursor, takes, until=until, floor=floor, lagging=lagging, size=self._page_bytes
+        )
 
     def next(self, member: M) -> Step:
         """Return the next step of a member that resumes; with `Live` and `Ended` it no longer does."""

@@ -4,11 +4,16 @@ The node follows the stream before it reads the history, and its `Ring` is the b
 one for all who resume at that moment. The states::
 
     state       what is known                            next       step
+    SUBSCRIBED  the position lies below the floor        READING    Read, from the floor
     SUBSCRIBED  the position stands in the ring          MERGING    Proved
     SUBSCRIBED  it does not                              READING    Read, from the position
     READING     a page                                   READING    Proved (the first time), Hand, Read on
     READING     no proof, the answer not confirmed       READING    Read again, confirmed: silence is no verdict
     READING     no proof, confirmed                      READING    Reset, then Read from the restart
+    READING     the same, the restart is below the floor READING    Read, from the floor
+    READING     from the floor: a page                   READING    Reset to the floor, Hand, Read on
+    READING     from the floor: no proof                 READING    the Reset that it was read for; if it was for the
+                                                                    position, that is judged as if there were no floor
     READING     what was handed last is in the ring      MERGING
     READING     the log ends, the ring is elsewhere      MERGING    Wait: the ring compares itself with the log
     MERGING     the ring is being repaired               MERGING    Wait
@@ -19,6 +24,9 @@ one for all who resume at that moment. The states::
     MERGING     it is not in the ring                    READING    Read from there, confirmed
     any         the end of the membership is reached     ENDED      Ended
 
+The *floor* is where the reader became a member. What it claims to have may be older than that, by mistake or to see
+what was never meant for it: it gets nothing from below, unless a failover has taken the floor itself back.
+
 Each step is taken when the reader's socket has room for it, and a page is read only then. A reader whose socket is
 slow comes here too and pulls; when the history has gone past it, the reason is ``too_far``.
 """
@@ -27,7 +35,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
 from bellwire.delivery.chain import Place
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.position import Point, Position, position
@@ -102,15 +110,17 @@ class Resume:
     """One reader in one stream, from its ``cursor`` until it is live.
 
     ``takes`` tells whether the reader gets an entry; what it does not get only advances it. ``until`` is where its
-    membership ended. ``lagging`` marks a reader that was live and has become slow.
+    membership ended, ``floor`` where it began. ``lagging`` marks a reader that was live and has become slow.
     """
 
     __slots__ = (
         "_asked",
         "_at",
         "_brought",
+        "_claim",
         "_confirmed",
         "_entries",
+        "_floor",
         "_known",
         "_messages",
         "_more",
@@ -118,6 +128,7 @@ class Resume:
         "_ring",
         "_size",
         "_sought",
+        "_sounding",
         "_takes",
         "_until",
         "_verdict",
@@ -131,6 +142,7 @@ class Resume:
         takes: Callable[[Entry], bool],
         *,
         until: Position | None = None,
+        floor: Position | None = None,
         lagging: bool = False,
         messages: int = PAGE_MESSAGES,
         size: int = PAGE_BYTES,
@@ -141,6 +153,9 @@ class Resume:
         self._known = cursor.point  # what the reader was given last
         self._takes = takes
         self._until = until
+        self._floor = floor
+        self._sounding = False  # the floor is being read, for
+        self._claim: Reset | None = None  # this, or for the position if it is None
         self._messages = messages
         self._size = size
         self._proved = lagging  # once proved, what is missing is too far away rather than truncated
@@ -165,21 +180,56 @@ class Resume:
             raise ValueError("nothing was asked")
         self._asked = False
         self._confirmed = answer.confirmed
-        if isinstance(answer, Page):
-            self._more = answer.more
-            self._entries = answer.entries
-            self._brought = bool(answer.entries)
-            self._sought = self._sought and not self._brought
+        if self._sounding:
+            self._sounded(answer)
+        elif isinstance(answer, Page):
+            self._take(answer)
             self._prove(answer.top.gen)
-            return
-        self._more = False
-        if answer.confirmed:
-            far = self._proved and answer.reason is Reason.TRUNCATED
-            self._proved, self._more = True, True
-            self._at, self._known = answer.restart, answer.restart.point
-            if answer.reason is Reason.GENERATION and self._until is not None:
-                self._until = answer.restart  # the membership ended in a log that is no more
-            self._verdict = Reset(Reason.TOO_FAR if far else answer.reason, answer.restart)
+        else:
+            self._more = False
+            if answer.confirmed:
+                self._unproved(answer)
+
+    def _take(self, page: Page) -> None:
+        self._more = page.more
+        self._entries = page.entries
+        self._brought = bool(page.entries)
+        self._sought = self._sought and not self._brought
+
+    def _unproved(self, answer: Unproved) -> None:
+        far = self._proved and answer.reason is Reason.TRUNCATED
+        reset = Reset(Reason.TOO_FAR if far else answer.reason, answer.restart)
+        if self._is_below(reset.restart):
+            self._claim = reset
+        else:
+            self._restart(reset)
+
+    def _sounded(self, answer: Answer) -> None:
+        self._sounding = False
+        claim, self._claim = self._claim, None
+        floor, self._floor = self._floor, None
+        if isinstance(answer, Page) and floor is not None:
+            reason = Reason.TRUNCATED if claim is None else claim.reason
+            self._start_at(Reset(reason, position(answer.top.gen, floor.point)))
+            self._take(answer)
+            self._floor = floor
+        elif claim is not None:
+            self._restart(claim)
+        else:
+            self.state = State.SUBSCRIBED
+
+    def _restart(self, reset: Reset) -> None:
+        if reset.reason is Reason.GENERATION and self._until is not None:
+            self._until = reset.restart  # the membership ended in a log that is no more
+        self._start_at(reset)
+
+    def _start_at(self, reset: Reset) -> None:
+        self._proved, self._more = True, True
+        self._at, self._known = reset.restart, reset.restart.point
+        self._verdict = reset
+
+    def _is_below(self, at: Position) -> bool:
+        return self._floor is not None and at.seq < self._floor.seq
 
     @property
     def known(self) -> Position:
@@ -210,6 +260,9 @@ class Resume:
     def _read_on(self) -> Step | None:
         if self._asked:
             return _WAIT
+        if self._claim is not None or (self.state is State.SUBSCRIBED and self._is_below(self._at)):
+            self._sounding = True
+            return self._read(confirmed=True)
         if self._ring.stands(self._at):
             self.state = State.MERGING
             self._prove(self._ring.gen)
@@ -226,7 +279,8 @@ class Resume:
     def _read(self, *, confirmed: bool) -> Read:
         self.state = State.READING
         self._asked = True
-        return Read(self._at, self._messages, self._size, confirmed)
+        after = self._floor if self._sounding and self._floor is not None else self._at
+        return Read(after, self._messages, self._size, confirmed)
 
     def _merge(self) -> Step | None:
         ring = self._ring

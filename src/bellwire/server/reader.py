@@ -222,9 +222,14 @@ class Reader:
         self.say(wire.Open(self.socket.namespace, room.stream, *position))
         self._admit(room, position, until)
 
-    def _admit(self, room: Room, position: Position, until: Position | None) -> None:
+    def _admit(self, room: Room, position: Position, until: Position | None = None) -> None:
+        """Let the client have what follows on ``position``; it may have made that up, and gets nothing older than its stay."""
         self._rooms[room.stream] = room
-        room.admit(self.socket, position, until)
+        room.admit(self.socket, position, until, self._stay_in(room).joined)
+
+    def _stay_in(self, room: Room) -> Membership:
+        """Return the stay that is being read."""
+        return self.spans[room.stream][-1 - len(self._to_come.get(room.stream, ()))]
 
     async def leave(self, room: Room) -> None:
         """Be a member of ``room`` no longer; what was emitted before still reaches the client.
@@ -255,14 +260,14 @@ class Reader:
         if stood is None:  # it is gone, or has not begun to read its last stay
             return left
         left = max(left, stood, key=_seq)
-        room.admit(self.socket, stood, left)
+        self._admit(room, stood, left)
         return left
 
     def _stay_on(self, room: Room) -> None:
         """Take that back."""
         stood = None if self._to_come.get(room.stream) else room.dismiss(self.socket)
         if stood is not None:
-            room.admit(self.socket, stood)
+            self._admit(room, stood)
             self._held_up = True
 
     def _left(self, room: Room, left: Position) -> None:
@@ -275,7 +280,7 @@ class Reader:
             return
         stood = room.dismiss(self.socket)
         if stood is not None and stood.seq < left.seq:
-            room.admit(self.socket, stood, left)
+            self._admit(room, stood, left)
             self._held_up = True
         else:
             self._has_all(room.stream, left)
@@ -352,7 +357,7 @@ class Reader:
         """It has all of a stay that is over; ``known`` is the last it was given, what followed was not for it."""
         stream = room.stream
         to_come = self._to_come.get(stream, [])
-        left = self.spans[stream][-1 - len(to_come)].left
+        left = self._stay_in(room).left
         if left is not None:
             if known.seq < left.seq:
                 self.advance(room, known, left)
@@ -369,7 +374,7 @@ class Reader:
         if room is None or room.dismiss(self.socket) is None:
             self.say(wire.Close(stream, Reason.TRUNCATED))
             return
-        self.come_back(room, cursor)
+        self._admit(room, cursor, self._stay_in(room).left)  # a cursor from an earlier stay has crossed its end
         room.drive()
 
     def withdraw(self) -> None:

@@ -180,10 +180,12 @@ class Room:
         feed = self.feed
         return socket in self.plain or (feed is not None and (socket in feed.audience or socket in feed.resuming))
 
-    def admit(self, socket: "Socket", position: Position, until: Position | None = None) -> None:
-        """Let a recoverable ``socket`` have what follows on ``position``."""
+    def admit(
+        self, socket: "Socket", position: Position, until: Position | None = None, floor: Position | None = None
+    ) -> None:
+        """Let a recoverable ``socket`` have what follows on ``position``, and nothing from before ``floor``."""
         assert self.feed is not None  # noqa: S101 - it stands here: see stand()
-        self.feed.resume(socket, position, until=until)
+        self.feed.resume(socket, position, until=until, floor=floor)
 
     def dismiss(self, socket: "Socket") -> Position | None:
         """Forget a recoverable ``socket`` and return where it stood; None if it was not here."""
