@@ -223,7 +223,7 @@ class Reader:
         self._admit(room, position, until)
 
     def _admit(self, room: Room, position: Position, until: Position | None = None) -> None:
-        """Let the client have what follows on ``position``; it may have made that up, and gets nothing older than its stay."""
+        """Let the client have what follows on ``position``, and whatever that says nothing from before its stay."""
         self._rooms[room.stream] = room
         room.admit(self.socket, position, until, self._stay_in(room).joined)
 
