@@ -16,7 +16,7 @@ def connecting(
     client: type[Client] = Stock,
     server: int | None = None,
 ) -> list[Result]:
-    """Connect so many, again and again for ``seconds``; their leaving is not measured."""
+    """Connect so many, again and again for ``seconds``. Those of before leave meanwhile, as they do in life."""
     latencies: list[float] = []
     meter = Meter(server)
     deadline = time.perf_counter() + seconds
