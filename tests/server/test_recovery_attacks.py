@@ -1,5 +1,6 @@
 """Attacks on what recovers, and sequences in which something could be lost, doubled or shown to the wrong client."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bellwire.protocol import wire
 from bellwire.protocol.embedding import encode_message
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE, Client
-from tests.guarantee.world import SAY, Make, Node, World, stream, world_on
+from tests.guarantee.world import BLINK, SAY, Make, Node, World, stream, world_on
 from tests.server.stock import Stock
 
 A = stream("a")
@@ -250,3 +251,105 @@ async def test_a_claim_that_was_not_looked_at_yet_shows_nothing_to_who_leaves(ma
         await advance(1)
         assert "hidden" not in "".join(client.connection.wire)
         assert client.of(A).count("shown") == 1
+
+
+# --- those who are put out, or in, while they come back
+
+
+@pytest.mark.parametrize("count", range(28))
+async def test_who_is_put_out_on_its_way_back_is_out(make: Make, count: int) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a", "b", user="u")
+        client.cut()
+        await node.say("a", "for members")
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        found = await node.namespace.user("u").sockets()
+        await node.namespace.user("u").leave("a")
+        await advance(1)
+        assert client.of(A) == ["for members"]
+        if found:
+            assert node.socket(client).rooms == {"b"}
+            await node.say("a", "for others")
+            await node.say("b", "for those in b")
+            await advance(1)
+            assert client.of(A) == ["for members"]
+            assert client.labels[-1] == "for those in b"
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("count", range(28))
+async def test_who_is_put_in_on_its_way_back_is_in(make: Make, count: int, before: bool) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a", "b", user="u")
+        await node.say("a", "one")
+        await advance(1)
+        if before:
+            await node.leave(client, "a")
+            await node.say("a", "for others")
+            client.cut()
+        else:
+            client.cut()
+            await node.say("a", "two")
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        found = await node.namespace.user("u").sockets()
+        await node.namespace.user("u").join("a")
+        await node.namespace.user("u").join("c")
+        await advance(1)
+        if found:
+            assert node.socket(client).rooms == {"a", "b", "c"}
+            for room in ("a", "b", "c"):
+                await node.say(room, f"in {room}")
+            await advance(1)
+            assert client.of(A) == ["one", *([] if before else ["two"]), "in a"]
+            assert client.labels[-2:] == ["in b", "in c"]
+
+
+@pytest.mark.parametrize("count", range(28))
+async def test_a_stock_client_that_is_put_out_on_its_way_back_is_out(make: Make, count: int) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        await node.namespace.user("u").join("a")
+        client.cut()
+        slow(node)
+        client.dial(node)
+        await steps(count)
+        found = await node.namespace.user("u").sockets()
+        world.forbidden.add(("u", "a"))
+        await node.namespace.user("u").leave("a")
+        await advance(1)
+        await node.say("a", "for others")
+        await node.namespace.user("u").emit(SAY, "for the user")
+        await advance(1)
+        assert client.labels == ["for the user"]
+        assert not found or client.connected
+        client.cut()
+        await nothing_is_left(node)
+
+
+async def test_a_volatile_event_passes_by_a_stock_client_that_has_proved_nothing_yet(make: Make) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        await node.namespace.user("u").join("a")
+        client.cut()
+        await node.say("a", "one")  # to prove where it stands, this has to be read
+        slow(node)
+        client.dial(node)
+        emits = []
+        for _ in range(28):
+            await advance(WAY)
+            emits.append(world.spawn(node.namespace.emit(BLINK, "now")))
+        await asyncio.gather(*emits)
+        await advance(1)
+        assert client.recovered
+        assert set(client.labels) <= {"one", "now"}
+        client.cut()

@@ -56,6 +56,7 @@ class Reader:
     session: Session
 
     __slots__ = (
+        "_absent",
         "_begun",
         "_deciding",
         "_fresh",
@@ -77,6 +78,7 @@ class Reader:
         self._rooms: dict[str, Room] = {}
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
         self._fresh: tuple[str, ...] = ()  # streams whose position the client has from this connection
+        self._absent: Collection[str] = ()  # streams that it is about to come back to
         self._begun = False
         self._full = False
         self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
@@ -93,11 +95,8 @@ class Reader:
     # --- its session
 
     @classmethod
-    async def open(cls, socket: "Socket", hello: Hello, sessions: Sessions, hub: "Hub") -> "tuple[Reader, list[str]]":
-        """Take up the session that the client names, or make one; return the rooms that it is in as well.
-
-        Raises BrokerUnavailable.
-        """
+    async def open(cls, socket: "Socket", hello: Hello, sessions: Sessions, hub: "Hub") -> "Reader":
+        """Take up the session that the client names, or make one. Raises BrokerUnavailable."""
         reader = cls(socket)
         whose = Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
@@ -105,21 +104,23 @@ class Reader:
         if session is None:
             reader._give_up(cursors, Reason.SESSION_LOST)  # first: the new session is in some of the same streams
             await reader.begin_session(hub, sessions, whose)
-            return reader, []
+            return reader
         reader.session, reader.recovered = session, True
-        reader.know(session.record.id, hub)
+        reader.know(hub)
         try:
-            return reader, await reader._resume(hub, cursors)
+            await reader._resume(hub, cursors)
         except BaseException:
             session.detach()
             raise
+        return reader
 
-    def know(self, socket_id: str, hub: "Hub") -> None:
-        """The socket is found from now on, under the id that its session has."""
-        self.socket.id = socket_id
-        self.socket.reader = self
-        if not self.socket.gone:
-            hub.add(self.socket)
+    def know(self, hub: "Hub") -> None:
+        """The socket is found from now on, under the id and in the rooms that its session has."""
+        record, socket = self.session.record, self.socket
+        rooms = [member.name for member in record.streams.values() if member.kind == "r" and member.name != record.id]
+        socket.adopt(self, record.id, rooms)
+        if not socket.gone:
+            hub.add(socket)
 
     async def begin_session(self, hub: "Hub", sessions: Sessions, whose: "Whose") -> None:
         """Make a session that is where every one is: among everyone, its user's, and for itself."""
@@ -128,7 +129,7 @@ class Reader:
             standing = [(room, await room.now()) for room in rooms]
             streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
-            self.know(self.socket.id, hub)
+            self.know(hub)
             for room, position in () if self.socket.gone else standing:
                 self._stay(room, Membership(position))
                 self._open(room, position)
@@ -177,7 +178,9 @@ class Reader:
             return False
         span = Membership(position)
         self._stay(room, span)
-        if self.socket in room:  # it has not got all of its last stay yet
+        if room.stream in self._absent:
+            pass  # it comes back to this stay as well
+        elif self.socket in room:  # it has not got all of its last stay yet
             self._to_come.setdefault(room.stream, []).append(span)
         else:
             self._open(room, position)
@@ -271,9 +274,12 @@ class Reader:
             self._held_up = True
 
     def _left(self, room: Room, left: Position) -> None:
-        if self.socket not in room:  # it is gone, and will not find the room when it comes back
+        absent = room.stream in self._absent
+        if not absent and self.socket not in room:  # it is gone, and will not find the room when it comes back
             return
         span = self.spans[room.stream][-1] = Membership(self.spans[room.stream][-1].joined, left)
+        if absent:
+            return  # it comes back up to there
         to_come = self._to_come.get(room.stream)
         if to_come:
             to_come[-1] = span
@@ -295,42 +301,39 @@ class Reader:
 
     # --- coming back
 
-    async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> list[str]:
+    async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> None:
         record, self.session.found = self.session.found or self.session.record, None
         members = {past.stream: past.member for past in record.left} | record.streams
+        self.spans = {stream: record.unread(stream) for stream in members}
+        self._absent = absent = dict(members)
         for stream, member in members.items():
-            self.spans[stream] = record.unread(stream)
             key = key_of(member.kind, member.name)
             if await self.allowed(key):
                 await hub.resume(self.socket, key, cursors.get(stream))
             else:
                 await self._forbid(stream, member)
+            del absent[stream]
         for key in self._always():  # of a copy, its own stream is new
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
         self._remember(record)
         for stream in cursors.keys() - members.keys():
             self.say(wire.Close(stream, None if stream in self.spans else Reason.TRUNCATED))
-        return self.rooms()
 
     def _remember(self, record: Record) -> None:
         """Remember as well where it was, and what it has read: it may be behind with copies of that."""
         for past in reversed(record.read):
             self.spans[past.stream] = [past.member.span, *self.spans.get(past.stream, ())]
 
-    def rooms(self) -> list[str]:
-        """The rooms that it is a member of."""
-        members = self.session.record.streams.values()
-        return [member.name for member in members if member.kind == "r" and member.name != self.socket.id]
-
     async def allowed(self, key: Key) -> bool:
         """Whether it may still be in the room ``key``."""
         return not isinstance(key, str) or key == self.socket.id or await self.socket.allowed(key)
 
     async def _forbid(self, stream: str, member: Member) -> None:
-        if member.left is None:
-            await self.session.leave(stream, member.joined)
-            self.session.forget(stream, member.joined)
+        while (stay := self.session.record.streams.get(stream)) is not None:
+            await self.session.leave(stream, stay.joined)
+            self.session.forget(stream, stay.joined)
+        self.socket.put_out(member.name)
         self._forget(stream)
         self.say(wire.Close(stream, Reason.FORBIDDEN))
 

@@ -107,8 +107,8 @@ class RecoveringReader(Reader):
         self._vector: Mapping[str, Position] = {}
 
     @classmethod
-    async def plead(cls, socket: "Socket", plea: Plea, sessions: "Sessions", hub: "Hub") -> tuple[Reader, list[str]]:
-        """Recover the client, or begin anew; return the rooms that it is in as well. Raises BrokerUnavailable."""
+    async def plead(cls, socket: "Socket", plea: Plea, sessions: "Sessions", hub: "Hub") -> Reader:
+        """Recover the client, or begin anew. Raises BrokerUnavailable."""
         reader = cls(socket)
         whose = Whose(namespace=socket.namespace, principal=socket.user, instance="stock", holder=reader)
         session = None if plea.pid is None else await sessions.resume(plea.pid, **whose)
@@ -116,35 +116,38 @@ class RecoveringReader(Reader):
             reader.session = session
             try:
                 if await reader._prove(hub, plea.offset):
-                    reader.recovered = True
-                    reader.know(session.record.id, hub)
-                    return reader, reader.rooms()
+                    return reader
             except BaseException:
                 session.detach()
                 raise
             session.end()
+            socket.disown()
             reader, socket.dialect = cls(socket), AT_CONNECT
             whose["holder"] = reader
         await reader.begin_session(hub, sessions, whose)
-        return reader, []
+        return reader
 
     async def _prove(self, hub: "Hub", offset: object) -> bool:
-        """Find where the client stands, and whether it does in all its streams."""
+        """Find where the client stands, and whether it does in all its streams, and may be there still.
+
+        That is asked last: whoever puts it out of a room from then on finds it there.
+        """
         record = self.session.record
         members = {past.stream: past.member for past in record.left} | record.streams
         rooms: dict[str, Room] = {}
         proved = False
         try:
             for stream, member in members.items():
-                key = key_of(member.kind, member.name)
-                if not await self.allowed(key):
-                    return False
-                rooms[stream] = hub.guest(key)
+                rooms[stream] = hub.guest(key_of(member.kind, member.name))
                 self.spans[stream] = record.unread(stream)
             present = {stream: (await room.stand()).gen for stream, room in rooms.items()}
             standing = self._standing(offset, present)
             proved = standing is not None and await self._proved_in(rooms, standing)
             self._remember(record)
+            if proved:
+                self.recovered = True
+                self.know(hub)
+                proved = await self._allowed_in(rooms)
             return proved
         finally:
             if not proved:
@@ -166,6 +169,12 @@ class RecoveringReader(Reader):
         for stream, room in rooms.items():
             self.come_back(room, standing.positions[stream])
             if not await room.prove(self.socket):
+                return False
+        return True
+
+    async def _allowed_in(self, rooms: Mapping[str, Room]) -> bool:
+        for room in rooms.values():
+            if not await self.allowed(room.key):
                 return False
         return True
 

@@ -110,7 +110,11 @@ class Room:
 
     def _returning(self, feed: "Feed[Socket]") -> "list[Socket]":
         """Those who are on their way back and still belong here: not those who read what came before they left."""
-        return [socket for socket in feed.resuming if self._reader(socket).belongs(self.stream)]
+        return [socket for socket in feed.resuming if self._belongs(socket)]
+
+    def _belongs(self, socket: "Socket") -> bool:
+        reader = socket.reader
+        return reader is not None and reader.belongs(self.stream)  # else it has to prove first where it stands
 
     def has(self, socket: "Socket") -> bool:
         """Whether ``socket`` is among the members."""
@@ -119,7 +123,7 @@ class Room:
             return True
         if feed is None:
             return False
-        return socket in feed.audience or (socket in feed.resuming and self._reader(socket).belongs(self.stream))
+        return socket in feed.audience or (socket in feed.resuming and self._belongs(socket))
 
     @property
     def empty(self) -> bool:

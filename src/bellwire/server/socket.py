@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -423,18 +423,32 @@ class Socket(Inbound):
     async def _take_up(self, hello: Hello | Plea, hub: "Hub") -> None:
         sessions = self._runtime.sessions
         if isinstance(hello, Plea):
-            reader, rooms = await RecoveringReader.plead(self, hello, sessions, hub)
+            reader = await RecoveringReader.plead(self, hello, sessions, hub)
         else:
-            reader, rooms = await Reader.open(self, hello, sessions, hub)
+            reader = await Reader.open(self, hello, sessions, hub)
         if self.gone:
             reader.depart(self.reason)
             return
-        self._rooms = set(rooms) or None
         if isinstance(hello, Hello) and hello.producer is not None:
             # A copy of a session is another program: under the same numbers it would send other events.
             producer = secrets.token_hex(16) if reader.session.forked else hello.producer
             inlet = await self._runtime.producers.greet(self._user, producer)
             self.numbers = Numbers(self, inlet, producer)
+
+    def adopt(self, reader: Reader, socket_id: str, rooms: Iterable[str]) -> None:
+        """It goes on where its session stands: under this id, and in these rooms."""
+        self.id, self.reader, self._rooms = socket_id, reader, set(rooms) or None
+
+    def disown(self) -> None:
+        """It does not after all: it is somebody new."""
+        if self.reader is not None:
+            self._hub.remove(self, self.rooms)
+            self.id, self.reader, self._rooms = new_sid(), None, None
+
+    def put_out(self, room: str) -> None:
+        """It is in ``room`` no longer: its session is not."""
+        if self._rooms is not None:
+            self._rooms.discard(room)
 
     @property
     def node(self) -> "Runtime":
