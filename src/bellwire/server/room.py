@@ -7,11 +7,11 @@ those who are on their way back whenever their sockets have room.
 
 import asyncio
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
-from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
+from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
@@ -19,7 +19,7 @@ from bellwire.delivery.position import Point, Position, position
 from bellwire.delivery.resume import Ended, Hand, Live, Proved, Read, Reset, Wait
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dispatch import Dispatcher, Outcome
-from bellwire.server.streams import FIRST_PAUSE, LAST_PAUSE, Key, Streams, name_stream
+from bellwire.server.streams import FIRST_PAUSE, LAST_PAUSE, Kept, Key, Streams, name_stream
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Audience
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 _NOBODY: Final[frozenset["Socket"]] = frozenset()
+
+PAGE_SECONDS: Final = 1.0
+"""How long a page of the history is kept for others who come back from the same place."""
 
 BATCH: Final = 1_024
 """How many entries are handed to those who come back before the loop turns to something else."""
@@ -41,10 +44,10 @@ class Room:
         "_all",
         "_bare",
         "_dispatcher",
+        "_doing",
         "_driving",
         "_gen",
         "_hub",
-        "_opening",
         "_streams",
         "feed",
         "guests",
@@ -73,7 +76,7 @@ class Room:
         self._bare: Audience = ()  # one object each, for the fan-out to join what goes to it
         self._all: Audience = ()
         self._gen = ""
-        self._opening: asyncio.Future[None] | None = None
+        self._doing: dict[object, asyncio.Future[None]] | None = None
         self._driving = False
         self._again = False
 
@@ -132,17 +135,29 @@ class Room:
 
     async def subscribe(self) -> None:
         """Hear of what is new from now on. Raises BrokerUnavailable."""
-        while not self.subscribed:
-            if self._opening is not None:
-                await asyncio.shield(self._opening)
+        await self._once("subscribe", lambda: self.subscribed, self._subscribe)
+
+    async def _subscribe(self) -> None:
+        await self._streams.broker.subscribe(self.stream, self)
+        self.subscribed = True
+
+    async def _once(self, what: object, is_done: Callable[[], bool], do: Callable[[], Awaitable[None]]) -> None:
+        """Do what several may want at the same time: one of them does it for all."""
+        while not is_done():
+            if self._doing is None:
+                self._doing = {}
+            if what in self._doing:
+                await asyncio.shield(self._doing[what])
                 continue
-            opening = self._opening = asyncio.get_running_loop().create_future()
+            doing, future = self._doing, asyncio.get_running_loop().create_future()
+            doing[what] = future
             try:
-                await self._streams.broker.subscribe(self.stream, self)
-                self.subscribed = True
+                await do()
             finally:
-                self._opening = None
-                opening.set_result(None)
+                del doing[what]
+                if not doing:
+                    self._doing = None
+                future.set_result(None)
 
     async def stand(self) -> Position:
         """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
@@ -155,10 +170,11 @@ class Room:
             self._address()
             self._streams.served.add(self)
         if not feed.ring.top.gen:
-            top = await self._top()
-            if not feed.ring.top.gen:  # else somebody who came at the same time was faster
-                self._tell(feed, feed.opened(top))
+            await self._once("open", lambda: bool(feed.ring.top.gen), lambda: self._open(feed))
         return feed.ring.top
+
+    async def _open(self, feed: "Feed[Socket]") -> None:
+        self._tell(feed, feed.opened(await self._top()))
 
     async def now(self) -> Position:
         """Return the position behind all that was emitted before, whether it is here yet or not.
@@ -387,7 +403,7 @@ class Room:
         while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None and reader.ready:
             step = feed.next(socket)
             if isinstance(step, Read):
-                answer = await self._read(feed, *step)
+                answer = await self._page(feed, step)
                 if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
                     feed.read(socket, answer)  # else it has left, or begun anew from somewhere else
             elif isinstance(step, Wait):
@@ -404,10 +420,38 @@ class Room:
             step = feed.next(socket)
             if not isinstance(step, Read):
                 return isinstance(step, Proved)
-            answer = await self._read(feed, *step)
+            answer = await self._page(feed, step)
             if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
                 feed.read(socket, answer)
         return False
+
+    async def _page(self, feed: "Feed[Socket]", step: Read) -> Answer | None:
+        """Read for one who comes back. Of several who come back from the same place, one does it for all.
+
+        A page is what it was whenever it was read; only that nothing follows on it is true for a moment.
+        """
+        if step.confirmed:
+            return await self._read(feed, *step)
+        pages, loop = self._streams.pages, asyncio.get_running_loop()
+        key = self.stream, step.after, step.messages, step.size
+        answer: Answer | None = None
+
+        def is_there() -> bool:
+            nonlocal answer
+            kept = pages.get(key)
+            if kept is not None and loop.time() - kept.at <= PAGE_SECONDS:
+                answer = kept.page
+            return answer is not None or self.feed is not feed
+
+        async def read() -> None:
+            nonlocal answer
+            answer = await self._read(feed, *step)
+            if isinstance(answer, Page):
+                page = answer._replace(confirmed=False)
+                pages.put(key, Kept(page, loop.time()), sum(entry.size for entry in page.entries))
+
+        await self._once(key, is_there, read)
+        return answer
 
     def _take(self, reader: "Reader", step: Proved | Reset | Hand | Live | Ended) -> None:
         match step:

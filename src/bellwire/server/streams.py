@@ -19,12 +19,12 @@ import msgspec
 from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
-from bellwire.delivery.answer import PAGE_BYTES
+from bellwire.delivery.answer import PAGE_BYTES, Page
 from bellwire.delivery.effects import APPEND_SECONDS
 from bellwire.delivery.entry import Copy, Draft, Entry
 from bellwire.delivery.handling import Append
 from bellwire.delivery.log import Appended
-from bellwire.delivery.position import Point
+from bellwire.delivery.position import Point, Position
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.newest import Newest
 
@@ -39,6 +39,8 @@ MAX_MID: Final = 128
 
 KEPT_POSTS: Final = 1_024
 """How many of the newest posts are kept in their wire forms: what a node emits comes back to it from the broker."""
+KEPT_PAGES: Final = 256
+"""The same of pages of the history."""
 KEPT_BYTES: Final = 8 * 1024 * 1024
 """And how many bytes of them; the newest is kept whatever its size."""
 
@@ -103,6 +105,13 @@ _decode: Final = msgspec.msgpack.Decoder(Published).decode
 _bits: Final = random.getrandbits
 
 
+class Kept(NamedTuple):
+    """A page of a stream's history, and when it was read, by the loop's clock."""
+
+    page: Page
+    at: float
+
+
 class Streams:
     """What the rooms of this node share; ``page_bytes`` is what a client on its way back is handed in one step."""
 
@@ -116,6 +125,7 @@ class Streams:
         "counters",
         "fanout",
         "page_bytes",
+        "pages",
         "served",
         "settle",
     )
@@ -128,6 +138,8 @@ class Streams:
         self.page_bytes = page_bytes
         self._prefix = secrets.token_hex(9)
         self._mids = count()
+        self.pages: Newest[tuple[str, Position, int, int], Kept] = Newest(KEPT_PAGES, KEPT_BYTES)
+        """What was read last for those who come back, by where it follows, and how many messages and bytes of it."""
         self._posts: Newest[bytes, Post] = Newest(KEPT_POSTS, KEPT_BYTES)
         self._placed: Newest[tuple[str, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
         self._published: tuple[bytes, Published] | None = None  # a broker in this process gives it back at once
