@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import Position
-from bellwire.server.room import BATCH
+from bellwire.delivery.ring import RING_MESSAGES
+from bellwire.server.room import BATCH, PAGE_SECONDS
 from bellwire.server.streams import stream_of
 from bellwire.testing.clock import advance
 from tests.server.nodes import (
@@ -586,3 +588,102 @@ async def test_an_emit_whose_answer_is_lost_reaches_everyone_once() -> None:
         node.broker.faults.lose_answer(done=False)
         await write(node, 1)
         assert (reader.got, plain.got) == ([0], [0])
+
+
+# --- what is read once for all
+
+
+async def _away_too_long(node: Node, members: list[Member]) -> list[Position]:
+    """Let them all be away until the ring has gone past where they stand."""
+    positions = [go_away(node, member) for member in members]
+    await write(node, RING_MESSAGES + 5)
+    return positions
+
+
+def _watch_reads(broker: MemoryBroker) -> list[bool]:
+    reads: list[bool] = []
+    read = broker.read
+
+    async def watch(stream: str, after: Position, **options: Any) -> Any:
+        reads.append(options["confirmed"])
+        return await read(stream, after, **options)
+
+    broker.read = watch  # type: ignore[method-assign]
+    return reads
+
+
+async def test_all_who_come_back_from_the_same_place_are_read_for_once() -> None:
+    async with make_node() as node:
+        await node.reading("0", "r")
+        members = [await node.reading(str(n), "r") for n in range(1, 4)]
+        positions = await _away_too_long(node, members)
+        reads = _watch_reads(node.broker)
+        for member, position in zip(members[:2], positions, strict=False):
+            come_back(node, member, position)
+        await advance()
+        assert reads == [False]
+        await write(node, 1, first=RING_MESSAGES + 5)
+        assert members[0].got[1:] == members[1].got[1:] == [*range(RING_MESSAGES + 6)]
+        await advance(PAGE_SECONDS + 0.1)
+        come_back(node, members[2], positions[2])
+        await advance()
+        assert reads == [False, False]
+
+
+async def test_a_page_that_is_kept_says_nothing_about_what_follows_on_it() -> None:
+    async with make_node() as node:
+        await node.reading("0", "r")
+        members = [await node.reading(str(n), "r") for n in range(1, 3)]
+        positions = await _away_too_long(node, members)
+        come_back(node, members[0], positions[0])
+        await advance()
+        await write(node, RING_MESSAGES + 5, first=1_000)  # the ring is beyond the end of that page
+        reads = _watch_reads(node.broker)
+        come_back(node, members[1], positions[1])
+        await advance()
+        assert reads == [True]
+        assert members[0].got == members[1].got
+
+
+async def test_if_the_one_who_reads_for_all_is_not_answered_another_one_reads() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        await node.reading("0", "r")
+        members = [await node.reading(str(n), "r") for n in range(1, 4)]
+        positions = await _away_too_long(node, members)
+        room = node.room("r")
+        for member, position in zip(members, positions, strict=True):
+            room.admit(member.itself, position)
+        gate.hold("read")
+        proofs = [asyncio.create_task(room.prove(member.itself)) for member in members]
+        await advance()
+        proofs[0].cancel()
+        await advance()
+        reads = _watch_reads(gate)
+        gate.let_go("read")
+        assert await asyncio.gather(*proofs[1:]) == [True, True]
+        assert len(reads) <= 1
+
+
+async def test_a_stream_is_opened_once_for_all_who_come_at_the_same_time() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        tops: list[str] = []
+        top = gate.top
+
+        async def watch(stream: str) -> Position:
+            tops.append(stream)
+            return await top(stream)
+
+        gate.top = watch  # type: ignore[method-assign]
+        room = node.hub.guest("r")
+        gate.hold("top")
+        standing = [asyncio.create_task(room.stand()) for _ in range(5)]
+        await advance()
+        gate.let_go("top")
+        places = await asyncio.gather(*standing)
+        assert len(set(places)) == 1
+        assert len(tops) == 2  # it was empty: once before the marker was appended, and once behind it
+        node.hub.part(room)
