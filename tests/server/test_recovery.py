@@ -1,10 +1,16 @@
-"""Stock clients that come back side by side."""
+"""Stock clients that recover: what they are sent, and how they come back side by side."""
 
 from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bellwire.delivery.offset import decode
+from bellwire.protocol.post import Delivery, Post
+from bellwire.server.dialects import Item
+from bellwire.server.recovery import AT_CONNECT, Recovering
 from bellwire.testing.clock import advance
 from tests.guarantee.world import Make, world_on
 from tests.server.stock import Stock
@@ -42,3 +48,50 @@ async def test_one_that_still_proves_where_it_stands_does_not_hold_up_the_others
             assert client.labels == ["live", "missed", "live again"]
             client.cut()
     assert not caplog.records
+
+
+STREAMS = ("a" * 32, "b" * 32, "c" * 32)
+
+
+def _items(streams: list[int | None]) -> list[Item]:
+    """An event of each of these streams, in none for None."""
+    items: list[Item] = []
+    for number, stream in enumerate(streams, 1):
+        post = Post("/", "say", (number,), binary=False)
+        if stream is None:
+            items.append(post)
+        else:
+            items.append(Delivery(post, STREAMS[stream], "g", (0, 0), number, 7, "m", named=False))
+    return items
+
+
+def _one_by_one(items: list[Item]) -> tuple[list[str | bytes], Recovering]:
+    parts: list[str | bytes] = []
+    trail = AT_CONNECT
+    for item in items:
+        message, following = trail.deliver([item])
+        assert isinstance(following, Recovering)
+        parts += message.parts
+        trail = following
+    return parts, trail
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 1, 2, None]), min_size=1, max_size=12))
+def test_events_that_are_joined_have_the_offsets_that_they_have_apart(streams: list[int | None]) -> None:
+    parts, trail = _one_by_one(_items(streams))
+    message, following = AT_CONNECT.deliver(_items(streams))
+    assert list(message.parts) == parts
+    assert following is trail
+
+
+@pytest.mark.parametrize(
+    ("streams", "stands"),
+    [([0, 0], {0: 2}), ([0, 1], {0: 1, 1: 2}), ([0, 1, 0], {0: 3, 1: 2}), ([0, 1, None], {0: 1, 1: 2})],
+)
+def test_the_last_offset_says_where_the_client_stands(streams: list[int | None], stands: dict[int, int]) -> None:
+    message, _ = AT_CONNECT.deliver(_items(streams))
+    offset = str(message.parts[-1]).rpartition(',"')[2].removesuffix('"]')
+    entries = decode(offset).entries
+    assert {stream: entry.seq for stream, entry in entries.items()} == {
+        STREAMS[stream][:16]: seq for stream, seq in stands.items()
+    }

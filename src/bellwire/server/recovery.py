@@ -69,10 +69,11 @@ class Recovering(Trail, Stock):
         left: Mark | None = None  # by the event before, no step is taken yet: the next of its stream has the same end
         for item in items:
             if isinstance(item, Delivery):
-                before, (left, stem) = left, item.opened or _open(item)
-                if before is None or before.stream != left.stream:
-                    trail = (trail if before is None else trail.step(before)).step(left)
+                its_mark, stem = item.opened or _open(item)
+                if left is None or left.stream != its_mark.stream:
+                    trail = (trail if left is None else trail.step(left)).step(its_mark)
                     end = f'{trail.tail}"]'
+                left = its_mark
                 messages.append(stem.end(end))
             else:
                 trail, left = (trail if left is None else trail.step(left)), None
