@@ -213,7 +213,9 @@ async def test_wrong_use_is_a_type_error() -> None:
         await client.emit(cast("Any", "say"))
     with pytest.raises(TypeError, match="takes 1 payload"):
         await cast("Any", client).emit(SAY)
-    with pytest.raises(TypeError, match=r"on\('say'\) calls its handler with 1"):
+    with pytest.raises(TypeError, match=r"call\('say'\).*Event\('say', ...\)"):
+        await client.call(cast("Any", "say"), timeout=1)
+    with pytest.raises(TypeError, match=r"on\('say'\) calls its handler with 1 argument, without a socket"):
         client.on(SAY)(cast("Any", lambda: None))
     with pytest.raises(TypeError, match="takes a function"):
         client.on(SAY)(cast("Any", 1))
@@ -234,6 +236,17 @@ def test_one_event_has_one_handler_and_one_declaration() -> None:
 def test_a_namespace_has_a_form(namespace: str) -> None:
     with pytest.raises(ValueError, match="is no namespace"):
         Client("http://localhost", namespace=namespace)
+
+
+@pytest.mark.parametrize("auth", ["6f1c2b", ["6f1c2b"], b"6f1c2b"])
+def test_auth_is_a_mapping(auth: object) -> None:
+    with pytest.raises(TypeError, match=r"auth takes a mapping, not \w+: write auth=\{'token': "):
+        Client("http://localhost", auth=cast("Any", auth))
+
+
+def test_auth_can_be_sent() -> None:
+    with pytest.raises(TypeError, match=r"auth cannot be sent as JSON: .*object"):
+        Client("http://localhost", auth={"token": object()})
 
 
 # --- from the server

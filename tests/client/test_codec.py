@@ -167,11 +167,17 @@ def test_an_integer_that_msgpack_cannot_hold() -> None:
 
 
 def test_the_payload_is_what_the_event_declares() -> None:
-    check_payload(SAY, ("hi",))
+    check_payload(SAY, ("hi",), "emit")
     with pytest.raises(TypeError, match="takes 1 payload"):
-        check_payload(SAY, ())
-    with pytest.raises(TypeError, match=r"emit\('say'\)"):
-        check_payload(cast("Any", "say"), ())
+        check_payload(SAY, (), "emit")
+    with pytest.raises(TypeError, match=r"call\('say'\)"):
+        check_payload(cast("Any", "say"), (), "call")
+
+
+@pytest.mark.parametrize("codec", [STOCK, JSON, PACKED])
+def test_what_cannot_be_encoded_is_a_type_error_that_names_the_event(codec: Codec) -> None:
+    with pytest.raises(TypeError, match=r"'any' cannot be sent: .*object.*what its Event declares"):
+        codec.encode(ANY, (object(),))
 
 
 def test_an_outbox_gives_back_what_it_was_given() -> None:

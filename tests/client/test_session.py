@@ -105,6 +105,14 @@ def test_every_state_but_the_last_is_left() -> None:
     assert TRANSITIONS["connected", "lost"] == "reconnecting"
 
 
+async def test_who_has_no_connection_and_why_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(OSError("Connection refused"))
+    stage.session.start()
+    await advance()
+    assert [record.getMessage() for record in caplog.records] == [f"{stage!r} has no connection: Connection refused"]
+    await stage.session.close()
+
+
 async def test_attempts_back_off_and_a_connection_starts_the_count_again() -> None:
     stage = Stage(*(OSError("refused") for _ in range(8)))
     stage.session.start()

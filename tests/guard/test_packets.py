@@ -2,8 +2,8 @@ from typing import Any, cast
 
 import pytest
 
-from bellwire import TooManyAttachments
-from bellwire.guard.packets import pack
+from bellwire import Event, TooManyAttachments
+from bellwire.guard.packets import check_mid, pack, post
 from tests.server.house import ASK, BLOB, PAIR, POKE, SAY
 
 
@@ -28,18 +28,27 @@ def test_a_wrong_number_of_payload_arguments_is_a_type_error_that_names_both() -
 
 
 def test_what_cannot_be_encoded_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="object"):
-        pack("/", SAY, (object(),))
+    for encode in (pack, post):
+        with pytest.raises(TypeError, match=r"'say' cannot be sent: .*object.*what its Event declares.*Pydantic"):
+            encode("/", SAY, (object(),))
 
 
 def test_a_string_in_the_place_of_an_event_is_a_type_error_that_names_the_fix() -> None:
     with pytest.raises(TypeError, match=r"declare SAY = Event\('say', \.\.\.\) and pass SAY"):
         pack("/", cast("Any", "say"), ("hi",))
+    with pytest.raises(TypeError, match=r"^call\('say'\)"):
+        post("/", cast("Any", "say"), ("hi",), 0)
+
+
+def test_an_event_in_no_log_has_no_mid() -> None:
+    cursor = Event("cursor", int, volatile=True)
+    check_mid(cursor, None)
+    check_mid(SAY, "order-7")
+    with pytest.raises(ValueError, match="mid= with 'cursor', which is volatile"):
+        check_mid(cursor, "order-7")
 
 
 def test_more_attachments_than_clients_take_are_refused() -> None:
-    from bellwire import Event
-
     many = Event("many", list[bytes])
     with pytest.raises(TooManyAttachments):
         pack("/", many, ([b"x"] * 11,))

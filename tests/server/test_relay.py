@@ -8,14 +8,15 @@ from bellwire.delivery.effects import Emission
 from bellwire.server import relay
 
 
-def emit(body: bytes, *, volatile: bool = False) -> bool:
-    return relay.collects(body, ("room",), ("me",), volatile=volatile)
+def emit(body: bytes, *, volatile: bool = False, mid: str | None = None) -> bool:
+    return relay.collects(body, ("room",), ("me",), volatile=volatile, mid=mid)
 
 
 def test_outside_of_a_relay_nothing_is_kept_and_all_is_allowed() -> None:
     assert not relay.running()
     assert not emit(b"x")
     assert not emit(b"x", volatile=True)
+    assert not emit(b"x", mid="order-7")
     relay.forbid("call()")
 
 
@@ -34,6 +35,8 @@ def test_what_would_take_effect_now_raises_and_says_what_to_do() -> None:
     with relay.collect() as emissions:
         with pytest.raises(RuntimeError, match=r"volatile.*another effect"):
             emit(b"x", volatile=True)
+        with pytest.raises(RuntimeError, match=r"^mid= in a relay's handler.*leave it out.*another effect"):
+            emit(b"x", mid="order-7")
         with pytest.raises(RuntimeError, match=r"^call\(\) in a relay's handler.*another effect"):
             relay.forbid("call()")
     assert not emissions

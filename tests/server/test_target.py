@@ -170,6 +170,27 @@ async def test_a_room_is_no_string_of_characters() -> None:
         Server().namespace("/").to(["a", "b"])  # type: ignore[arg-type]
 
 
+async def test_no_room_is_not_everybody() -> None:
+    nobody: list[str] = []
+    with pytest.raises(ValueError, match=r"names no room.*the namespace itself"):
+        Server().namespace("/").to(*nobody)
+
+
+async def test_what_is_emitted_again_under_its_mid_is_not_doubled_whoever_gets_it() -> None:
+    cursor = Event("cursor", volatile=True)
+    async with gathering() as party:
+        socket = party.socket("a")
+        for target, expected in ((party.root.to("r"), "ab"), (party.root, "abcd"), (socket, "a")):
+            for _ in range(2):
+                await target.emit(SAY, "paid", mid="order-7")
+            assert await party.heard() == expected
+        with pytest.raises(TypeError, match="mid is a str"):
+            await socket.emit(SAY, "paid", mid=7)  # type: ignore[arg-type]
+        for target in (party.root, socket):
+            with pytest.raises(ValueError, match="volatile"):
+                await target.emit(cursor, mid="order-7")
+
+
 # --- the sockets themselves
 
 

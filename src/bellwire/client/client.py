@@ -78,7 +78,7 @@ class Client(Owner):
     What was on its way when a connection broke may be lost, and so is what the server sent meanwhile.
 
     Raises:
-        TypeError: ``auth`` cannot be sent as JSON.
+        TypeError: ``auth`` is no mapping, or cannot be sent as JSON.
         ValueError: ``url`` is no address of a server, or ``namespace`` no name of a namespace; ``auth`` has the key
             ``bellwire``, which is Bellwire's own.
 
@@ -94,9 +94,7 @@ class Client(Owner):
     ) -> None:
         if not namespace.startswith("/") or "," in namespace or "?" in namespace:
             raise ValueError(f"{namespace!r} is no namespace: it begins with '/' and has no ',' or '?', like '/chat'")
-        if auth is not None and OWN_NAME in auth:
-            raise ValueError(f"auth cannot have the key {OWN_NAME!r}: it is Bellwire's own")
-        msgspec.json.encode(auth)
+        _check_auth(auth)
         self.counters = Counters()
         """What was dropped or refused, by reason."""
         self._address = parse_url(url)
@@ -254,7 +252,7 @@ class Client(Owner):
             ValueError: it cannot be encoded, or is nested more than 32 levels deep.
 
         """
-        check_payload(event, payload)
+        check_payload(event, payload, "emit")
         up = self._opened()
         if not event.volatile:
             await up.emit(event, payload)
@@ -282,7 +280,7 @@ class Client(Owner):
         """
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout is {timeout!r}: give a finite number of seconds from 0 on")
-        check_payload(event, payload)
+        check_payload(event, payload, "call")
         return await self._opened().call(event, payload, timeout)
 
     def _opened(self) -> Upstream:
@@ -423,3 +421,16 @@ class Client(Owner):
             return None
         _, up, down = self._entered
         return Hello(VERSION, self._instance, up.producer, down.session, down.cursors() if down.session else ())
+
+
+def _check_auth(auth: object) -> None:
+    if auth is None:
+        return
+    if not isinstance(auth, Mapping):
+        raise TypeError(f"auth takes a mapping, not {type(auth).__name__}: write auth={{'token': ...}}")
+    if OWN_NAME in auth:
+        raise ValueError(f"auth cannot have the key {OWN_NAME!r}: it is Bellwire's own")
+    try:
+        msgspec.json.encode(auth)
+    except TypeError as error:
+        raise TypeError(f"auth cannot be sent as JSON: {error}") from None

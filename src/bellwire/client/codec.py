@@ -15,7 +15,7 @@ from typing_extensions import override
 from bellwire.core.errors import BellwireError, EventRefused, PacketError
 from bellwire.core.events import Event, require_event
 from bellwire.delivery.position import Position
-from bellwire.guard.packets import pack
+from bellwire.guard.packets import pack, unsendable
 from bellwire.protocol import embedding, socketio, wire
 from bellwire.protocol.outgoing import Outgoing
 
@@ -229,10 +229,13 @@ class RawCodec(Codec):
         return wire.encode(message, msgpack=self._msgpack)
 
 
-def check_payload(event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...]) -> None:
-    """Raise TypeError if ``event`` is no `Event`, or ``payload`` has not as many items as it has types."""
+def check_payload(event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...], where: str) -> None:
+    """Raise TypeError if ``event`` is no `Event`, or ``payload`` has not as many items as it has types.
+
+    ``where`` is what the application called.
+    """
     if type(event) is not Event:
-        require_event(event, "emit")
+        require_event(event, where)
     if len(payload) != len(event.payload_types):
         raise TypeError(
             f"{event.name!r} takes {len(event.payload_types)} payload argument(s), {len(payload)} were given: "
@@ -247,6 +250,8 @@ def _telling(event: Event[Any, *tuple[Any, ...]]) -> Iterator[None]:
         yield
     except (PacketError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(f"{event.name!r} cannot be sent: {error}") from None
+    except TypeError as error:
+        raise unsendable(event, error) from None
 
 
 def _binary(part: str | bytes) -> bytes:

@@ -277,6 +277,7 @@ def check_handler(handler: Callable[..., Any], count: int, where: str) -> None:
     try:
         inspect.signature(handler).bind(*range(count))
     except TypeError as error:
-        raise TypeError(f"{where} calls its handler with {count} argument(s): {error}") from None
+        given = "no argument" if not count else "1 argument" if count == 1 else f"{count} arguments"
+        raise TypeError(f"{where} calls its handler with {given}, without a socket: {error}") from None
     except ValueError:
         return  # a builtin that does not tell its signature

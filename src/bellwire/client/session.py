@@ -184,7 +184,7 @@ class Session(Listener):
 
     @override
     def refused(self, error: ConnectRefused) -> None:
-        logger.warning("refused: %s", error)
+        logger.warning("%r is refused: %s", self._owner, error)
         self.refusal = error
 
     @override
@@ -248,9 +248,9 @@ class Session(Listener):
             self._drain = loop.call_later(seconds, self._wire.close, Ended("server draining"))
 
     def _lose(self, reason: str) -> None:
-        logger.warning("not connected: %s", reason)
         self.id = self.wire = None
         self._step(_LOST)
+        logger.warning("%r has no connection: %s", self._owner, reason)
         self._owner.lost(reason)
 
     def _close_wire(self, leave: bool) -> None:

@@ -19,19 +19,39 @@ def pack(
         TooManyAttachments: there are more binary attachments in it than clients take.
 
     """
-    _check(event, payload)
-    return encode_event(namespace, (event.name, *payload), id=ack, binary=event.binary)
+    _check(event, payload, "emit" if ack is None else "call")
+    try:
+        return encode_event(namespace, (event.name, *payload), id=ack, binary=event.binary)
+    except TypeError as error:
+        raise unsendable(event, error) from None
 
 
 def post(namespace: str, event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...], ack: int | None = None) -> Post:
     """The same for every wire; see :func:`pack`."""
-    _check(event, payload)
-    return Post(namespace, event.name, payload, binary=event.binary, id=ack)
+    _check(event, payload, "emit" if ack is None else "call")
+    try:
+        return Post(namespace, event.name, payload, binary=event.binary, id=ack)
+    except TypeError as error:
+        raise unsendable(event, error) from None
 
 
-def _check(event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...]) -> None:
+def unsendable(event: Event[Any, *tuple[Any, ...]], error: TypeError) -> TypeError:
+    """The error of a payload that msgspec cannot encode, with the event's name and what would be right."""
+    return TypeError(
+        f"{event.name!r} cannot be sent: {error}; pass what its Event declares, a Struct, a dataclass or plain values, "
+        "and no Pydantic model"
+    )
+
+
+def check_mid(event: Event[Any, *tuple[Any, ...]], mid: object) -> None:
+    """Raise ValueError if there is a ``mid`` for an event that is in no log, where a double of it could be found."""
+    if mid is not None and event.volatile:
+        raise ValueError(f"mid= with {event.name!r}, which is volatile and in no history: leave it out")
+
+
+def _check(event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...], where: str) -> None:
     if type(event) is not Event:
-        require_event(event, "emit")
+        require_event(event, where)
     if len(payload) != len(event.payload_types):
         raise TypeError(
             f"{event.name!r} takes {len(event.payload_types)} payload argument(s), {len(payload)} were given: "

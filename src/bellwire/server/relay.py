@@ -56,11 +56,13 @@ def running() -> bool:
     return _current.get() is not None
 
 
-def collects(body: bytes, streams: tuple[str, ...], excluded: tuple[str, ...], *, volatile: bool) -> bool:
+def collects(
+    body: bytes, streams: tuple[str, ...], excluded: tuple[str, ...], *, volatile: bool, mid: str | None = None
+) -> bool:
     """Keep an emission back if a relay's handler runs; False if none does.
 
     Raises:
-        RuntimeError: it is volatile, or the handler that started this task has returned.
+        RuntimeError: it is volatile, or named by a ``mid``, or the handler that started this task has returned.
 
     """
     relay = _current.get()
@@ -74,6 +76,11 @@ def collects(body: bytes, streams: tuple[str, ...], excluded: tuple[str, ...], *
     if volatile:
         raise RuntimeError(
             f"a relay cannot emit a volatile event, which is never sent twice: {_ANOTHER}, or do without volatile=True"
+        )
+    if mid is not None:
+        raise RuntimeError(
+            "mid= in a relay's handler, whose emits have ids of their own and go out once by that: leave it out, or "
+            f"{_ANOTHER}"
         )
     relay.add(Emission(streams, body, excluded))
     return True

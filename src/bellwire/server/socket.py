@@ -13,7 +13,7 @@ from typing_extensions import override
 from bellwire.core.errors import CallLimit, Disconnected, EventRefused, RoomLimit
 from bellwire.core.events import Event
 from bellwire.delivery.effects import Key
-from bellwire.guard.packets import post
+from bellwire.guard.packets import check_mid, post
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Message
@@ -302,15 +302,19 @@ class Socket(Inbound):
 
         """
         message = post(self._hub.name, event, payload)
+        check_mid(event, mid)
         if relay.running():
             await self._hub.reach((self.id,))
-            if relay.collects(message.body, (stream_of(self._hub.name, self.id),), (), volatile=event.volatile):
+            stream = stream_of(self._hub.name, self.id)
+            if relay.collects(message.body, (stream,), (), volatile=event.volatile, mid=mid):
                 return
         if event.volatile:
             if not self.sink.writable:
                 self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
                 return
-        elif self.reader is not None:
+        elif self.reader is not None or mid is not None:
+            if self.reader is None:
+                await self._hub.reach((self.id,))  # only a log knows a mid that was there before
             await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
             return
         self.deliver(message)

@@ -8,7 +8,7 @@ import msgspec
 from bellwire.core.errors import CallLimit, OutcomeUnknown
 from bellwire.core.events import Event
 from bellwire.guard.auth import require_user
-from bellwire.guard.packets import post
+from bellwire.guard.packets import check_mid, post
 from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
 from bellwire.server.streams import EVERYONE, Key, User, stream_of
@@ -45,7 +45,15 @@ class Target:
         self._excluded = excluded
 
     def to(self, *rooms: str) -> "Target":
-        """The members of these rooms, beside those already meant."""
+        """The members of these rooms, beside those already meant.
+
+        Raises:
+            TypeError: one is no str.
+            ValueError: there is none; a list that happens to be empty must not mean everybody.
+
+        """
+        if not rooms:
+            raise ValueError("to() names no room: name one, or use the namespace itself to reach everybody")
         return Target(self._namespace, self._name, _more(self._keys, _names(rooms)), self._excluded)
 
     def except_(self, *rooms: str) -> "Target":
@@ -70,20 +78,21 @@ class Target:
 
         Raises:
             TypeError: the payload is not what the event declares.
-            ValueError: ``mid`` is empty or too long.
+            ValueError: ``mid`` is empty or too long, or the event volatile, which has none.
             BrokerUnavailable: nothing was sent.
             OutcomeUnknown: it may have been sent; ``done`` names the rooms that have it for certain.
             MessageTooLarge: it is larger than the broker takes.
-            RuntimeError: it is volatile, and a relay's handler is running.
+            RuntimeError: it is volatile or has a ``mid``, and a relay's handler is running.
 
         """
         message = post(self._name, event, payload)
+        check_mid(event, mid)
         hub = self._hub()
         keys = self._keys or (EVERYONE,)
         if hub is not None and self._keys:
             await hub.reach(keys)
         names = tuple([stream_of(self._name, key) for key in keys])
-        if relay.collects(message.body, names, self._excluded, volatile=event.volatile):
+        if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             return
         streams = self._namespace.runtime.streams
         try:
