@@ -69,11 +69,14 @@ async def test_first_subprotocol_that_is_known_is_spoken(native: bool, offered: 
 
 @on_both
 @pytest.mark.parametrize("offered", [(), ("bellwire.v2.json",), ("BELLWIRE.V1.JSON",)], ids=["none", "v2", "case"])
-async def test_without_a_known_subprotocol_the_upgrade_is_refused(native: bool, offered: tuple[str, ...]) -> None:
+async def test_without_a_known_subprotocol_the_upgrade_is_refused(
+    native: bool, offered: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     async with echo_server(native=native) as (server, client):
-        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        with caplog.at_level(logging.DEBUG, "bellwire"), pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await client.raw_websocket(*offered)
         assert caught.value.status == 400
+        assert "offers no sub-protocol of bellwire.v1" in caplog.text
         assert server.counters.get("requests_refused_total", reason="no_subprotocol") == 1
         assert not server.raw_echoes
 
@@ -216,11 +219,16 @@ async def test_message_of_exactly_the_limit_passes(native: bool, subprotocol: st
 
 @on_both
 @pytest.mark.parametrize("message", ["a" * (MAX_MESSAGE + 1), "é" * (MAX_MESSAGE // 2) + "a"], ids=["ascii", "utf-8"])
-async def test_1009_for_one_byte_too_much(native: bool, message: str) -> None:
+async def test_1009_for_one_byte_too_much(native: bool, message: str, caplog: pytest.LogCaptureFixture) -> None:
     async with echo_server(native=native) as (server, client):
         echo, ws = await opened(server, client)
-        await ws.send(message)
-        assert await ws.close_code() == 1009
+        with caplog.at_level(logging.DEBUG, "bellwire"):
+            await ws.send(message)
+            assert await ws.close_code() == 1009
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "a client is disconnected, transport error: message is too long (close code 1009)"
+        )
         await until(echo.ended.is_set)
         assert (echo.messages, echo.reasons) == ([], ["transport error"])
         assert not server.engine.raw_sessions

@@ -242,6 +242,7 @@ class ASGIWebSocket(QueuedCarrier[Link]):
         if packet is None:
             packet = message.get("bytes") or b""
         if _is_longer(packet, self._max_message):
+            logger.debug("a client is disconnected, transport error: message is too long (close code 1009)")
             self.close(1009)
             self.session.lost(self, "transport error")
         else:

@@ -11,7 +11,7 @@ from bellwire.core.counters import Counters
 from bellwire.protocol.engineio import RequestError, check_request, encode_handshake, new_sid
 from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.wire import JSON, MSGPACK, choose_subprotocol
+from bellwire.protocol.wire import JSON, MSGPACK, PATH, choose_subprotocol
 from bellwire.transports.base import Application, Carrier, Link, RawApplication, Request
 from bellwire.transports.polling import PollingCarrier
 from bellwire.transports.raw import RawSession
@@ -141,6 +141,7 @@ class Engine:
         subprotocol = choose_subprotocol(offered)
         if subprotocol is None:
             self.counters.add("requests_refused_total", reason="no_subprotocol")
+            logger.debug("refused a WebSocket at %s: it offers no sub-protocol of bellwire.v1", PATH)
             raise HandshakeError(400, f"offer the sub-protocol {JSON} or {MSGPACK} in Sec-WebSocket-Protocol")
         return subprotocol
 

@@ -7,6 +7,7 @@ implementation and so to the user's ASGI application.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -28,6 +29,8 @@ from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.protocol.wire import MAX_MESSAGE, PATH
 from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
 from bellwire.transports.engine import Engine
+
+logger = logging.getLogger("bellwire.transports")
 
 MAX_FRAGMENTS = 1024
 """Frames of one message; a peer could otherwise have each byte cost a frame's work."""
@@ -218,6 +221,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
                 self._press(len(pongs))
             return
         self.flush()
+        if self._ws.error is not None and not self._ended:
+            logger.debug("a client is disconnected, transport error: %s", self._ws.error)
         self._ended = True
         self._transport.write(self._ws.take_outgoing())
         if self._ws.error is not None:
