@@ -243,9 +243,7 @@ class NatsBroker(Broker):
 
     def _require(self) -> Link:
         if self._link is None or self._link.lost.is_set():
-            raise BrokerUnavailable(
-                "NATS is away, or the broker not started, or closed: nothing was done, try again"
-            )
+            raise BrokerUnavailable("NATS is away, or the broker not started, or closed: nothing was done, try again")
         return self._link
 
     async def _next_link(self) -> Link:
