@@ -353,3 +353,34 @@ async def test_a_volatile_event_passes_by_a_stock_client_that_has_proved_nothing
         assert client.recovered
         assert set(client.labels) <= {"one", "now"}
         client.cut()
+
+
+# --- those who ask
+
+
+async def _ask_without_end(client: Client) -> None:
+    number = 0
+    while True:
+        number += 1
+        assert client.connection is not None
+        client.connection.send(encode_message(NAMESPACE, wire.Ask(A, "another", 7, number)))
+        await advance(WAY / 4)
+
+
+async def test_who_asks_without_end_keeps_nobody_else_waiting(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        attacker, member, late = [await world.client(node, "a") for _ in range(3)]
+        late.cut()
+        await node.say("a", "one")
+        slow(node)
+        asking = world.spawn(_ask_without_end(attacker))
+        await advance(1)
+        late.dial(node)
+        await advance(5)
+        assert late.of(A) == ["one"]
+        node.broker.losing[A] = 1
+        await node.say("a", "lost on the way", "two")
+        await advance(5)
+        assert member.of(A) == late.of(A) == ["one", "lost on the way", "two"]
+        asking.cancel()

@@ -395,7 +395,7 @@ class Room:
     async def _bring(self, socket: "Socket") -> int:
         """Take the steps of one member's way back, until it is live, has to wait, or its socket is full.
 
-        Return how many entries it was handed.
+        Once something was read for it, it is the others' turn. Return how many entries it was handed.
         """
         reader, handed = socket.reader, 0
         if reader is None:  # it has to prove first where it stands
@@ -406,12 +406,13 @@ class Room:
                 answer = await self._page(feed, step)
                 if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
                     feed.read(socket, answer)  # else it has left, or begun anew from somewhere else
-            elif isinstance(step, Wait):
+                self._again = True
+                break
+            if isinstance(step, Wait):
                 self._again = self._again or feed.question is not None
                 break
-            else:
-                handed += len(step.entries) if isinstance(step, Hand) else 0
-                self._take(reader, step)
+            handed += len(step.entries) if isinstance(step, Hand) else 0
+            self._take(reader, step)
         return handed
 
     async def prove(self, socket: "Socket") -> bool:
