@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bellwire.core.errors import BrokerUnavailable, Disconnected, OutcomeUnknown
 from bellwire.server.streams import EVERYONE, Key, stream_of
 from bellwire.testing.clock import advance
-from tests.guarantee.client import NAMESPACE, Client, Handed, Told
+from tests.guarantee.client import NAMESPACE, Client, Handed, Opened, Told
 from tests.guarantee.world import SAY, Node, World
 
 ROOMS = ("a", "b", "c", "d")
@@ -361,9 +361,11 @@ class Chaos:
         """Within a stream numbers rise, and no event comes twice, unless a reset came between."""
         last: dict[str, int] = {}
         for event in client.history:
-            if isinstance(event, Told):
+            if isinstance(event, Opened):
+                last[event.stream] = event.at.seq
+            elif isinstance(event, Told):
                 last[event.stream] = -1 if event.restart is None else event.restart.seq
-            elif isinstance(event, Handed):
+            else:
                 assert event.seq > last.get(event.stream, -1), f"{client}: {event} came out of order"
                 last[event.stream] = event.seq
         twice = [label for label, n in Counter(_labels(client)).items() if n > 1]

@@ -514,11 +514,11 @@ class Client:
                 case up.Fail(number, code):
                     self.outcomes.setdefault(number, []).append(code)
                 case up.RetryAt(time):
-                    self._world.loop.call_later(max(0.0, time - self._now()), self._tick)
+                    self._world.loop.call_later(max(0.0, time - self._now()), self._tick, time)
         self._world.stir()
 
-    def _tick(self) -> None:
-        self._up(self.producer.tick(self._now()))
+    def _tick(self, time: float) -> None:
+        self._up(self.producer.tick(max(time, self._now())))  # a timer may be early by the clock's resolution
 
     def _now(self) -> float:
         return self._world.loop.time() + self.skew
