@@ -9,8 +9,10 @@ import pytest
 from bellwire.delivery.answer import Page
 from bellwire.delivery.position import Position
 from bellwire.delivery.receiver import Receiver
+from bellwire.delivery.session import MAX_LEFT
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import encode_message
+from bellwire.server.reader import MAX_STREAMS, Reader
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE, Client
 from tests.guarantee.world import BLINK, SAY, Make, Node, World, stream, world_on
@@ -384,3 +386,99 @@ async def test_who_asks_without_end_keeps_nobody_else_waiting(make: Make) -> Non
         await advance(5)
         assert member.of(A) == late.of(A) == ["one", "lost on the way", "two"]
         asking.cancel()
+
+
+# --- those who join and leave without end
+
+MANY = 1_100
+
+
+async def a_slow_client(world: World, node: Node) -> Client:
+    """A client that has not read what it was sent, and that gets nothing more until it has."""
+    client = await world.client(node)
+    assert client.connection is not None
+    client.connection.carrier.stalled = True
+    await node.namespace.to(client.id).emit(SAY, "." * 100_000)
+    await advance(0.1)
+    return client
+
+
+def reader_of(node: Node, client: Client) -> Reader:
+    reader = node.socket(client).reader
+    assert reader is not None
+    return reader
+
+
+async def test_what_is_kept_of_rooms_that_were_left_is_bounded(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node)
+        for n in range(MANY):
+            await node.join(client, f"room {n}")
+            await node.leave(client, f"room {n}")
+        reader = reader_of(node, client)
+        assert len(reader.spans) <= MAX_STREAMS
+        assert len(node.namespace.hub(NAMESPACE).streams) == len(reader._rooms) == 2
+        assert not reader._fresh
+        assert len(reader.session.record.left) <= MAX_LEFT
+
+
+async def test_a_slow_client_has_so_many_rooms_to_read_to_the_end_and_is_told_what_it_misses(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await a_slow_client(world, node)
+        for n in range(MAX_LEFT + 2):
+            await node.join(client, f"room {n}")
+            await node.say(f"room {n}", f"in {n}")
+            await node.leave(client, f"room {n}")
+        assert len(node.namespace.hub(NAMESPACE).streams) == MAX_LEFT + 2
+        assert client.connection is not None
+        client.connection.carrier.resume()
+        await advance(1)
+        assert [reset.reason for reset in client.resets] == ["too_far", "too_far"]
+        assert [client.of(stream(f"room {n}")) for n in (0, 1)] == [["[too_far]"]] * 2
+        assert all(client.of(stream(f"room {n}")) == [f"in {n}"] for n in range(2, MAX_LEFT + 2))
+        client.cut()
+        await nothing_is_left(node)
+
+
+async def test_a_slow_client_has_so_many_stays_in_a_room_to_read_and_is_told_what_it_misses(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await a_slow_client(world, node)
+        for n in range(30):
+            await node.join(client, "a")
+            await node.say("a", str(n))
+            await node.leave(client, "a")
+            await node.say("a", "for others")
+        await node.join(client, "a")
+        await node.say("a", "last")
+        assert len(reader_of(node, client)._to_come[A]) <= 8
+        assert client.connection is not None
+        client.connection.carrier.resume()
+        await advance(1)
+        got = client.of(A)
+        assert got[-1] == "last"
+        said = [label for label in got if label.isdigit()]
+        assert said == [str(n) for n in range(int(said[0]), 30)]
+        assert got[: -len(said) - 1] == ["[too_far]"] * (int(said[0]) // 9)
+
+
+async def test_a_stock_client_that_is_too_slow_for_its_rooms_starts_over(make: Make) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        client.connection.carrier.stalled = True
+        itself = node.namespace.to(client.id)
+        await itself.emit(SAY, "." * 100_000)
+        await advance(0.1)
+        for n in range(MAX_LEFT + 1):
+            await itself.join(f"room {n}")
+            await node.say(f"room {n}", f"in {n}")
+            await itself.leave(f"room {n}")
+        assert client.connection.reason is not None
+        await nothing_is_left(node)
+        await client.connect(node)
+        assert not client.recovered
+        client.cut()

@@ -12,7 +12,7 @@ from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.position import Point, Position
-from bellwire.delivery.session import Member, Record
+from bellwire.delivery.session import MAX_LEFT, Member, Record
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Control, Hello
 from bellwire.protocol.outgoing import Message
@@ -180,12 +180,25 @@ class Reader:
         self._stay(room, span)
         if room.stream in self._absent:
             pass  # it comes back to this stay as well
-        elif self.socket in room:  # it has not got all of its last stay yet
-            self._to_come.setdefault(room.stream, []).append(span)
+        elif self.socket in room and len(self._to_come.get(room.stream, ())) < MAX_STAYS:
+            self._to_come.setdefault(room.stream, []).append(span)  # it has not got all of its last stay yet
         else:
+            if self.socket in room:
+                self._lose(room)
+            if self.socket.gone:  # a stock client cannot be told otherwise
+                return False
             self._open(room, position)
             room.drive()
         return True
+
+    def _lose(self, room: Room) -> None:
+        """The client is so slow that what it has not got yet of stays that are over it does not get any more."""
+        self._to_come.pop(room.stream, None)
+        self._rooms.pop(room.stream, None)
+        self._known(room)
+        room.let_go(self.socket)
+        self.socket.node.counters.dropped("membership", reason="too_many", policy="newest_kept")
+        self.lost(room)
 
     def _decided(self, stream: str) -> None:
         """A join or a leave has ended, one way or the other."""
@@ -215,9 +228,7 @@ class Reader:
         kept = max(MAX_STAYS, 1 + len(self._to_come.get(stream, ())))
         spans[stream] = [*spans.pop(stream, ())[-kept:], span]
         if len(spans) > MAX_STREAMS:
-            oldest = next(iter(spans))
-            if oldest not in self._rooms:
-                del spans[oldest]
+            spans.pop(next(stream for stream in spans if stream not in self._rooms), None)
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
@@ -288,16 +299,31 @@ class Reader:
         if stood is not None and stood.seq < left.seq:
             self._admit(room, stood, left)
             self._held_up = True
+            self._bound()
         else:
             self._has_all(room.stream, left)
             self._close(room)
+
+    def _bound(self) -> None:
+        """Lose the oldest of the rooms that it has left and not read to the end, if there are too many."""
+        over = [room for room in self._rooms.values() if not self.belongs(room.stream)]
+        if len(over) > MAX_LEFT:
+            self._lose(over[0])
 
     def _has_all(self, stream: str, left: Position) -> None:
         """All of a stay was sent. Whether it has arrived the client says when it comes back: see `Record.reached`."""
 
     def _close(self, room: Room) -> None:
         self._rooms.pop(room.stream, None)
+        self._known(room)
         self.say(wire.Close(room.stream))
+
+    def _known(self, room: Room) -> bool:
+        """Whether the client has its position in ``room`` from this connection; from now on it counts as its own."""
+        known = room.stream in self._fresh
+        if known:
+            self._fresh = tuple([stream for stream in self._fresh if stream != room.stream])
+        return known
 
     # --- coming back
 
@@ -428,10 +454,12 @@ class Reader:
 
     def proved(self, room: Room, at: Position) -> None:
         """The position from which it resumes is in the log."""
-        if room.stream in self._fresh:  # the server has named the position itself
-            self._fresh = tuple([stream for stream in self._fresh if stream != room.stream])
-        else:
+        if not self._known(room):
             self.say(wire.Proved(room.stream, *at))
+
+    def lost(self, room: Room) -> None:
+        """What is missing of a stay that is over is not read for it."""
+        self.say(wire.Close(room.stream, Reason.TOO_FAR))
 
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
         """It cannot go on from where it stands."""

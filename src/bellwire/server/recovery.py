@@ -190,7 +190,14 @@ class RecoveringReader(Reader):
         pass
 
     @override
+    def lost(self, room: Room) -> None:
+        self._start_over()
+
+    @override
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
+        self._start_over()
+
+    def _start_over(self) -> None:
         self.session.end()
         self.socket.cut("stream reset")
 
