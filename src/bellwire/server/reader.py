@@ -371,13 +371,13 @@ class Reader:
     def come_back(self, room: Room, cursor: Position | None) -> None:
         """Let the client have what it missed in ``room``, stay after stay, from its ``cursor`` on.
 
-        Where it has none it never heard that it was a member: it begins where it became one.
+        Where it has none, or one from before, it never heard that it was a member: it begins where it became one.
         """
         spans = list(self.spans[room.stream])
         while cursor is not None and len(spans) > 1 and cursor.seq >= spans[1].joined.seq:
             spans.pop(0)  # it is further already
         first, *self._to_come[room.stream] = spans
-        if cursor is None:
+        if cursor is None or _is_before(cursor, first.joined, room.gen):
             self._open(room, first.joined, first.left)
         else:
             self._admit(room, cursor, first.left)
@@ -474,3 +474,10 @@ class Reader:
         said = self.socket.dialect.control(message)
         if said is not None:
             self.socket.send(said)
+
+
+def _is_before(cursor: Position, joined: Position, present: str) -> bool:
+    """Whether a reader at ``cursor`` has not come to where a stay begins; ``present`` is the log's generation."""
+    if cursor.gen != joined.gen and present in (cursor.gen, joined.gen):
+        return present == joined.gen
+    return cursor.seq <= joined.seq
