@@ -15,7 +15,7 @@ from bellwire.protocol.embedding import encode_message
 from bellwire.server.reader import MAX_STREAMS, Reader
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE, Client, Opened
-from tests.guarantee.world import BLINK, SAY, Make, Node, World, stream, world_on
+from tests.guarantee.world import BLINK, CONFIRM, SAY, Make, Node, World, stream, world_on
 from tests.server.stock import Stock
 
 A = stream("a")
@@ -485,3 +485,19 @@ async def test_a_stock_client_that_is_too_slow_for_its_rooms_starts_over(make: M
         await client.connect(node)
         assert not client.recovered
         client.cut()
+
+
+async def test_a_call_reaches_who_comes_back_to_events_that_it_has_elsewhere(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await a_slow_client(world, node)
+        await node.join(client, "a")
+        await node.say(f"a+{client.id}", "both")
+        call = world.spawn(node.socket(client).call(CONFIRM, "called", timeout=20))
+        await advance(0.1)
+        assert client.connection is not None
+        client.connection.carrier.resume()
+        await advance(1)
+        assert client.of(A) == ["both"]
+        assert client.passed == ["called"]
+        assert call.done()

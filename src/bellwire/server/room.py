@@ -467,9 +467,18 @@ class Room:
                 reader.reset(self, reason, restart)
             case Hand(gen, prev, entries):
                 self._hand(reader.socket, gen, prev, entries)
+            case Live():
+                self._catch_up(reader)
             case Ended(known):
                 reader.ended(self, known)
                 self._hub.vacate(self)
+
+    def _catch_up(self, reader: "Reader") -> None:
+        """Tell one who is live how far, if the last entries were not for it: something may have to come behind them."""
+        feed, socket = self.feed, reader.socket
+        if feed is not None and socket in feed.audience.behind:
+            prev = feed.audience.catch_up(socket)
+            reader.advance(self, prev, position(feed.ring.gen, feed.audience.top))
 
     async def _read(
         self,
