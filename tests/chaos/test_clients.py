@@ -143,7 +143,7 @@ async def test_every_note_arrives_over_programs_that_are_killed_again_and_again(
         listeners, doubtful = [await listening()], set[int]()
         await connection(listeners[0])
         writer = await writing()
-        async for _ in meanwhile(s.listeners[0], 400):
+        async for _ in meanwhile(s.listeners[0], 500):
             await listeners[-1].kill()
             await writer.kill()
             about, emitted = writer.of("about")[-1][0], writer.of("emitted")[-1:]

@@ -178,23 +178,56 @@ async def test_a_volatile_event_that_ends_with_a_string_poisons_nothing(node_mod
 
 async def test_an_idle_one_is_recovered_from_an_old_offset(node_modules: Path) -> None:
     """What came since brought it no offset: questions have none, and others' messages in its rooms do not reach it."""
-    async with house(node_modules, "--history-messages", "10") as h:
+    async with house(node_modules, "--history-messages", "10", "--history-seconds", "0.3") as h:
         stock = await h.stock("quiet")
         first = await stock.connects(1)
         await h.say("once", "quiet")
         await stock.hears("said", "once")
         answers: list[str] = await h.client.call(ASK, "quiet", timeout=PATIENCE)
         assert answers == [first[0]]
+        loop = asyncio.get_running_loop()
+        old = loop.time() + 0.5
+        while loop.time() < old:
+            await h.say("x", "another room")
         for number in range(8):
             await h.client.call(SAY_TO_OTHERS, "quiet", first[0], str(number), timeout=PATIENCE)
-        for number in range(30):
-            await h.say(str(number), "another room")
         h.take_away()
         await h.say("twice", "quiet")
         h.let_back()
         assert await stock.connects(2) == [first[0], True]
         await stock.hears("said", "once", "twice")
         assert len(stock.program.of("asked")) == 1
+
+
+async def test_one_that_has_missed_more_than_there_is_begins_anew_and_says_so(node_modules: Path) -> None:
+    async with house(node_modules, "--history-messages", "10") as h:
+        stock = await h.stock()
+        first = await stock.connects(1)
+        await h.say("once")
+        await stock.hears("said", "once")
+        h.take_away()
+        for number in range(300):  # a node remembers some more by itself
+            await h.say(str(number))
+        h.let_back()
+        again = await stock.connects(2)
+        assert again == [again[0], False]
+        assert again[0] != first[0]
+        await h.say("live")
+        await stock.hears("said", "once", "live")
+
+
+async def test_without_a_directory_a_killed_server_recovers_nobody_and_says_so(node_modules: Path) -> None:
+    async with house(node_modules) as h:
+        stock = await h.stock()
+        first = await stock.connects(1)
+        await h.say("once")
+        await stock.hears("said", "once")
+        await h.server.restart()
+        again = await stock.connects(2)
+        assert again == [again[0], False]
+        assert again[0] != first[0]
+        await h.say("live")
+        await stock.hears("said", "once", "live")
 
 
 async def test_the_old_connection_that_the_server_takes_for_alive_ends(node_modules: Path) -> None:
