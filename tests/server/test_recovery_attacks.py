@@ -212,10 +212,11 @@ async def test_nobody_is_shown_what_was_emitted_before_it_was_a_member(make: Mak
         assert client.connection is not None
         assert "hidden" not in "".join(client.connection.wire)
         assert client.of(A).count("shown") == 1
+        # It is told that something is missing, or that it begins where it became a member.
         opened = [event for event in client.history if isinstance(event, Opened) and event.stream == A]
         assert (
             client.resets or len(opened) == 2
-        )  # it is told what is missing, or that it begins where it became a member
+        )
 
 
 @pytest.mark.parametrize("ask", [False, True])
