@@ -214,9 +214,7 @@ async def test_nobody_is_shown_what_was_emitted_before_it_was_a_member(make: Mak
         assert client.of(A).count("shown") == 1
         # It is told that something is missing, or that it begins where it became a member.
         opened = [event for event in client.history if isinstance(event, Opened) and event.stream == A]
-        assert (
-            client.resets or len(opened) == 2
-        )
+        assert client.resets or len(opened) == 2
 
 
 @pytest.mark.parametrize("ask", [False, True])

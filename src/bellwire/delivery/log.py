@@ -117,7 +117,7 @@ class Log:
         if not self._mids:
             self._mids_due = now + limits.dedupe * _LAZY
             self.due = min(self.due, self._mids_due)
-        self._mids[draft.mid] = (now, gen, *point, *prev)
+        self._mids[draft.mid] = (now, gen, point.seq, point.tag, prev.seq, prev.tag)
         behind = len(chain) - 1
         if behind > limits.messages:
             chain.shift()
