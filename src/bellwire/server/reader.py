@@ -377,7 +377,7 @@ class Reader:
         while cursor is not None and len(spans) > 1 and cursor.seq >= spans[1].joined.seq:
             spans.pop(0)  # it is further already
         first, *self._to_come[room.stream] = spans
-        if cursor is None or _is_before(cursor, first.joined, room.gen):
+        if cursor is None or cursor.seq <= first.joined.seq:  # of generations this node may not know the newest
             self._open(room, first.joined, first.left)
         else:
             self._admit(room, cursor, first.left)
@@ -474,10 +474,3 @@ class Reader:
         said = self.socket.dialect.control(message)
         if said is not None:
             self.socket.send(said)
-
-
-def _is_before(cursor: Position, joined: Position, present: str) -> bool:
-    """Whether a reader at ``cursor`` has not come to where a stay begins; ``present`` is the log's generation."""
-    if cursor.gen != joined.gen and present in (cursor.gen, joined.gen):
-        return present == joined.gen
-    return cursor.seq <= joined.seq

@@ -119,11 +119,6 @@ class Room:
         reader = socket.reader
         return reader is not None and reader.belongs(self.stream)  # else it has to prove first where it stands
 
-    @property
-    def gen(self) -> str:
-        """The generation of the stream, as far as is known here; "" if nobody who recovers is here."""
-        return "" if self.feed is None else self.feed.ring.gen
-
     def has(self, socket: "Socket") -> bool:
         """Whether ``socket`` is among the members."""
         feed = self.feed
