@@ -238,3 +238,16 @@ def test_a_key_does_not_show_the_secret() -> None:
     assert key.startswith("session.")
     assert len(key) == len("session.") + 32
     assert "secret" not in key
+
+
+def test_what_was_read_to_the_end_is_read_again_by_who_stands_before_it() -> None:
+    found = record().joined("s", member(3)).departed("s", at(7)).reached({"s": at(7)}).joined("s", member(20))
+    assert [span.joined.seq for span in found.unread("s")] == [20]
+    assert [span.joined.seq for span in found.unread("s", at(7))] == [20]
+    assert [span.joined.seq for span in found.unread("s", at(5))] == [3, 20]
+    assert found.has_read("s", at(7))
+    assert not found.has_read("s", at(5))
+    assert not found.has_read("other", at(7))
+    left = found.departed("s", at(30)).reached({"s": at(30)})
+    assert left.members({}) == left.members({"s": at(30)}) == {}
+    assert left.members({"s": at(7)}).keys() == {"s"}

@@ -22,6 +22,8 @@ class _Connection(TestClient):
 
     @override
     def _packet(self, packet: Packet, objects: list[Any] | None) -> None:
+        if self._client.deaf:
+            return
         if packet.type == EVENT:
             self._client.take(decode_json(packet.payload))
         super()._packet(packet, objects)
@@ -39,6 +41,8 @@ class Stock:
         self.offset: str | None = None
         self.labels: list[str] = []
         self.connected = False
+        self.deaf = False
+        """Set it, and what the server sends is lost on the way, up to the next connection."""
         self.recovered = False
         self._connection: TestClient | None = None
 
@@ -49,6 +53,7 @@ class Stock:
 
     def dial(self, node: Node) -> TestClient:
         """Connect to ``node``, and do not wait."""
+        self.deaf = False
         connection = self._connection = _Connection(node, self)
         request = Request(path="/socket.io/", query_string=b"EIO=4&transport=websocket")
         connection.carrier.session = session = node.server.engine.open(connection.carrier, request)

@@ -500,3 +500,58 @@ async def test_a_call_reaches_who_comes_back_to_events_that_it_has_elsewhere(mak
         assert client.of(A) == ["both"]
         assert client.passed == ["called"]
         assert call.done()
+
+
+# --- what was sent, and not received or not handled
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_a_program_had_received_and_not_handled_comes_again_though_it_left(make: Make, again: bool) -> None:
+    """It says what it has received when it comes back, and crashes behind that."""
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a")
+        client.busy = True
+        await node.say("a", "one", "two")
+        await advance(1)
+        await node.leave(client, "a")
+        client.cut()
+        await client.connect(node)
+        await advance(1)
+        if again:
+            await node.say("a", "for others")
+            await node.join(client, "a")
+            await node.say("a", "three")
+            await advance(1)
+        client.crash()
+        client.busy = False
+        await client.connect(node)
+        await advance(1)
+        assert client.of(A) == ["one", "two", *(["three"] if again else [])]
+
+
+async def test_what_a_stock_client_was_sent_and_has_not_received_comes_again_though_it_left(make: Make) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        itself = node.namespace.to(client.id)
+        for room in ("a", "b"):
+            await itself.join(room)
+        await node.say("a", "one")
+        await advance(1)
+        client.deaf = True
+        await node.say("a", "two")
+        await node.say("b", "in b")
+        await itself.leave("a")
+        await advance(1)
+        client.cut()
+        for _ in range(2):
+            await advance(1)
+            await client.connect(node)
+            await advance(1)
+            assert client.recovered
+            assert sorted(client.labels) == ["in b", "one", "two"]
+            assert node.namespace.hub(NAMESPACE).sockets[client.id].rooms == {"b"}
+            client.cut()
+        await nothing_is_left(node)

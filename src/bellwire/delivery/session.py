@@ -105,12 +105,26 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         """Return all memberships of ``stream`` that are kept, the oldest first."""
         return [past.member.span for past in self.read if past.stream == stream] + self.unread(stream)
 
-    def unread(self, stream: str) -> list[Membership]:
-        """Return those that the reader has still to come to the end of."""
-        spans = [past.member.span for past in self.left if past.stream == stream]
+    def unread(self, stream: str, cursor: Position | None = None) -> list[Membership]:
+        """Return those that the reader has still to come to the end of.
+
+        One that had come there, and stands at a ``cursor`` from before it now, has to do so again: its program had not
+        handled what it had received.
+        """
+        again = tuple(past for past in self.read if _is_short(past, cursor)) if cursor is not None else ()
+        spans = [past.member.span for past in (*again, *self.left) if past.stream == stream]
         if stream in self.streams:
             spans.append(self.streams[stream].span)
         return spans
+
+    def members(self, cursors: Mapping[str, Position]) -> dict[str, Member]:
+        """Return by stream what a reader at ``cursors`` is a member of, or has still to read."""
+        again = {past.stream: past.member for past in self.read if _is_short(past, cursors.get(past.stream))}
+        return again | {past.stream: past.member for past in self.left} | self.streams
+
+    def has_read(self, stream: str, cursor: Position) -> bool:
+        """Whether a reader at ``cursor`` has read a membership of ``stream`` to the end, as far as is remembered."""
+        return any(past.stream == stream and _is_reached(past, cursor) for past in self.read)
 
     def vector(self, k: int) -> Mapping[str, Position] | None:
         """Return checkpoint ``k``, None if it is not kept.
@@ -204,6 +218,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(
             self, instance="", over=True, streams={}, left=(), read=(), data=b"", checkpoints={}
         )
+
+
+def _is_short(past: Past, cursor: Position | None) -> bool:
+    return cursor is not None and not _is_reached(past, cursor)
 
 
 def _is_reached(past: Past, cursor: Position | None) -> bool:

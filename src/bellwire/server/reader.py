@@ -301,7 +301,6 @@ class Reader:
             self._held_up = True
             self._bound()
         else:
-            self._has_all(room.stream, left)
             self._close(room)
 
     def _bound(self) -> None:
@@ -310,10 +309,8 @@ class Reader:
         if len(over) > MAX_LEFT:
             self._lose(over[0])
 
-    def _has_all(self, stream: str, left: Position) -> None:
-        """All of a stay was sent. Whether it has arrived the client says when it comes back: see `Record.reached`."""
-
     def _close(self, room: Room) -> None:
+        """All of a stay was sent. Whether it has arrived the client says when it comes back: see `Record.reached`."""
         self._rooms.pop(room.stream, None)
         self._known(room)
         self.say(wire.Close(room.stream))
@@ -329,8 +326,8 @@ class Reader:
 
     async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> None:
         record, self.session.found = self.session.found or self.session.record, None
-        members = {past.stream: past.member for past in record.left} | record.streams
-        self.spans = {stream: record.unread(stream) for stream in members}
+        members = record.members(cursors)
+        self.spans = {stream: record.unread(stream, cursors.get(stream)) for stream in members}
         self._absent = absent = dict(members)
         for stream, member in members.items():
             key = key_of(member.kind, member.name)
@@ -349,7 +346,9 @@ class Reader:
     def _remember(self, record: Record) -> None:
         """Remember as well where it was, and what it has read: it may be behind with copies of that."""
         for past in reversed(record.read):
-            self.spans[past.stream] = [past.member.span, *self.spans.get(past.stream, ())]
+            spans = self.spans.get(past.stream, ())
+            if past.member.span not in spans:
+                self.spans[past.stream] = [past.member.span, *spans]
 
     async def allowed(self, key: Key) -> bool:
         """Whether it may still be in the room ``key``."""
@@ -371,13 +370,17 @@ class Reader:
     def come_back(self, room: Room, cursor: Position | None) -> None:
         """Let the client have what it missed in ``room``, stay after stay, from its ``cursor`` on.
 
-        Where it has none, or one from before, it never heard that it was a member: it begins where it became one.
+        Where it has none, or is at the end of an earlier stay, it never heard that it was a member: it begins where it
+        became one.
         """
         spans = list(self.spans[room.stream])
         while cursor is not None and len(spans) > 1 and cursor.seq >= spans[1].joined.seq:
             spans.pop(0)  # it is further already
         first, *self._to_come[room.stream] = spans
-        if cursor is None or cursor.seq <= first.joined.seq:  # of generations this node may not know the newest
+        before = (
+            cursor is not None and cursor.seq <= first.joined.seq
+        )  # of generations this node may not know the newest
+        if cursor is None or (before and self.session.record.has_read(room.stream, cursor)):
             self._open(room, first.joined, first.left)
         else:
             self._admit(room, cursor, first.left)
@@ -387,10 +390,8 @@ class Reader:
         stream = room.stream
         to_come = self._to_come.get(stream, [])
         left = self._stay_in(room).left
-        if left is not None:
-            if known.seq < left.seq:
-                self.advance(room, known, left)
-            self._has_all(stream, left)
+        if left is not None and known.seq < left.seq:
+            self.advance(room, known, left)
         self._close(room)
         if to_come:
             following = to_come.pop(0)
@@ -434,7 +435,8 @@ class Reader:
     def depart(self, reason: str) -> None:
         """The connection is gone, and the session with it if the client goes for good."""
         self.withdraw()
-        if reason in ENDING:
+        over = reason in ENDING
+        if over:
             self.session.end()
         else:
             self.session.detach()

@@ -17,6 +17,7 @@ from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, make_mark, mark, stand
 from bellwire.delivery.position import Point, Position
+from bellwire.delivery.session import Record
 from bellwire.protocol.embedding import Control
 from bellwire.protocol.outgoing import Message, Stem, join
 from bellwire.protocol.post import Delivery
@@ -144,6 +145,8 @@ class RecoveringReader(Reader):
             present = {stream: (await room.stand()).gen for stream, room in rooms.items()}
             standing = self._standing(offset, present)
             proved = standing is not None and await self._proved_in(rooms, standing)
+            if proved and standing is not None:
+                self._forget_read(record, standing)
             self._remember(record)
             if proved:
                 self.recovered = True
@@ -166,6 +169,13 @@ class RecoveringReader(Reader):
         self._vector = self.session.record.vector(standing.trail.checkpoint) or {}
         return standing
 
+    def _forget_read(self, record: Record, standing: Standing) -> None:
+        """Forget the memberships to whose end the client has come, as its offset says."""
+        for past in record.left:
+            left = past.member.left
+            if left is not None and standing.positions[past.stream].seq >= left.seq:
+                self.session.forget(past.stream, left)
+
     async def _proved_in(self, rooms: Mapping[str, Room], standing: Standing) -> bool:
         for stream, room in rooms.items():
             self.come_back(room, standing.positions[stream])
@@ -178,10 +188,6 @@ class RecoveringReader(Reader):
             if not await self.allowed(room.key):
                 return False
         return True
-
-    @override
-    def _has_all(self, stream: str, left: Position) -> None:
-        self.session.forget(stream, left)
 
     # --- what its rooms tell
 
