@@ -1,9 +1,12 @@
 """The streams of sessions that nobody came back to, through a server with a broker in memory."""
 
+from contextlib import AsyncExitStack
+
 from bellwire import Config, Server
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.server.leftovers import MARGIN
 from bellwire.server.streams import stream_of
+from bellwire.server.upkeep import MAX_OPTIONAL
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
 
@@ -60,3 +63,43 @@ async def test_a_broker_that_is_away_is_asked_again() -> None:
         assert broker.has_log(own)
         await advance(30)
         assert not broker.has_log(own)
+
+
+async def test_the_stream_of_a_session_that_is_over_goes_soon() -> None:
+    server, broker = make()
+    async with server.lifespan(), connect(server, auth=HELLO) as client:
+        own = stream_of("/", client.id)
+        await client.disconnect()
+        await advance(2 * MARGIN)
+        assert not broker.has_log(own)
+
+
+async def test_the_stream_of_a_session_that_could_not_be_ended_goes_when_its_lifetime_is_over() -> None:
+    server, broker = make()
+    async with server.lifespan(), connect(server, auth=HELLO) as client:
+        own = stream_of("/", client.id)
+        session = server.namespaces["/"].hub("/").sockets[client.id].reader
+        assert session is not None
+        key = session.session.key
+        kept = await broker.get(key)
+        assert kept is not None
+        await client.disconnect()
+        await advance(1)
+        await broker.put(key, kept.value, ttl=LIFETIME / 2)  # as if another node had taken it up
+        await advance(2 * MARGIN)
+        assert broker.has_log(own)
+        await advance(LIFETIME + MARGIN)
+        assert not broker.has_log(own)
+
+
+async def test_all_streams_go_however_many_are_due_at_once() -> None:
+    server, broker = make()
+    count = MAX_OPTIONAL + 10
+    async with server.lifespan():
+        async with AsyncExitStack() as clients:
+            for _ in range(count):
+                await clients.enter_async_context(connect(server, auth=HELLO))
+            assert len(broker._logs) == count + 1  # and that of everyone
+        await advance(LIFETIME + 3 * MARGIN)
+        assert len(broker._logs) == 1
+        assert not [name for name in server.counters.snapshot() if "leftover_stream" in name]

@@ -11,9 +11,12 @@ from bellwire.delivery.position import Position
 from bellwire.delivery.receiver import Receiver
 from bellwire.delivery.session import MAX_LEFT
 from bellwire.protocol import wire
-from bellwire.protocol.embedding import encode_message
+from bellwire.protocol.embedding import Hello, encode_hello, encode_message
+from bellwire.protocol.socketio import encode_disconnect
 from bellwire.server.reader import MAX_STREAMS, Reader
+from bellwire.testing import TestClient
 from bellwire.testing.clock import advance
+from bellwire.transports.base import Request
 from tests.guarantee.client import NAMESPACE, Client, Opened
 from tests.guarantee.world import BLINK, CONFIRM, SAY, Make, Node, World, stream, world_on
 from tests.server.stock import Stock
@@ -555,3 +558,23 @@ async def test_what_a_stock_client_was_sent_and_has_not_received_comes_again_tho
             assert node.namespace.hub(NAMESPACE).sockets[client.id].rooms == {"b"}
             client.cut()
         await nothing_is_left(node)
+
+
+async def test_a_client_that_comes_and_leaves_without_end_leaves_nothing_behind(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        broker = world.memory.broker
+        client = TestClient(node.server, NAMESPACE)
+        request = Request(path="/socket.io/", query_string=b"EIO=4&transport=websocket")
+        client.carrier.session = node.server.engine.open(client.carrier, request)
+        for _ in range(500):
+            client.send(encode_hello(NAMESPACE, None, Hello(1, "instance", producer=None)))
+            await advance()
+            client.send(encode_disconnect(NAMESPACE))
+            await advance()
+        await advance(20)
+        assert client.reason is None
+        assert not world.memory.faults.keys()
+        assert len(broker._logs) <= 1  # of everyone
+        assert not len(node.namespace.runtime.leftovers)
+        client.drop()

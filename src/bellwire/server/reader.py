@@ -441,7 +441,7 @@ class Reader:
         else:
             self.session.detach()
         own = stream_of(self.socket.namespace, self.socket.id)
-        self.socket.node.leftovers.add(own, self.session.key)
+        self.socket.node.leftovers.add(own, self.session.key, over=over)
 
     def call(self, post: Post) -> Message:
         """Return a call in the client's dialect, to be handed over behind what was emitted to the client before."""
