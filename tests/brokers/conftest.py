@@ -1,14 +1,22 @@
-"""A nats-server for the tests of a module."""
+"""A nats-server, or a Valkey, for the tests of a module."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.brokers.nats_server import NatsServer
+from tests.brokers.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     server = NatsServer(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
