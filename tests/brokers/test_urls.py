@@ -10,6 +10,7 @@ import trustme
 
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.brokers.nats import NatsBroker
+from bellwire.brokers.redis import RedisBroker
 from bellwire.brokers.urls import make_broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError
@@ -24,9 +25,11 @@ def test_each_scheme_has_its_broker() -> None:
     assert type(make_broker("memory://", LIMITS, Counters())) is MemoryBroker
     assert type(make_broker("nats://host", LIMITS, Counters())) is NatsBroker
     assert type(make_broker("tls://user:password@a:1,b", LIMITS, Counters())) is NatsBroker
+    assert type(make_broker("redis://host", LIMITS, Counters())) is RedisBroker
+    assert type(make_broker("rediss://user:password@host:1/2", LIMITS, Counters())) is RedisBroker
 
 
-@pytest.mark.parametrize("url", ["redis://secret@host", "memory://secret@host", "memory", "", "NATS://secret@x"])
+@pytest.mark.parametrize("url", ["memcached://secret@host", "memory://secret@host", "memory", "", "NATS://secret@x"])
 def test_others_are_named_with_what_there_is_and_without_secrets(url: str) -> None:
     with pytest.raises(ConfigError, match=r"there are memory:// .*, nats://host:4222 and tls://host:4222") as raised:
         make_broker(url, LIMITS, Counters())
@@ -38,22 +41,30 @@ def test_an_address_that_is_none_is_found_out_before_anything_is_connected() -> 
         make_broker("nats://secret@host:port", LIMITS, Counters())
 
 
-def test_without_the_extra_memory_works_and_nats_says_what_to_install() -> None:
+@pytest.mark.parametrize(
+    ("module", "url", "told"),
+    [
+        ("nats", "nats://secret@host", "nats:// or tls:// needs the NATS client: pip install 'bellwire[nats]'"),
+        ("hiredis", "redis://:secret@host", "redis:// or rediss:// needs a parser: pip install 'bellwire[redis]'"),
+    ],
+)
+def test_without_the_extra_memory_works_and_others_say_what_to_install(module: str, url: str, told: str) -> None:
     source = """
 import sys
-sys.modules["nats"] = None  # as if it were not installed
+sys.modules[sys.argv[1]] = None  # as if it were not installed
 from bellwire.brokers.urls import make_broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import ConfigError
 from bellwire.delivery.log import DEFAULT_LIMITS
 make_broker("memory://", DEFAULT_LIMITS, Counters())
 try:
-    make_broker("nats://secret@host", DEFAULT_LIMITS, Counters())
+    make_broker(sys.argv[2], DEFAULT_LIMITS, Counters())
 except ConfigError as error:
     sys.exit(str(error))
 """
-    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30)
-    assert run.stderr == ("a broker at nats:// or tls:// needs the NATS client: pip install 'bellwire[nats]'\n")
+    command = [sys.executable, "-c", source, module, url]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert run.stderr == f"a broker at {told}\n"
 
 
 @pytest.mark.bellwire(clock="real")

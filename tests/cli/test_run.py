@@ -277,7 +277,7 @@ def test_a_nats_server_that_does_not_start_is_told_with_its_log_and_leaves_the_d
         (("--data", "data", "--broker", "memory://"), "broker = 'memory://' (from --broker) names another one"),
         (("--data", ""), "Invalid value for '--data': it is empty: name a directory"),
         (("--data", "app.py"), "Invalid value for '--data': Directory 'app.py' is a file"),
-        (("--broker", "redis://secret@host"), "broker = 'redis://***@host' is none: there are memory://"),
+        (("--broker", "memcached://secret@host"), "broker = 'memcached://***@host' is none: there are memory://"),
     ],
 )
 def test_a_wrong_broker_is_told_before_anything_is_started(

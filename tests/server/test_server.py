@@ -347,8 +347,8 @@ async def test_it_runs_once_its_broker_answers_and_closes_it_after_its_lifespan(
 
 
 async def test_a_broker_that_there_is_not_is_told_at_the_start() -> None:
-    server = Server(config=Config(broker="redis://secret@host"))
-    with pytest.raises(ConfigError, match=r"broker = 'redis://\*\*\*@host' is none: there are memory://"):
+    server = Server(config=Config(broker="memcached://secret@host"))
+    with pytest.raises(ConfigError, match=r"broker = 'memcached://\*\*\*@host' is none: there are memory://"):
         await server.start()
     assert not server.running
 

@@ -11,12 +11,14 @@ from bellwire.core.redaction import without_secrets
 from bellwire.delivery.log import Limits
 
 MISSING_NATS: Final = "a broker at nats:// or tls:// needs the NATS client: pip install 'bellwire[nats]'"
+MISSING_REDIS: Final = "a broker at redis:// or rediss:// needs a parser: pip install 'bellwire[redis]'"
 
 
 def make_broker(url: str, limits: Limits, counters: Counters) -> Broker:
     """Return the broker at ``url``, not started: this touches neither the network nor an event loop.
 
-    ``memory://`` is this process, ``nats://host:4222,host:4222`` and ``tls://...`` are NATS with JetStream.
+    ``memory://`` is this process, ``nats://host:4222,host:4222`` and ``tls://...`` are NATS with JetStream,
+    ``redis://host:6379/0`` and ``rediss://...`` are Redis or Valkey.
 
     Raises:
         ConfigError: there is no such broker, the address is not well-formed, or a package is missing; the message
@@ -26,7 +28,10 @@ def make_broker(url: str, limits: Limits, counters: Counters) -> Broker:
     scheme, mark, rest = url.partition("://")
     make = _BROKERS.get(scheme) if mark else None
     if make is None or (scheme == "memory" and rest):
-        known = "memory:// (this process), nats://host:4222 and tls://host:4222 (NATS with JetStream)"
+        known = (
+            "memory:// (this process), nats://host:4222 and tls://host:4222 (NATS with JetStream), redis://host:6379 "
+            "and rediss://host:6379 (Redis, Valkey)"
+        )
         raise ConfigError(f"broker = {without_secrets(url)!r} is none: there are {known}")
     return make(url, limits, counters)
 
@@ -48,8 +53,23 @@ def _nats(url: str, limits: Limits, counters: Counters) -> Broker:
     return NatsBroker(url, limits, counters=counters)
 
 
+def _redis(url: str, limits: Limits, counters: Counters) -> Broker:
+    from bellwire.brokers.redis_address import RedisAddress
+
+    RedisAddress.parse(url)
+    try:
+        import hiredis  # noqa: F401
+    except ImportError:
+        raise ConfigError(MISSING_REDIS) from None
+    from bellwire.brokers.redis import RedisBroker
+
+    return RedisBroker(url, limits, counters=counters)
+
+
 _BROKERS: Final[Mapping[str, Callable[[str, Limits, Counters], Broker]]] = {
     "memory": _memory,
     "nats": _nats,
     "tls": _nats,
+    "redis": _redis,
+    "rediss": _redis,
 }
