@@ -1,6 +1,7 @@
 """Connections to Redis: every answer finds its question, whatever becomes of those who asked."""
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -26,7 +27,9 @@ async def test_after_ten_thousand_cancellations_nobody_has_anothers_answer(redis
     async with proxied(redis, Delaying) as (url, _):
         link = await linked(url)
         right = cancelled = 0
-        for round_ in range(50):
+        for round_ in itertools.count():
+            if cancelled >= 10_000:
+                break
             asked = {f"{round_}.{n}": asyncio.ensure_future(link.ask("ECHO", f"{round_}.{n}")) for n in range(400)}
             for task in dice.sample([*asked.values()], 100):
                 task.cancel()
@@ -39,9 +42,7 @@ async def test_after_ten_thousand_cancellations_nobody_has_anothers_answer(redis
                 else:
                     assert answer == text.encode()
                     right += 1
-        assert cancelled >= 5_000
-        assert right + cancelled == 20_000
-        assert right
+        assert right > 10_000
         assert not link._row
         link.close()
 
