@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bellwire.brokers import redis as broker_module
 from bellwire.brokers.redis_streams import place_of
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from tests.brokers.contract import name
@@ -33,6 +34,20 @@ async def test_a_value_without_an_answer_may_have_been_kept(redis: RedisServer) 
         proxy.cut()
         with pytest.raises(OutcomeUnknown):
             await removal
+
+
+async def test_a_server_that_has_become_a_replica_is_left(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "LOOK_EVERY", 60.0)
+    async with broker_at(redis.url) as broker:
+        key = name()
+        revision = await broker.put(key, b"x")
+        for attempt in (lambda: broker.get(key), lambda: broker.put(key, b"y"), lambda: broker.delete(key)):
+            assert await again(lambda: broker.get(key)) == (b"x", revision)
+            await redis.ask("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(BrokerUnavailable, match=r"READONLY|MASTERDOWN"):
+                await attempt()
+            assert broker._link is None or broker._link.lost.is_set()
+            await redis.ask("REPLICAOF", "NO", "ONE")
 
 
 async def test_a_value_that_was_never_written_by_us_is_no_value(redis: RedisServer) -> None:

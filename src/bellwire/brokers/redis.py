@@ -46,6 +46,7 @@ from bellwire.brokers.redis_streams import (
     check_size,
     did_nothing,
     fixed_arguments,
+    leave_replica,
     place_of,
     run,
 )
@@ -267,14 +268,9 @@ class RedisBroker(Broker):
         try:
             answer: list[bytes] = await run(link, script, (place.log, place.meta), self._arguments(*more))
         except (Unanswered, Refused) as error:
-            self._judge(link, error)
+            leave_replica(link, error)
             raise BrokerUnavailable(f"Redis: {error}") from error
         return answer
-
-    def _judge(self, link: Link, error: Unanswered | Refused) -> None:
-        """Leave a server that has become a replica, or another's."""
-        if isinstance(error, Refused) and error.code in ("READONLY", "MASTERDOWN", "MOVED"):
-            link.lose(f"Redis: {error}")
 
     # --- streams
 
@@ -287,7 +283,7 @@ class RedisBroker(Broker):
         try:
             return appended(await run(link, self._scripts.append, keys, arguments), draft.tag)
         except (Unanswered, Refused) as error:
-            self._judge(link, error)
+            leave_replica(link, error)
             if isinstance(error, Refused) and did_nothing(error):
                 raise BrokerUnavailable(f"Redis: {error}") from error
             raise OutcomeUnknown(draft.mid) from error
@@ -317,7 +313,7 @@ class RedisBroker(Broker):
         try:
             await link.ask("UNLINK", place.log, place.meta)
         except Refused as error:
-            self._judge(link, error)
+            leave_replica(link, error)
             raise BrokerUnavailable(f"Redis: {error}") from error
         except Unanswered as error:
             raise OutcomeUnknown(stream) from error

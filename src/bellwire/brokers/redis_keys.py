@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 from bellwire.brokers.base import Kept
 from bellwire.brokers.redis_link import Link, Part, Refused, Unanswered
-from bellwire.brokers.redis_streams import Scripts, check_size, did_nothing, micros, place_of, run
+from bellwire.brokers.redis_streams import Scripts, check_size, did_nothing, leave_replica, micros, place_of, run
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 
 _ANY: Final = b""
@@ -28,6 +28,7 @@ class Keys:
         try:
             replication, *kept = await run(link, self._scripts().get, [self._key(key)], ())
         except (Refused, Unanswered) as error:
+            leave_replica(link, error)
             raise BrokerUnavailable(f"Redis: {error}") from error
         self._seen(replication)
         return Kept(kept[1], int(kept[0])) if kept else None
@@ -40,7 +41,7 @@ class Keys:
         try:
             revision = await run(link, self._scripts().put, [self._key(key)], (value, compare, lasting))
         except (Refused, Unanswered) as error:
-            _tell(key, error)
+            _tell(link, key, error)
         return None if revision is None else int(revision)
 
     async def delete(self, link: Link, key: str, *, expected: int | None) -> bool:
@@ -49,13 +50,14 @@ class Keys:
         try:
             return bool(await run(link, self._scripts().delete, [self._key(key)], (compare,)))
         except (Refused, Unanswered) as error:
-            _tell(key, error)
+            _tell(link, key, error)
 
     def _key(self, key: str) -> bytes:
         return place_of(self._prefix, key).key
 
 
-def _tell(key: str, error: Refused | Unanswered) -> NoReturn:
+def _tell(link: Link, key: str, error: Refused | Unanswered) -> NoReturn:
+    leave_replica(link, error)
     if isinstance(error, Refused) and did_nothing(error):
         raise BrokerUnavailable(f"Redis: {error}") from error
     raise OutcomeUnknown(key) from error

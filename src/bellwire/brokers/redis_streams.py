@@ -47,6 +47,7 @@ _BEFORE: Final = frozenset(
 )
 """The codes that Redis answers with before it does anything."""
 
+_NO_MASTER: Final = frozenset(("READONLY", "MASTERDOWN"))
 _WHEN_FULL: Final = "flags=allow-oom"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -92,6 +93,12 @@ async def run(link: Link, script: Script, keys: Sequence[bytes], arguments: Sequ
         if error.code != "NOSCRIPT":
             raise
     return await link.ask("EVAL", script.source, len(keys), *keys, *arguments)
+
+
+def leave_replica(link: Link, error: Exception) -> None:
+    """Drop the connection to a server that has become a replica, so that the master is looked for at once."""
+    if isinstance(error, Refused) and error.code in _NO_MASTER:
+        link.lose(f"Redis: {error}")
 
 
 def did_nothing(error: Refused) -> bool:
