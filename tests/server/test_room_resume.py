@@ -350,6 +350,40 @@ async def test_those_who_come_back_to_the_same_place_share_what_is_made_for_them
         assert all(mine is yours for mine, yours in zip(pages[0][2:], pages[2], strict=True))
 
 
+class _Watched(Tale):
+    """A reader that counts how often it is looked at."""
+
+    looks = 0
+    has_room = False
+
+    @property
+    def ready(self) -> bool:
+        self.looks += 1
+        return self.has_room
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self.has_room = ready
+
+
+async def test_those_that_have_no_room_are_not_looked_at_for_each_that_has() -> None:
+    async with make_node() as node:
+        members = [await node.reading(f"m{n}", "r") for n in range(50)]
+        positions = [go_away(node, member) for member in members]
+        watched = [_Watched(member) for member in members]
+        for member, position, reader in zip(members, positions, watched, strict=True):
+            reader.has_room = False
+            member.reader = reader
+            node.room("r").admit(member.itself, position)
+        await write(node, 1)
+        for member, reader in zip(members, watched, strict=True):
+            reader.has_room = True
+            node.room("r").drive(member.itself)
+            await advance()
+            assert member.got[-1] == 0
+        assert max(reader.looks for reader in watched) < 10
+
+
 async def test_nothing_is_handed_to_a_socket_that_is_not_ready_and_everything_once_it_is() -> None:
     async with make_node() as node:
         back = await node.reading("b", "r")

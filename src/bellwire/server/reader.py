@@ -188,7 +188,7 @@ class Reader:
             if self.socket.gone:  # a stock client cannot be told otherwise
                 return False
             self._open(room, position)
-            room.drive()
+            room.drive(self.socket)
         return True
 
     def _lose(self, room: Room) -> None:
@@ -396,7 +396,7 @@ class Reader:
         if to_come:
             following = to_come.pop(0)
             self._open(room, following.joined, following.left)
-            room.drive()
+            room.drive(self.socket)
 
     def ask(self, stream: str, cursor: Position) -> None:
         """The client misses something: prove its cursor, and send what follows."""
@@ -405,7 +405,7 @@ class Reader:
             self.say(wire.Close(stream, Reason.TRUNCATED))
             return
         self._admit(room, cursor, self._stay_in(room).left)  # a cursor from an earlier stay has crossed its end
-        room.drive()
+        room.drive(self.socket)
 
     def withdraw(self) -> None:
         """It is in none of its rooms any more, nor on its way into one."""
@@ -424,7 +424,7 @@ class Reader:
         """The client's connection has room again."""
         self._full = False
         for room in tuple(self._rooms.values()):
-            room.drive()
+            room.drive(self.socket)
 
     def lag(self) -> None:
         """The client's connection is full: from here on it takes from the history, as fast as it can."""

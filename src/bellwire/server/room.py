@@ -7,7 +7,7 @@ those who are on their way back whenever their sockets have room.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
@@ -46,6 +46,7 @@ class Room:
         "_dispatcher",
         "_doing",
         "_driving",
+        "_due",
         "_gen",
         "_hub",
         "_streams",
@@ -78,7 +79,8 @@ class Room:
         self._gen = ""
         self._doing: dict[object, asyncio.Future[None]] | None = None
         self._driving = False
-        self._again = False
+        self._again = False  # all who resume are due, not just
+        self._due: dict[Socket, None] | None = None
 
     def __repr__(self) -> str:
         return f"Room({self._hub.name!r}, {self.key!r})"
@@ -359,15 +361,23 @@ class Room:
 
     # --- reading for them
 
-    def drive(self) -> None:
-        """Go on with what waits for the log, or for a socket that has room again."""
-        if self._driving:
+    def drive(self, socket: "Socket | None" = None) -> None:
+        """Go on with what waits for the log, or with one ``socket`` that has room again: many others may not have."""
+        if socket is None:
             self._again = True
+        else:
+            self._call(socket)
+        if self._driving:
             return
         self._driving = True
         outcome = self._dispatcher.start(self._drive(), self._driven)
         if outcome is not None:
             self._driven(outcome)
+
+    def _call(self, socket: "Socket") -> None:
+        if self._due is None:
+            self._due = {}
+        self._due[socket] = None
 
     def _driven(self, outcome: Outcome) -> None:
         self._driving = False
@@ -375,22 +385,31 @@ class Room:
             self._streams.fault(self, outcome.error)
 
     async def _drive(self) -> None:
-        self._again = True
-        while self._again:
-            self._again = False
-            await self._repair()
+        while self._again or self._due:
             handed = 0
-            for socket in () if self.feed is None else tuple(self.feed.resuming):
+            for socket in await self._next():
                 handed += await self._bring(socket)
                 if handed >= BATCH:
                     handed = 0
                     await asyncio.sleep(0)
 
-    async def _repair(self) -> None:
+    async def _next(self) -> "Iterable[Socket]":
+        """Repair the ring if it needs that, for which all may have waited; return whose turn it is."""
+        repaired = await self._repair()
+        again, self._again = self._again or repaired, False
+        due, self._due = self._due, None
+        if not again:
+            return due or ()
+        return () if self.feed is None else tuple(self.feed.resuming)
+
+    async def _repair(self) -> bool:
+        repaired = False
         while (feed := self.feed) is not None and (question := feed.question) is not None:
             answer = await self._read(feed, question)
             if answer is not None and self.feed is feed and feed.question == question:
                 self._tell(feed, feed.answered(answer))
+            repaired = True
+        return repaired
 
     async def _bring(self, socket: "Socket") -> int:
         """Take the steps of one member's way back, until it is live, has to wait, or its socket is full.
@@ -406,7 +425,7 @@ class Room:
                 answer = await self._page(feed, step)
                 if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
                     feed.read(socket, answer)  # else it has left, or begun anew from somewhere else
-                self._again = True
+                self._call(socket)
                 break
             if isinstance(step, Wait):
                 self._again = self._again or feed.question is not None
