@@ -5,7 +5,7 @@ from typing import Any, cast
 from typing_extensions import override
 
 from bellwire.guard.auth import Identity
-from bellwire.protocol.socketio import EVENT, Packet, decode_json, encode_connect
+from bellwire.protocol.socketio import CONNECT, EVENT, Packet, decode_json, encode_connect
 from bellwire.server.connection import Connection as ServerConnection
 from bellwire.testing import TestClient
 from bellwire.transports.base import Request
@@ -22,13 +22,14 @@ class _Connection(TestClient):
 
     @override
     def _packet(self, packet: Packet, objects: list[Any] | None) -> None:
-        if self._client.deaf:
+        if self._client.deaf or not self.carrier.open:
             return
         if packet.type == EVENT:
             self._client.take(decode_json(packet.payload))
+        elif packet.type == CONNECT:
+            answer = decode_json(packet.payload)
+            self._client.welcomed(answer["sid"], answer["pid"])
         super()._packet(packet, objects)
-        if self.id and not self._client.connected:
-            self._client.welcomed(self.id, decode_json(packet.payload)["pid"])
 
 
 class Stock:
