@@ -578,3 +578,37 @@ async def test_a_client_that_comes_and_leaves_without_end_leaves_nothing_behind(
         assert len(broker._logs) <= 1  # of everyone
         assert not len(node.namespace.runtime.leftovers)
         client.drop()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("count", range(0, 28, 2))
+async def test_who_comes_back_twice_at_once_is_there_once(
+    make: Make, count: int, elsewhere: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make() as world:
+        node, other = await world.node(), await world.node()
+        client = await world.client(node, "a", "b", user="u")
+        client.cut()
+        await node.say("b", "one")
+        world.forbidden.add(("u", "a"))  # to be put out of a room is written down
+        slow(node)
+        slow(other)
+        first = client.dial(node)
+        await steps(count)
+        client.connection = None
+        client.dial(other if elsewhere else node)
+        await advance(2)
+        first.drop()
+        await advance(1)
+        await node.say("b", "two")
+        await advance(1)
+        if client.connection is None:
+            assert elsewhere  # the first may be the later one there
+            await client.connect(node)
+            await advance(1)
+        assert client.of(stream("b")) == ["one", "two"]
+        assert client.resumed
+        assert not [record for record in caplog.records if record.exc_info]
+        client.cut()
+        await nothing_is_left(node)
+        await nothing_is_left(other)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from bellwire.core.clock import Timer
-from bellwire.core.errors import BrokerUnavailable, ConnectRefused, EventRefused, PacketError
+from bellwire.core.errors import BrokerUnavailable, ConnectRefused, Disconnected, EventRefused, PacketError
 from bellwire.guard.auth import Identity
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.outgoing import Message
@@ -207,6 +207,10 @@ class Connection(Receiver):
         elif isinstance(error, BrokerUnavailable):  # a refusal would be for good: the client is to come back
             logger.warning("%r could not be connected: %s", socket, error)
             self.session.close("broker unavailable", code=TRY_AGAIN_LATER)
+            return
+        elif isinstance(error, Disconnected) and socket.reader is not None and socket.reader.session.over:
+            self.replaced(socket)  # another connection has taken its session up meanwhile
+            socket.miss_farewell()
             return
         else:
             if not self.runtime.dispatcher.ended(error):

@@ -145,6 +145,11 @@ class Session:
         return self._state is _State.HELD
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more can be done with it: somebody else holds it, or it has ended."""
+        return self._state is _State.OVER
+
+    @property
     def unsettled(self) -> bool:
         """Whether something is to be written that nobody waits for."""
         return self._state is not _State.OVER and (self._due or self.doubt)
