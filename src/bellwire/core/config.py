@@ -128,8 +128,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             max_length=2000,
             pattern=r"\A[a-z]+://\S*\Z",
             description="where messages, sessions and rooms are kept: memory:// is this process, "
-            "nats://host:4222,host:4222 and tls:// are NATS with JetStream, redis://host:6379/0 and rediss:// are Redis "
-            "or Valkey",
+            "nats://host:4222,host:4222 and tls:// are NATS with JetStream, redis://host:6379/0 and rediss:// are "
+            "Redis or Valkey",
         ),
     ] = "memory://"
     history_messages: Annotated[
