@@ -13,8 +13,8 @@ from bellwire.server.dialects import Item
 from bellwire.server.recovery import AT_CONNECT, Recovering
 from bellwire.testing.clock import advance
 from tests.guarantee.world import Make, world_on
+from tests.server.midway import slow, steps
 from tests.server.stock import Stock
-from tests.server.test_recovery_attacks import slow, steps
 
 
 @pytest.fixture
