@@ -15,8 +15,8 @@ from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.effects import Key
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
+from bellwire.delivery.naming import EVERYONE, User, stream_of
 from bellwire.server.room import Room
-from bellwire.server.streams import EVERYONE, User, stream_of
 from tests.guarantee.brokers import Backend, Data, Memory, NodeBroker
 from tests.guarantee.client import NAMESPACE, Client, Connection, Handed
 

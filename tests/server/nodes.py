@@ -14,6 +14,7 @@ from bellwire.delivery.answer import Page, Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.delivery.membership import Membership
+from bellwire.delivery.naming import Key, stream_of
 from bellwire.delivery.position import Point, Position
 from bellwire.protocol.embedding import Control
 from bellwire.protocol.outgoing import Message
@@ -25,7 +26,7 @@ from bellwire.server.fanout import Fanout
 from bellwire.server.hub import Hub
 from bellwire.server.room import Room
 from bellwire.server.socket import Socket
-from bellwire.server.streams import Key, Streams, stream_of
+from bellwire.server.streams import Streams
 from bellwire.transports.base import Sink
 from bellwire.transports.tick import Tick
 

@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.naming import EVERYONE, Key, User, stream_of
 from bellwire.server.hub import Hub
-from bellwire.server.streams import EVERYONE, Key, User, stream_of
 from bellwire.testing.clock import advance
 from tests.server.nodes import Gate, Member, Node, away, make_node
 

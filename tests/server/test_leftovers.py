@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 
 from bellwire import Config, Server
 from bellwire.brokers.memory import MemoryBroker
+from bellwire.delivery.naming import stream_of
 from bellwire.server.leftovers import MARGIN
-from bellwire.server.streams import stream_of
 from bellwire.server.upkeep import MAX_OPTIONAL
 from bellwire.testing import connect
 from bellwire.testing.clock import advance

@@ -2,8 +2,8 @@
 
 from bellwire import Server
 from bellwire.brokers.memory import MemoryBroker
+from bellwire.delivery.naming import stream_of
 from bellwire.server.prober import PROBE_SECONDS
-from bellwire.server.streams import stream_of
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
 from tests.server.house import SAY

@@ -6,9 +6,9 @@ import pytest
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.entry import Draft, marker
 from bellwire.delivery.feed import REMIND_EVERY
+from bellwire.delivery.naming import EVERYONE, stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.ring import RING_MESSAGES
-from bellwire.server.streams import EVERYONE, stream_of
 from bellwire.testing.clock import advance
 from tests.server.nodes import (
     Gate,

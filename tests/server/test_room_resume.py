@@ -9,10 +9,10 @@ import pytest
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.log import Limits
+from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.ring import RING_MESSAGES
 from bellwire.server.room import BATCH, PAGE_SECONDS
-from bellwire.server.streams import stream_of
 from bellwire.testing.clock import advance
 from tests.server.nodes import (
     Gate,

@@ -6,10 +6,11 @@ Leaving costs what the socket's own rooms cost, however many rooms there are.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from bellwire.delivery.naming import EVERYONE, Key, User
 from bellwire.delivery.position import Position
 from bellwire.server.dispatch import Dispatcher, Outcome
 from bellwire.server.room import Room
-from bellwire.server.streams import EVERYONE, Key, Streams, User
+from bellwire.server.streams import Streams
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket

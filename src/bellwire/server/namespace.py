@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTu
 from bellwire.core.errors import BellwireError, EventRefused
 from bellwire.core.events import Event, require_event
 from bellwire.delivery.effects import RULES, Effect
+from bellwire.delivery.naming import User
 from bellwire.guard.schema import PayloadReader
 from bellwire.protocol.socketio import Packet, decode_json, event_name
 from bellwire.server import relay
@@ -16,7 +17,6 @@ from bellwire.server.dispatch import Job
 from bellwire.server.hub import Hub
 from bellwire.server.runtime import NOT_RUNNING
 from bellwire.server.socket import Socket
-from bellwire.server.streams import User
 from bellwire.server.target import Target
 
 if TYPE_CHECKING:
@@ -338,8 +338,9 @@ class Namespace(Target):
             return await self.handle(socket, work)
         with relay.collect() as emissions:
             result = await self.handle(socket, work)
+        publisher = self.runtime.streams.publisher
         for emission in emissions:
-            await self.runtime.streams.emit_body(emission.streams, emission.body, excluded=emission.excluded)
+            await publisher.emit(emission.streams, emission.body, excluded=emission.excluded)
         return result
 
     async def handle(self, socket: Socket, work: "Work") -> Any:

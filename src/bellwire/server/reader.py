@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
+from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, stream_of
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import MAX_LEFT, Member, Record
 from bellwire.protocol import wire
@@ -20,7 +21,6 @@ from bellwire.protocol.post import Post
 from bellwire.server.room import Room
 from bellwire.server.session import Session
 from bellwire.server.sessions import Sessions
-from bellwire.server.streams import EVERYONE, Key, User, key_of, kind_of, stream_of
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub

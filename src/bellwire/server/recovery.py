@@ -15,6 +15,7 @@ from typing_extensions import override
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
+from bellwire.delivery.naming import key_of
 from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, make_mark, mark, stand
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import Record
@@ -26,7 +27,6 @@ from bellwire.server.dialects import Dialect, Item, Stock
 from bellwire.server.dispatch import Outcome
 from bellwire.server.reader import Reader, Whose
 from bellwire.server.room import Room
-from bellwire.server.streams import key_of
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub

@@ -10,16 +10,18 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from bellwire.brokers.publisher import FIRST_PAUSE, LAST_PAUSE
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
+from bellwire.delivery.naming import Key, name_stream
 from bellwire.delivery.position import Point, Position, position
 from bellwire.delivery.resume import Ended, Hand, Live, Proved, Read, Reset, Wait
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dispatch import Dispatcher, Outcome
-from bellwire.server.streams import FIRST_PAUSE, LAST_PAUSE, Kept, Key, Streams, name_stream
+from bellwire.server.streams import Kept, Streams
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Audience

@@ -70,7 +70,7 @@ class Runtime:
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
-        self.producers = Producers(broker, self.streams.attempt, self.wheel, too_large=bytes(too_large))
+        self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))
         self.sessions = Sessions(broker, config.session_lifetime, counters)
         self.leftovers = Leftovers(broker, self.wheel, counters, config.session_lifetime)
         self.nowhere = Nowhere(counters)

@@ -13,6 +13,7 @@ from typing_extensions import override
 from bellwire.core.errors import CallLimit, Disconnected, EventRefused, RoomLimit
 from bellwire.core.events import Event
 from bellwire.delivery.effects import Key
+from bellwire.delivery.naming import EVERYONE, User, stream_of
 from bellwire.guard.packets import check_mid, post
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.engineio import new_sid
@@ -26,7 +27,6 @@ from bellwire.server.inbound import Inbound, Phase
 from bellwire.server.numbers import Numbers
 from bellwire.server.reader import Reader
 from bellwire.server.recovery import Plea, RecoveringReader
-from bellwire.server.streams import EVERYONE, User, stream_of
 from bellwire.transports.base import Request, Sink
 
 if TYPE_CHECKING:

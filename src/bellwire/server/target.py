@@ -7,11 +7,11 @@ import msgspec
 
 from bellwire.core.errors import CallLimit, OutcomeUnknown
 from bellwire.core.events import Event
+from bellwire.delivery.naming import EVERYONE, Key, User, stream_of
 from bellwire.guard.auth import require_user
 from bellwire.guard.packets import check_mid, post
 from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
-from bellwire.server.streams import EVERYONE, Key, User, stream_of
 
 if TYPE_CHECKING:
     from bellwire.server.hub import Hub

@@ -1,0 +1,164 @@
+"""The way out: what is emitted goes to the broker, whoever emits it, a server or a program beside it.
+
+An event goes to one stream after the other, in the order in which its rooms were named, and each copy carries the
+places of those before it. A stream that nobody can have a position in is not appended to: the event is published.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Coroutine, Sequence
+from itertools import count
+from typing import Any, Final
+
+from bellwire.brokers.base import Broker
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.effects import APPEND_SECONDS
+from bellwire.delivery.entry import Copy, Draft
+from bellwire.delivery.handling import Append
+from bellwire.delivery.log import Appended
+from bellwire.delivery.published import Published, encode_published
+
+MAX_MID: Final = 128
+"""Characters of a message's id."""
+
+FIRST_PAUSE: Final = 0.05
+"""Seconds between an attempt that had no answer and the next; each pause is twice the one before, up to"""
+LAST_PAUSE: Final = 1.0
+
+_bits: Final = random.getrandbits
+
+
+class Publisher:
+    """Brings messages to a broker. Each has an id of its own: no two publishers, in any process, give the same one."""
+
+    __slots__ = ("_mids", "_prefix", "broker", "newest")
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._prefix = secrets.token_hex(9)
+        self._mids = count()
+        self.newest: tuple[bytes, Published] | None = None
+        """What was published last, in both forms: a broker in this process gives it back at once."""
+
+    async def emit(
+        self,
+        streams: Sequence[str],
+        body: bytes,
+        excluded: tuple[str, ...] = (),
+        volatile: bool = False,
+        mid: str | None = None,
+    ) -> None:
+        """Bring ``body`` to the members of ``streams``; when this returns, the broker has it.
+
+        What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before.
+
+        Raises:
+            BrokerUnavailable: nothing was sent.
+            OutcomeUnknown: it may have been; ``done`` has the streams that have it for certain.
+            MessageTooLarge: it is larger than the broker takes.
+
+        """
+        if mid is not None:
+            _check_mid(mid)
+        if len(streams) != 1 or volatile or mid is not None:
+            await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
+        elif self.broker.has_log(streams[0]):  # most are of this kind, or of the next
+            await self._append(streams[0], self._new_mid(), body, excluded, (), self.broker.clock() + APPEND_SECONDS)
+        else:
+            await self._publish(streams[0], Published(body, False, excluded))
+
+    async def _emit_copies(
+        self, streams: Sequence[str], body: bytes, excluded: tuple[str, ...], *, volatile: bool, mid: str | None
+    ) -> None:
+        logged = mid is not None
+        mid = mid or self._new_mid()
+        copies: tuple[Copy, ...] = ()
+        for place, stream in enumerate(streams):
+            earlier = tuple(streams[:place])
+            try:
+                if volatile:
+                    await self._publish(stream, Published(body, True, excluded, earlier))
+                else:
+                    copies += (await self._send(stream, mid, body, excluded, copies, earlier, logged=logged),)
+            except OutcomeUnknown:
+                raise OutcomeUnknown(mid, earlier) from None
+            except BrokerUnavailable:
+                if not place:
+                    raise
+                raise OutcomeUnknown(mid, earlier) from None
+
+    def _new_mid(self) -> str:
+        return f"{self._prefix}{next(self._mids):x}"
+
+    async def _send(
+        self,
+        stream: str,
+        mid: str,
+        body: bytes,
+        excluded: tuple[str, ...],
+        copies: tuple[Copy, ...],
+        earlier: tuple[str, ...],
+        *,
+        logged: bool = False,
+    ) -> Copy:
+        """Append one copy and return where it stands; publish it if nobody has a position there, unless ``logged``.
+
+        A copy that was published stands at number 0, before all that recover: only members that cannot had it.
+
+        Raises:
+            BrokerUnavailable: nothing was done.
+            OutcomeUnknown: it was tried for as long as the broker can tell a double, and there was no answer.
+
+        """
+        if not logged and not self.broker.has_log(stream):
+            await self._publish(stream, Published(body, False, excluded, earlier))
+            return Copy(stream, "", 0)
+        deadline = self.broker.clock() + APPEND_SECONDS
+        appended = await self._append(stream, mid, body, excluded, copies, deadline)
+        return Copy(stream, appended.gen, appended.point.seq)
+
+    async def attempt(self, step: Append) -> Copy:
+        """Do the same for a relay's emission, once (`bellwire.server.producers.Appender`)."""
+        if not self.broker.has_log(step.stream):
+            await self._publish(step.stream, Published(step.body, False, step.excluded, step.earlier))
+            return Copy(step.stream, "", 0)
+        draft = Draft(step.mid, _bits(32), step.body, step.excluded, step.copies)
+        appended = await self.broker.append(step.stream, draft, deadline=step.deadline)
+        return Copy(step.stream, appended.gen, appended.point.seq)
+
+    async def _append(
+        self,
+        stream: str,
+        mid: str,
+        body: bytes,
+        excluded: tuple[str, ...],
+        copies: tuple[Copy, ...],
+        deadline: float,
+    ) -> Appended:
+        unknown, pause = False, FIRST_PAUSE
+        while True:
+            try:
+                draft = Draft(mid, _bits(32), body, excluded, copies)
+                return await self.broker.append(stream, draft, deadline=deadline)
+            except OutcomeUnknown:
+                unknown = True
+            except BrokerUnavailable:
+                if not unknown:
+                    raise
+            if self.broker.clock() + pause > deadline:
+                raise OutcomeUnknown(mid)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    def _publish(self, stream: str, published: Published) -> Coroutine[Any, Any, None]:
+        encoded = encode_published(published)
+        self.newest = encoded, published
+        return self.broker.publish(stream, encoded)
+
+
+def _check_mid(mid: object) -> None:
+    if not isinstance(mid, str):
+        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
+    if not 0 < len(mid) <= MAX_MID:
+        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")
