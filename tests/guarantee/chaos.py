@@ -23,6 +23,9 @@ ALL = "*"
 
 NEVER = 10**9
 
+_IN_ORDER = ("truncated", "too_far", "forbidden")
+"""Reasons for a reset after which a log still has what the client has had of it."""
+
 _AWAY = (BrokerUnavailable, OutcomeUnknown)
 
 
@@ -345,6 +348,13 @@ class Chaos:
             said.ended = self.now()
         await advance(5)
 
+    def told(self) -> str:
+        """Return what happened, and what each client was handed."""
+        lines = [*self.log]
+        for client in self.world.clients:
+            lines += [f"{client} {client.id}", *(f"  {event}" for event in client.history)]
+        return "\n".join(lines)
+
     # --- what must be true
 
     def judge(self) -> None:
@@ -372,8 +382,14 @@ class Chaos:
         assert not [label for label in twice if not self._may_repeat(client, label)], f"{client} had {twice} twice"
 
     def _may_repeat(self, client: Client, label: str) -> bool:
-        """Whether a program that forgot what it knew was led back behind it by a reset."""
-        return client.crashes > 0 and any(told.reason == "diverged" for told in client.resets)
+        """Whether a log of it lost its end, and the client had forgotten what it knew of that log.
+
+        It forgets everything in a crash, and what it knew of a room when it leaves that. Then it cannot tell what it
+        had when a reset leads it back behind that, or when an event that was taken back is appended anew.
+        """
+        rooms = self.failed_over.intersection(self.said[label].rooms)
+        has_left = any(stay.leaving < NEVER for room in rooms for stay in self._stays(client, room))
+        return bool(rooms) and (client.crashes > 0 or has_left)
 
     def _judge_contents(self, client: Client) -> None:
         had = set(_labels(client))
@@ -425,6 +441,8 @@ class Chaos:
                 newest = event.seq
             elif isinstance(event, Told):
                 upto = NEVER if event.restart is None else event.restart.seq
+                if event.reason not in _IN_ORDER:
+                    newest = -1  # what it has had was in another history: of this one it has nothing
                 if any(newest < place <= upto for place in places):
                     return True
                 newest = upto

@@ -24,8 +24,6 @@ async def test_every_client_has_what_it_is_entitled_to_or_was_told(make_memory: 
         chaos = Chaos(world, seed)
         try:
             await chaos.run(clients=4, steps=150)
-        except BaseException:
-            print("\n".join(chaos.log))  # noqa: T201 - shown with the failure
-            for client in world.clients:
-                print(f"{client} {client.id}\n" + "\n".join(f"  {event}" for event in client.history))  # noqa: T201
+        except BaseException as error:
+            error.add_note(chaos.told())
             raise
