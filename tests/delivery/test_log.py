@@ -136,8 +136,20 @@ def test_after_a_failover_older_cursors_are_good_up_to_what_was_left() -> None:
     page = _page(log, Position("g", 5, 55))
     assert [entry.mid for entry in page.entries] == ["n6", "n7", "n8"]
     assert page.top.gen == "h"
-    assert _refused(log, Position("g", 6, 66)) == (Reason.DIVERGED, Point(5, 55))
-    assert _refused(log, Position("g", 6, 78)) == (Reason.DIVERGED, Point(5, 55))  # the generation finds out early
+    assert _refused(log, Position("g", 6, 66)) == (Reason.DIVERGED, START)
+    assert _refused(log, Position("g", 6, 78)) == (Reason.DIVERGED, START)  # the generation finds out early
+
+
+def test_two_failovers_the_first_under_one_generation_skip_nothing_of_what_came_between_them() -> None:
+    log = _log(8)
+    log.lose_tail(3)
+    for n in (6, 7):
+        log.append(Draft(f"n{n}", n * 13, b""), 0.0)
+    log.lose_tail(0, "h")
+    answer = log.read(Position("g", 8, 88))  # beyond what its generation reaches, 7; it has neither n6 nor n7
+    assert isinstance(answer, Unproved)
+    assert answer.reason is Reason.DIVERGED
+    assert [entry.mid for entry in _page(log, answer.restart).entries][-2:] == ["n6", "n7"]
 
 
 def test_when_the_same_generation_goes_on_the_tag_tells() -> None:

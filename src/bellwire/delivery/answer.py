@@ -51,8 +51,8 @@ class Page(NamedTuple):
 class Unproved(NamedTuple):
     """The position asked for cannot be continued.
 
-    A replay may start at ``restart``: the last position known to be common to the reader and the log, else the one
-    before the log's oldest entry. ``confirmed`` is as in `Page`; where it is False, this is no verdict.
+    A replay starts at ``restart``, before the log's oldest entry: of nothing newer it is certain that the reader has
+    seen it. ``confirmed`` is as in `Page`; where it is False, this is no verdict.
     """
 
     reason: Reason

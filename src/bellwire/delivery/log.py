@@ -3,10 +3,13 @@
 What a reader is answered, by its position and the first rule that applies::
 
     the position's generation is not known               generation
-    its number lies beyond its generation's reach        diverged     before what the generation reaches
+    its number lies beyond its generation's reach        diverged     from the oldest entry on
     its (seq, tag) stands in the log, or is its base     a page       the base is the last point trimmed away
     its number lies below the base                       truncated    from the oldest entry on
     anything else: beyond the top, or another entry      diverged     from the oldest entry on
+
+How far a generation reaches says only that a reader has seen too much. It is no place to restart from: two failovers
+ago the log may have gone on under the same generation with other entries, and the reader has not seen those.
 """
 
 import math
@@ -134,7 +137,7 @@ class Log:
         if reach is None:
             return self._unproved(Reason.GENERATION, chain.base, confirmed)
         if point.seq > reach:
-            return self._unproved(Reason.DIVERGED, chain.at_most(reach), confirmed)
+            return self._unproved(Reason.DIVERGED, chain.base, confirmed)
         place = chain.locate(point)
         if place is Place.PROVED:
             entries, more = chain.after(point, messages, size)

@@ -28,8 +28,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.position import START, UNBOUNDED, Point, Position, position
 
-KNOWN_MIDS: Final = 1_000
-"""How many message ids a stream remembers: as many as the default history holds."""
+KNOWN_MIDS: Final = 2_000
+"""How many message ids a stream remembers: as many as the default history holds, and as many again. A log that lost its
+end may begin before the oldest that the client was handed of as many as it holds."""
 
 MAX_WAITING: Final = 1_000
 """How many messages of a stream wait for their handler, and"""

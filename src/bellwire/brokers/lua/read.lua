@@ -18,10 +18,6 @@ if not reach then
   return answer('generation', log.base_seq, log.base_tag)
 end
 if seq > reach then
-  local last = redis.call('XREVRANGE', LOG, int(reach) .. '-0', '-', 'COUNT', 1)[1]
-  if last then
-    return answer('diverged', numbers(last[2][2]))
-  end
   return answer('diverged', log.base_seq, log.base_tag)
 end
 
