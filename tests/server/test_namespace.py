@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from bellwire import BellwireError, ConnectRefused, Event, EventRefused, Namespace, Server, Socket
-from bellwire.server.namespace import MAX_NAME_LENGTH
+from bellwire.guard.recipients import MAX_NAME_LENGTH
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
 from tests.server.house import ASK, PAIR, POKE, SAY, SEND, Draft, Receipt, raw

@@ -8,6 +8,7 @@ from bellwire.core.errors import BellwireError, EventRefused
 from bellwire.core.events import Event, require_event
 from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.naming import User
+from bellwire.guard.recipients import MAX_NAME_LENGTH, check_name
 from bellwire.guard.schema import PayloadReader
 from bellwire.protocol.socketio import Packet, decode_json, event_name
 from bellwire.server import relay
@@ -30,9 +31,6 @@ Handler: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 ConnectHandler: TypeAlias = Callable[[Socket], Awaitable[None]]
 DisconnectHandler: TypeAlias = Callable[[Socket, str], Awaitable[None]]
 Authorizer: TypeAlias = Callable[[Socket, str], Awaitable[bool]]
-
-MAX_NAME_LENGTH = 255
-"""Characters of a namespace's name; the server keeps the names that clients are in, and compares them to patterns."""
 
 _EFFECTS = tuple(RULES)
 
@@ -356,17 +354,6 @@ class Namespace(Target):
     async def _farewell(self, socket: Socket, reason: str) -> None:
         for handler in self.disconnect_handlers:
             await handler(socket, reason)
-
-
-def check_name(name: str) -> None:
-    """Raise :class:`ValueError` if ``name`` can be no namespace's, :class:`TypeError` if it is no str."""
-    if not isinstance(name, str):
-        raise TypeError(f"a namespace's name is a str, like '/chat', not {type(name).__name__}")
-    if not name.startswith("/") or "," in name or "?" in name or len(name) > MAX_NAME_LENGTH:
-        raise ValueError(
-            f"{name!r} is no namespace: it begins with '/', has no ',' or '?' and at most {MAX_NAME_LENGTH} "
-            "characters, like '/chat'"
-        )
 
 
 def _check_effect(effect: object, name: str) -> None:

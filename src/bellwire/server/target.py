@@ -4,12 +4,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import msgspec
+from typing_extensions import override
 
 from bellwire.core.errors import CallLimit, OutcomeUnknown
 from bellwire.core.events import Event
-from bellwire.delivery.naming import EVERYONE, Key, User, stream_of
-from bellwire.guard.auth import require_user
+from bellwire.delivery.naming import EVERYONE, Key
 from bellwire.guard.packets import check_mid, post
+from bellwire.guard.recipients import Recipients
 from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
 
@@ -19,18 +20,17 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 R = TypeVar("R")
-K = TypeVar("K")
 Ts = TypeVarTuple("Ts")
 
 
-class Target:
+class Target(Recipients["Target"]):
     """Some of a namespace's sockets, wherever they are; who they are is decided at each use.
 
     Rooms add up (a socket in two of them is meant once), what ``except_`` names is taken away. A socket's id is a room
     that holds just that socket.
     """
 
-    __slots__ = ("_excluded", "_keys", "_name", "_namespace")
+    __slots__ = ("_namespace",)
 
     def __init__(
         self,
@@ -39,31 +39,12 @@ class Target:
         keys: tuple[Key, ...] = (),
         excluded: tuple[str, ...] = (),
     ) -> None:
+        super().__init__(name, keys, excluded)
         self._namespace = namespace
-        self._name = name
-        self._keys = keys
-        self._excluded = excluded
 
-    def to(self, *rooms: str) -> "Target":
-        """The members of these rooms, beside those already meant.
-
-        Raises:
-            TypeError: one is no str.
-            ValueError: there is none; a list that happens to be empty must not mean everybody.
-
-        """
-        if not rooms:
-            raise ValueError("to() names no room: name one, or use the namespace itself to reach everybody")
-        return Target(self._namespace, self._name, _more(self._keys, _names(rooms)), self._excluded)
-
-    def except_(self, *rooms: str) -> "Target":
-        """Without the members of these rooms."""
-        return Target(self._namespace, self._name, self._keys, _more(self._excluded, _names(rooms)))
-
-    def user(self, id: str) -> "Target":  # noqa: A002 - the contract's word
-        """The sockets of this user, beside those already meant. Raises :class:`TypeError` if ``id`` is no str."""
-        require_user(id, "user")
-        return Target(self._namespace, self._name, _more(self._keys, (User(id),)), self._excluded)
+    @override
+    def _with(self, keys: tuple[Key, ...], excluded: tuple[str, ...]) -> "Target":
+        return Target(self._namespace, self._name, keys, excluded)
 
     # --- events
 
@@ -88,18 +69,16 @@ class Target:
         message = post(self._name, event, payload)
         check_mid(event, mid)
         hub = self._hub()
-        keys = self._keys or (EVERYONE,)
         if hub is not None and self._keys:
-            await hub.reach(keys)
-        names = tuple([stream_of(self._name, key) for key in keys])
+            await hub.reach(self._keys)
+        names = self._streams()
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             return
         streams = self._namespace.runtime.streams
         try:
             await streams.emit(names, message, excluded=self._excluded, volatile=event.volatile, mid=mid)
         except OutcomeUnknown as error:
-            done = [_spoken(key) for key, name in zip(keys, names, strict=True) if name in error.done]
-            raise OutcomeUnknown(error.mid, done) from None
+            raise self._unknown(error) from None
 
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
         """Send ``event`` to all of them and wait for their acknowledgements, at most ``timeout`` seconds.
@@ -199,20 +178,3 @@ class RemoteSocket(msgspec.Struct, frozen=True):
     async def disconnect(self, *, close: bool = False) -> None:
         """Disconnect it."""
         await self._itself().disconnect(close=close)
-
-
-def _names(rooms: tuple[str, ...]) -> tuple[str, ...]:
-    for room in rooms:
-        if not isinstance(room, str):
-            raise TypeError(f"rooms are named by strings, not {type(room).__name__}: to('a', 'b')")
-    return rooms
-
-
-def _more(keys: tuple[K, ...], more: tuple[K, ...]) -> tuple[K, ...]:
-    """Both, in the order in which they were named, each once: copies are appended in this order."""
-    return tuple(dict.fromkeys((*keys, *more)))
-
-
-def _spoken(key: Key) -> str:
-    """How an error names whom an event was for."""
-    return key if isinstance(key, str) else f"user {key.id}" if isinstance(key, User) else "the namespace"

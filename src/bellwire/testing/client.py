@@ -18,6 +18,7 @@ from bellwire.core.errors import CallTimeout, ConnectRefused, Disconnected
 from bellwire.core.events import Event, require_event
 from bellwire.guard.auth import Identity
 from bellwire.guard.packets import pack
+from bellwire.guard.recipients import check_name
 from bellwire.guard.schema import PayloadReader, ReplyReader
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.protocol.socketio import (
@@ -39,7 +40,6 @@ from bellwire.protocol.socketio import (
 )
 from bellwire.server.acks import check_timeout
 from bellwire.server.connection import Connection
-from bellwire.server.namespace import check_name
 from bellwire.server.server import Server
 from bellwire.transports.base import Request
 from bellwire.transports.engine import Engine
