@@ -27,6 +27,7 @@ from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.protocol.socketio import ACK, EVENT, Packet
 from bellwire.server.connection import Connection
 from bellwire.server.dialects import raw
+from bellwire.server.inbound import Phase
 from bellwire.server.numbers import Numbered
 from bellwire.server.socket import Socket
 from bellwire.transports.raw import RawSession
@@ -102,7 +103,7 @@ class RawConnection(Connection):
 
     def _ask(self, ask: wire.Ask) -> None:
         for socket in self._sockets.values():
-            if socket.reader is not None and ask.stream in socket.reader.spans:
+            if socket.phase is Phase.CONNECTED and socket.reader is not None and ask.stream in socket.reader.spans:
                 socket.reader.ask(ask.stream, Position(ask.gen, ask.seq, ask.tag))
                 return
         self._say(wire.Close(ask.stream, Reason.TRUNCATED))
