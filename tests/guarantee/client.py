@@ -241,6 +241,8 @@ class Client:
         """A handler; what it raises is a failure."""
         self.saving = True
         """Whether a cursor is stored as soon as its event was handled."""
+        self.counting = True
+        """Whether it says which of its connections it is."""
         self.busy = False
         """Set it, and handlers do not return before `work`."""
         self.id = ""
@@ -259,6 +261,7 @@ class Client:
     def _begin(self) -> None:
         """The program starts, and finds what it stored."""
         self.instance = secrets.token_hex(8)
+        self._attempts = 0
         self.receiver = Receiver()
         for stream, at in self.stored.cursors.items():
             self.receiver.open(stream, at)
@@ -311,9 +314,14 @@ class Client:
             producer=self.stored.outbox.state.producer,
             session=self.stored.session,
             cursors=tuple(wire.Cursor(stream, *at) for stream, at in connection.places.items()),
+            attempt=self._next_attempt(),
         )
         connection.send(encode_hello(NAMESPACE, None, hello))
         return connection
+
+    def _next_attempt(self) -> int:
+        self._attempts += 1
+        return self._attempts if self.counting else 0
 
     def cut(self) -> None:
         """Lose the connection; the server notices."""

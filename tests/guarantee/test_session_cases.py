@@ -159,6 +159,28 @@ async def test_c15_the_instance_that_comes_last_has_the_session(make: Make) -> N
         assert half_open.code == CloseCode.REPLACED
 
 
+@pytest.mark.parametrize("counting", [False, True])
+async def test_c15_the_newest_connection_keeps_the_session_though_an_older_one_is_slower(
+    make: Make, counting: bool
+) -> None:
+    async with make() as world:
+        one, two = await world.node(), await world.node()
+        client = await world.client(one, "a")
+        client.counting = counting
+        client.cut()
+        one.broker.latency = lambda: 0.2
+        asked = one.broker.asked["get"]
+        client.dial(one)
+        await world.until(lambda: one.broker.asked["get"] > asked)
+        given_up = client.leave_half_open()
+        await client.connect(two)
+        await world.until(lambda: not given_up.carrier.open, within=60)
+        await two.join(client, "b")
+        await two.say("a+b", "m1")
+        await _have(world, client, labels=["m1"])
+        assert client.connected
+
+
 # --- C18, C19: clocks
 
 

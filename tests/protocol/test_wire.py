@@ -96,6 +96,7 @@ ELEMENTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "upto": number,
     "retry_after": st.none() | st.floats(0, 86_400),
     "reconnect_after": st.floats(0, 86_400),
+    "attempt": whole,
 }
 
 

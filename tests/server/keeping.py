@@ -13,7 +13,7 @@ from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.position import Position
-from bellwire.delivery.session import Member, Record, decode_record
+from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, decode_record
 from bellwire.server.session import Session
 from bellwire.server.sessions import Sessions
 
@@ -154,6 +154,7 @@ async def resume(
     principal: str | None = "ann",
     instance: str = "run",
     namespace: str = NAMESPACE,
+    turn: Turn = FIRST_TURN,
     cursors: Mapping[str, Position] = MappingProxyType({}),
 ) -> Session | None:
     return await sessions.resume(
@@ -162,6 +163,7 @@ async def resume(
         principal=principal,
         instance=instance,
         holder=connection or Connection(),
+        turn=turn,
         cursors=cursors,
     )
 

@@ -50,6 +50,29 @@ async def test_one_that_still_proves_where_it_stands_does_not_hold_up_the_others
     assert not caplog.records
 
 
+async def test_the_newest_connection_of_a_client_keeps_the_session_though_an_older_one_is_slower(make: Make) -> None:
+    async with make(connection_state_recovery=True) as world:
+        one, two = await world.node(), await world.node()
+        client = Stock("u")
+        await client.connect(one)
+        await one.namespace.to(client.id).join("room")
+        client.cut()
+        await advance(1)
+        one.broker.latency = lambda: 3.0
+        given_up = client.dial(one)
+        await advance(1)
+        await client.connect(two)
+        await advance(60)
+        assert given_up.reason is not None
+        await two.namespace.to(client.id).join("other")
+        await two.say("room", "said")
+        await advance(1)
+        assert client.recovered
+        assert client.labels == ["said"]
+        assert client.connection.reason is None
+        client.cut()
+
+
 STREAMS = ("a" * 32, "b" * 32, "c" * 32)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from bellwire.brokers.base import Kept
 from bellwire.core.errors import BrokerUnavailable, Disconnected
-from bellwire.delivery.session import Member
-from bellwire.server.session import ATTEMPTS, HELD_SECONDS
-from bellwire.server.sessions import RENEW_SECONDS, SWEEP_SECONDS
+from bellwire.delivery.session import SLOWEST, Member, Turn
+from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Session
+from bellwire.server.sessions import RENEW_SECONDS, SWEEP_SECONDS, Overtaken
 from bellwire.server.upkeep import MAX_OPTIONAL
 from bellwire.testing.clock import advance
 from tests.server.keeping import (
@@ -521,3 +521,67 @@ async def test_a_session_that_ends_while_its_holder_is_asked_is_not_found() -> N
     await advance()
     old.end()
     assert await taking is None
+
+
+# --- which of several is the newest
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        (Turn(3), Turn(2)),
+        (Turn(3, since=10.0), Turn(2, since=11.0)),  # what the client counts is certain, a time is not
+        (Turn(since=11.0), Turn(since=10.0)),
+        (Turn(0, since=11.0), Turn(7, since=10.0)),
+    ],
+)
+async def test_an_older_resume_that_is_slower_does_not_take_the_session_from_the_newer_one(
+    newer: Turn, older: Turn
+) -> None:
+    broker = await started()
+    one, two = node(broker), node(broker)
+    session = await create(one)
+    connection = Connection()
+    held = await resumed(two, session.secret, connection, turn=newer)
+    with pytest.raises(Overtaken):
+        await resume(one, session.secret, turn=older)
+    held.detach()  # it was the newest all the same
+    await advance(1)
+    with pytest.raises(Overtaken):
+        await resume(one, session.secret, turn=older)
+    assert connection.times_replaced == 0
+    await resumed(one, session.secret, turn=newer)
+
+
+async def test_two_resumes_at_once_leave_the_session_with_the_newer_one_whichever_is_faster() -> None:
+    broker = await started()
+    one, two = node(broker), node(broker)
+    session = await create(one)
+    broker.hold()
+    older = asyncio.ensure_future(resume(one, session.secret, turn=Turn(1)))
+    newer = asyncio.ensure_future(resume(two, session.secret, turn=Turn(2)))
+    await advance()
+    broker.let_go()
+    found = await asyncio.gather(older, newer, return_exceptions=True)
+    assert isinstance(found[1], Session)
+    record = await stored(broker, session)
+    assert record is not None
+    assert record.turn == Turn(2)
+
+
+async def test_another_program_counts_anew() -> None:
+    broker = await started()
+    one, two = node(broker), node(broker)
+    session = await create(one)
+    held = await resumed(one, session.secret, turn=Turn(9, since=10.0))
+    held.detach()
+    await advance(1)
+    await resumed(two, session.secret, instance="next run", turn=Turn(1, since=11.0))
+
+
+async def test_a_broker_whose_clock_is_far_behind_keeps_nobody_out() -> None:
+    broker = await started()
+    one, two = node(broker), node(broker)
+    session = await create(one)
+    await resumed(one, session.secret, turn=Turn(since=10_000.0))
+    await resumed(two, session.secret, turn=Turn(since=10_000.0 - SLOWEST - 1))

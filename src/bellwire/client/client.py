@@ -103,6 +103,7 @@ class Client(Owner):
         self._auth = auth
         self._outbox = outbox
         self._instance = secrets.token_urlsafe(16)
+        self._attempts = 0  # connections on which a session was asked for
         self._session = Session(self, self._connect, Backoff())
         self._program = Program(f"{self._address.authority}{namespace}", self._session, self.counters)
         self._entered: _Streams | None = None
@@ -420,7 +421,9 @@ class Client(Owner):
         if self._entered is None:
             return None
         _, up, down = self._entered
-        return Hello(VERSION, self._instance, up.producer, down.session, down.cursors() if down.session else ())
+        self._attempts += 1
+        cursors = down.cursors() if down.session else ()
+        return Hello(VERSION, self._instance, up.producer, down.session, cursors, self._attempts)
 
 
 def _check_auth(auth: object) -> None:

@@ -79,7 +79,9 @@ class RawLink(Link):
         if hello is None:
             return self._send(wire.Connect(self.namespace, auth))
         return self._send(
-            wire.Connect(self.namespace, auth, hello.instance, hello.producer, hello.session, hello.cursors)
+            wire.Connect(
+                self.namespace, auth, hello.instance, hello.producer, hello.session, hello.cursors, hello.attempt
+            )
         )
 
     @override

@@ -47,6 +47,9 @@ MAX_DATA: Final = 64 * 1024
 FIRST_FENCE: Final = 1
 """The fence of a session that nobody has taken up yet: no earlier holder can be about."""
 
+SLOWEST: Final = 60.0
+"""Seconds within which a connection takes a session up, or is none any more."""
+
 _VERSION: Final = 1
 
 
@@ -62,6 +65,20 @@ class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def span(self) -> Membership:
         """From which position on, and up to which."""
         return Membership(self.joined, self.left)
+
+
+class Turn(NamedTuple):
+    """Which of a client's connections one is.
+
+    ``attempt`` counts those of one run of its program, from 1 on; 0 if the client does not say. ``since`` is when it
+    asked for the session, in the broker's time.
+    """
+
+    attempt: int = 0
+    since: float = 0.0
+
+
+FIRST_TURN: Final = Turn()
 
 
 class Past(NamedTuple):
@@ -100,6 +117,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """By their numbers: where each stream stood that is not named in an offset of that checkpoint."""
     read: tuple[Past, ...] = ()
     """What it was a member of and has read to the end, the oldest first."""
+    turn: Turn = FIRST_TURN
+    """Which of its connections holds it, or held it last."""
 
     def spans(self, stream: str) -> list[Membership]:
         """Return all memberships of ``stream`` that are kept, the oldest first."""
@@ -194,20 +213,30 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     # --- who holds it
 
-    def taken(self, instance: str, holder: int) -> "Record":
+    def is_newer(self, instance: str, turn: Turn) -> bool:
+        """Whether whoever held it last came after this connection, which was slower to get here.
+
+        What the program counts tells for certain. Where it does not count, and between two programs, the broker's time
+        tells; a difference beyond `SLOWEST` is that of two clocks.
+        """
+        if self.instance == instance and self.turn.attempt and turn.attempt:
+            return self.turn.attempt > turn.attempt
+        return 0.0 < self.turn.since - turn.since <= SLOWEST
+
+    def taken(self, instance: str, holder: int, turn: Turn = FIRST_TURN) -> "Record":
         """Be held by another holder from now on."""
         return msgspec.structs.replace(
-            self, instance=instance, holder=holder, fence=self.fence + 1, edition=self.edition + 1
+            self, instance=instance, holder=holder, fence=self.fence + 1, edition=self.edition + 1, turn=turn
         )
 
-    def forked(self, socket_id: str, instance: str, holder: int) -> "Record":
+    def forked(self, socket_id: str, instance: str, holder: int, turn: Turn = FIRST_TURN) -> "Record":
         """Be the beginning of another session with the same memberships and data.
 
         The socket's own stream is not among them, since the other is another socket, and neither are checkpoints.
         """
         streams = {stream: member for stream, member in self.streams.items() if not self._is_own(member)}
         left = tuple(past for past in self.left if not self._is_own(past.member))
-        copy = new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data)
+        copy = new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data, turn=turn)
         return msgspec.structs.replace(copy, read=self.read)
 
     def _is_own(self, member: Member) -> bool:
@@ -240,9 +269,20 @@ def new_record(
     streams: Mapping[str, Member] | None = None,
     left: tuple[Past, ...] = (),
     data: bytes = b"",
+    turn: Turn = FIRST_TURN,
 ) -> Record:
     """Return the record of a session that begins."""
-    return Record(_VERSION, socket_id, instance, FIRST_FENCE, holder, streams=dict(streams or {}), left=left, data=data)
+    return Record(
+        _VERSION,
+        socket_id,
+        instance,
+        FIRST_FENCE,
+        holder,
+        streams=dict(streams or {}),
+        left=left,
+        data=data,
+        turn=turn,
+    )
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -82,6 +82,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
     producer: ProducerId | None = None
     session: Opaque | None = None
     cursors: Annotated[tuple[Cursor, ...], Meta(max_length=MAX_CURSORS)] = ()
+    attempt: Whole = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -157,6 +157,7 @@ class Connect(msgspec.Struct, frozen=True, array_like=True, tag="connect"):
 
     ``instance`` is random per program start; without one there is no session, and all events are at most once.
     ``producer`` numbers events; ``session`` is the secret of the last `Connected`, with ``cursors`` to resume from.
+    ``attempt`` counts the connections of the instance from 1 on, 0 if it does not: the newest has the session.
     """
 
     namespace: Namespace
@@ -165,6 +166,7 @@ class Connect(msgspec.Struct, frozen=True, array_like=True, tag="connect"):
     producer: ProducerId | None = None
     session: Opaque | None = None
     cursors: Annotated[tuple[Cursor, ...], Meta(max_length=MAX_CURSORS)] = ()
+    attempt: Whole = 0
 
 
 class ClientEvent(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=False):

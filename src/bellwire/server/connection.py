@@ -28,6 +28,7 @@ from bellwire.server.held import Held
 from bellwire.server.inbound import Phase, described
 from bellwire.server.namespace import Namespace
 from bellwire.server.recovery import Plea
+from bellwire.server.sessions import Overtaken
 from bellwire.server.socket import Socket
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.base_session import BaseSession
@@ -204,6 +205,9 @@ class Connection(Receiver):
             error = ConnectRefused(str(error.message), data)
         elif isinstance(error, ConnectRefused):
             logger.debug("refused to connect %r: ConnectRefused", socket)
+        elif isinstance(error, Overtaken):  # where clocks differ it is the client's newest after all: it comes back
+            self.session.close("a newer connection has the session", code=TRY_AGAIN_LATER)
+            return
         elif isinstance(error, BrokerUnavailable):  # a refusal would be for good: the client is to come back
             logger.warning("%r could not be connected: %s", socket, error)
             self.session.close("broker unavailable", code=TRY_AGAIN_LATER)

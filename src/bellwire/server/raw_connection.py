@@ -118,7 +118,7 @@ class RawConnection(Connection):
             return
         hello = None
         if asked.instance is not None:
-            hello = Hello(VERSION, asked.instance, asked.producer, asked.session, asked.cursors)
+            hello = Hello(VERSION, asked.instance, asked.producer, asked.session, asked.cursors, asked.attempt)
         self.connect(name, asked.auth, hello, raw(msgpack=self._msgpack, streams=hello is not None))
 
     @override

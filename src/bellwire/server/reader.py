@@ -13,7 +13,7 @@ from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, stream_of
 from bellwire.delivery.position import Point, Position
-from bellwire.delivery.session import MAX_LEFT, Member, Record
+from bellwire.delivery.session import MAX_LEFT, Member, Record, Turn
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Control, Hello
 from bellwire.protocol.outgoing import Message
@@ -47,6 +47,7 @@ class Whose(TypedDict):
     namespace: str
     principal: str | None
     instance: str
+    turn: Turn
     holder: "Reader"
 
 
@@ -98,7 +99,7 @@ class Reader:
     async def open(cls, socket: "Socket", hello: Hello, sessions: Sessions, hub: "Hub") -> "Reader":
         """Take up the session that the client names, or make one. Raises BrokerUnavailable."""
         reader = cls(socket)
-        whose = Whose(namespace=socket.namespace, principal=socket.user, instance=hello.instance, holder=reader)
+        whose = reader._whose(hello.instance, hello.attempt)
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
         session = None if hello.session is None else await sessions.resume(hello.session, cursors=cursors, **whose)
         if session is None:
@@ -113,6 +114,11 @@ class Reader:
             session.detach()
             raise
         return reader
+
+    def _whose(self, instance: str, attempt: int = 0) -> Whose:
+        socket = self.socket
+        turn = Turn(attempt, socket.since)
+        return Whose(namespace=socket.namespace, principal=socket.user, instance=instance, turn=turn, holder=self)
 
     def know(self, hub: "Hub") -> None:
         """The socket is found from now on, under the id and in the rooms that its session has."""

@@ -25,7 +25,7 @@ from bellwire.protocol.post import Delivery
 from bellwire.protocol.socketio import append_argument, open_argument
 from bellwire.server.dialects import Dialect, Item, Stock
 from bellwire.server.dispatch import Outcome
-from bellwire.server.reader import Reader, Whose
+from bellwire.server.reader import Reader
 from bellwire.server.room import Room
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class RecoveringReader(Reader):
     async def plead(cls, socket: "Socket", plea: Plea, sessions: "Sessions", hub: "Hub") -> Reader:
         """Recover the client, or begin anew. Raises BrokerUnavailable."""
         reader = cls(socket)
-        whose = Whose(namespace=socket.namespace, principal=socket.user, instance="stock", holder=reader)
+        whose = reader._whose("stock")
         session = None if plea.pid is None else await sessions.resume(plea.pid, **whose)
         if session is not None:
             reader.session = session

@@ -12,7 +12,7 @@ from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.position import Position
-from bellwire.delivery.session import Member, Record, new_record, session_key
+from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, new_record, session_key
 from bellwire.protocol.engineio import new_sid
 from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Holder, Session, check_data, read_kept
 from bellwire.server.upkeep import Upkeep
@@ -24,6 +24,10 @@ SWEEP_SECONDS: Final = 600.0
 """How often such records are looked for."""
 
 _NOWHERE: Final[Mapping[str, Position]] = MappingProxyType({})
+
+
+class Overtaken(Exception):  # noqa: N818 - no error: the client is elsewhere by now
+    """A newer connection of the same client was faster to take the session up."""
 
 
 class Sessions:
@@ -59,13 +63,14 @@ class Sessions:
         principal: str | None,
         instance: str,
         holder: Holder,
+        turn: Turn = FIRST_TURN,
         streams: Mapping[str, Member] | None = None,
         data: bytes = b"",
     ) -> Session:
         """Begin a session for the socket ``socket_id`` of ``principal`` (None: nobody authenticated).
 
-        ``instance`` tells one run of the client's program from another; ``streams`` is what the socket is a member of
-        already.
+        ``instance`` tells one run of the client's program from another, and ``turn`` its connections; ``streams`` is
+        what the socket is a member of already.
 
         Raises:
             BrokerUnavailable: there is no session.
@@ -73,7 +78,7 @@ class Sessions:
 
         """
         check_data(data)
-        record = new_record(socket_id, instance, secrets.randbits(64), streams=streams, data=data)
+        record = new_record(socket_id, instance, secrets.randbits(64), streams=streams, data=data, turn=turn)
         session = await self._begin(record, namespace, principal, holder)
         self.counters.add("sessions_total", outcome="created")
         return session
@@ -86,6 +91,7 @@ class Sessions:
         principal: str | None,
         instance: str,
         holder: Holder,
+        turn: Turn = FIRST_TURN,
         cursors: Mapping[str, Position] = _NOWHERE,
     ) -> Session | None:
         """Take a session up; None if there is none with this secret in this namespace for this principal.
@@ -98,14 +104,15 @@ class Sessions:
 
         Raises:
             BrokerUnavailable: nothing has changed; should it be taken up nevertheless, then it is let go again.
+            Overtaken: nothing has changed; a connection that came after this one, by its ``turn``, has it or had it.
 
         """
         key = session_key(secret, namespace, principal)
-        async with self.lock(key):  # the one that comes last gets it, and it is the client's newest connection
-            found = await self._take(secret, key, instance, holder, cursors)
+        async with self.lock(key):
+            found = await self._take(secret, key, instance, holder, turn, cursors)
         outcome = "unknown" if found is None else "resumed"
         if isinstance(found, Record):
-            copy = found.forked(new_sid(), instance, secrets.randbits(64))
+            copy = found.forked(new_sid(), instance, secrets.randbits(64), turn)
             found, outcome = await self._begin(copy.reached(cursors), namespace, principal, holder), "forked"
             found.forked, found.found = True, copy
         self.counters.add("sessions_total", outcome=outcome)
@@ -135,7 +142,7 @@ class Sessions:
         return session
 
     async def _take(
-        self, secret: str, key: str, instance: str, holder: Holder, cursors: Mapping[str, Position]
+        self, secret: str, key: str, instance: str, holder: Holder, turn: Turn, cursors: Mapping[str, Position]
     ) -> Session | Record | None:
         """Return the session, or None if there is none; or its record, if another instance goes on with it."""
         mark, begun = secrets.randbits(64), self.now
@@ -153,6 +160,8 @@ class Sessions:
                     session.found = before or record
                     session.stored(record, kept.revision, begun)
                     return session
+                if record.is_newer(instance, turn):
+                    raise Overtaken
                 rival = self._rival(key, record, instance)
                 if rival is not None and rival not in alive:
                     alive[rival] = await rival.probe()
@@ -164,7 +173,7 @@ class Sessions:
                     self,
                     secret,
                     key,
-                    record.reached(cursors).taken(instance, mark),
+                    record.reached(cursors).taken(instance, mark, turn),
                     holder,
                     doubt=session is not None and session.doubt,
                 )

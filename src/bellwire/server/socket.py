@@ -71,6 +71,7 @@ class Socket(Inbound):
         "params",
         "reader",
         "reason",
+        "since",
         "sink",
     )
 
@@ -91,6 +92,8 @@ class Socket(Inbound):
         """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
         self.hello = hello
         """What its client asked for beyond Socket.IO; None if it did not ask."""
+        self.since = 0.0 if hello is None else self._runtime.streams.broker.clock()
+        """When it asked, in the broker's time."""
         self.auth: Mapping[str, Any] = _EMPTY if auth is None else auth
         """What the client sent with CONNECT. It is the client's word, checked by nobody but ``auth``."""
         self.params = params
