@@ -1,11 +1,15 @@
 """Taking an address, or saying why not and what to do."""
 
+import contextlib
 import errno
 import socket
+import sys
 
 import pytest
 
-from bellwire.cli.binding import BindError, bind, refused, url_of
+from bellwire.cli.binding import BindError, bind, refused, reserve, url_of
+
+needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux deals connections out")
 
 
 def test_port_0_takes_a_free_port_which_the_address_shows() -> None:
@@ -58,3 +62,36 @@ def test_a_reserved_port_is_told_apart() -> None:
 def test_any_other_refusal_keeps_the_systems_words() -> None:
     error = refused("127.0.0.1", 80, OSError(errno.EMFILE, "Too many open files"))
     assert error.message == "port 80 of 127.0.0.1 cannot be listened on: Too many open files"
+
+
+@needs_linux
+def test_a_reserved_address_is_shared_and_connections_are_dealt_out_among_those_that_listen() -> None:
+    (kept,) = reserve("127.0.0.1", 0)
+    address = kept.getsockname()
+    with kept:
+        listeners = [bind(*address, shared=True)[0] for _ in range(2)]
+        for listener in listeners:
+            listener.listen(100)
+        with pytest.raises(BindError, match="is in use"):
+            reserve(*address)
+        clients = [socket.create_connection(address, 5) for _ in range(100)]
+        counts = [accepted(listener) for listener in listeners]
+        assert sum(counts) == 100
+        assert min(counts) > 20  # binomial: one in 10^10 runs
+        listeners[0].close()
+        clients += [socket.create_connection(address, 5) for _ in range(10)]
+        assert accepted(listeners[1]) == 10
+        listeners[1].close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 5)
+        for client in clients:
+            client.close()
+
+
+def accepted(listener: socket.socket) -> int:
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count

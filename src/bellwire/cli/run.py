@@ -23,6 +23,14 @@ from bellwire.cli.settings import settings_flags
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that serve on the port. With more than one they meet at the broker; without --broker that is a "
+    "private nats-server.",
+)
+@click.option(
     "--data",
     type=click.Path(file_okay=False),
     metavar="DIR",
@@ -40,12 +48,31 @@ from bellwire.cli.settings import settings_flags
 )
 @settings_flags
 def command(
-    target: str, host: str, port: int, data: Path | None, log_level: str, toml: Path | None, **flags: Any
+    target: str,
+    host: str,
+    port: int,
+    workers: int,
+    data: Path | None,
+    log_level: str,
+    toml: Path | None,
+    **flags: Any,
 ) -> None:
     """Serve MODULE:SERVER until Ctrl+C or SIGTERM.
 
     Clients are told when the server stops, and come back by themselves; a second Ctrl+C does not wait for anybody.
     """
+    if workers > 1:
+        from bellwire.cli.supervisor import supervise
+        from bellwire.cli.worker import Order
+
+        supervise(
+            Order(target=target, host=host, port=port, data=data, log_level=log_level, toml=toml, flags=flags),
+            workers,
+            ready=lambda url: click.echo(
+                f"Bellwire serves {target} on {url} with {workers} workers (Ctrl+C stops them)"
+            ),
+        )
+        return
     from bellwire.cli.serve import serve
 
     serve(

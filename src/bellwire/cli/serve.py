@@ -19,13 +19,13 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, Protocol, cast
 
 import click
 import uvicorn
 
 from bellwire.cli.binding import bind, refused, url_of
-from bellwire.cli.broker import BrokerError, BrokerKeeper, check_data
+from bellwire.cli.broker import BrokerError, BrokerKeeper, Private, check_data, private_nats, shared_by_workers
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
@@ -38,6 +38,15 @@ from bellwire.transports.native import native_http, native_websockets
 SERVICE_RESTART: Final = 1012
 FORCED: Final = 130
 """The exit code of a program that SIGINT ended: 128 and the signal's number, as shells have it."""
+
+
+class Supervisor(Private, Protocol):
+    """What has started this process as one of several; it keeps their private nats-server, if they need one."""
+
+    @property
+    def worker(self) -> str:
+        """The name of this process, for people."""
+        ...
 
 
 class LifespanError(click.ClickException):
@@ -64,12 +73,14 @@ def serve(
     flags: Mapping[str, Any] | None = None,
     data: Path | None = None,
     log_level: str = "info",
+    supervisor: Supervisor | None = None,
     ready: Callable[[str], None],
 ) -> None:
     """Serve until a signal comes; ``ready`` is called with the address once it is listened on.
 
     ``data`` is the directory of a private nats-server, which then is the broker. ``log_level`` is that of Bellwire's
-    own records, unless the application has set logging up by itself.
+    own records, unless the application has set logging up by itself. With a ``supervisor`` this process is one of
+    several on the address.
 
     Raises:
         SettingsError: a setting is wrong, or ``data`` is not the only one to say where the broker is.
@@ -79,13 +90,15 @@ def serve(
         click.exceptions.Exit: a second SIGINT cut the shutdown short.
 
     """
+    name = "" if supervisor is None else supervisor.worker
     settings = merge(server.config, toml, flags or {})
-    if data is not None:
-        check_data(server.config, toml, flags or {})
-    keeper = BrokerKeeper(settings, data, server.counters, tell=lambda line: click.echo(line, err=True))
+    private = _private(server, toml, flags or {}, data, supervisor)
+    keeper = BrokerKeeper(
+        settings, private, server.counters, tell=lambda line: click.echo(f"{name and name + ': '}{line}", err=True)
+    )
     server.configure(toml=toml, flags=flags, broker=keeper.broker)
-    set_up_logging(log_level)
-    sockets = bind(host, port)
+    set_up_logging(log_level, worker=name)
+    sockets = bind(host, port, shared=supervisor is not None)
     application = _Application(server)
     runner = _Runner(application, settings, keeper, ready=lambda: ready(url_of(host, sockets[0])))
     try:
@@ -101,6 +114,18 @@ def serve(
         raise LifespanError(application.details, started=application.started)
     if runner.force_exit:
         raise click.exceptions.Exit(FORCED)
+
+
+def _private(
+    server: Server, toml: Path | None, flags: Mapping[str, Any], data: Path | None, supervisor: Supervisor | None
+) -> Private | None:
+    """The nats-server that is the broker, if the settings name none: of a directory, or of several workers."""
+    if data is not None:
+        check_data(server.config, toml, flags)
+        return supervisor or private_nats(data, server.counters)
+    if supervisor is not None and not shared_by_workers(server.config, toml, flags):
+        return supervisor
+    return None
 
 
 class _Application:

@@ -123,7 +123,7 @@ def variables_of_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 
     ``BELLWIRE_PORT`` is none of them: Kubernetes makes one for a service called bellwire.
     """
-    named = {f"{ENVIRONMENT_PREFIX}{option}": option for option in ("DATA", "HOST", "LOG_LEVEL", "CONFIG")}
+    named = {f"{ENVIRONMENT_PREFIX}{option}": option for option in ("DATA", "HOST", "LOG_LEVEL", "CONFIG", "WORKERS")}
     return [(name, f"--{option.lower().replace('_', '-')}") for name, option in named.items() if name in environ]
 
 
