@@ -16,6 +16,7 @@ from bellwire.brokers.base import Broker
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page, Reason, Unproved
 from bellwire.delivery.entry import Copy, Draft, Entry, marker
+from bellwire.delivery.log import Limits
 from bellwire.delivery.position import START, Point, Position, position
 
 DEDUPE = 120.0
@@ -328,6 +329,22 @@ class Contract:
             assert appended.prev == positions[-1].point
             page = _page(await broker.read(stream, positions[-1], confirmed=True))
             assert [entry.mid for entry in page.entries] == ["m4"]
+
+    async def test_it_may_be_told_to_keep_it_for_a_shorter_or_longer_time(self) -> None:
+        async with self.started() as broker:
+            stream = name()
+            positions = await self._fill(broker, stream, 3)
+            await self.pass_time(500)
+            assert len(_page(await broker.read(stream, positions[0], confirmed=True)).entries) == 3
+            broker.limit(Limits(age=400))
+            answer = await broker.read(stream, positions[0], confirmed=True)
+            assert isinstance(answer, Unproved)
+            assert answer.reason is Reason.TRUNCATED
+            broker.limit(Limits(age=7200))
+            await broker.append(stream, draft("m4"))
+            await self.pass_time(3600)
+            page = _page(await broker.read(stream, positions[2], confirmed=True))
+            assert [entry.mid for entry in page.entries] == ["m3", "m4"]
 
     async def test_age_takes_out_what_lies_behind(self) -> None:
         async with self.started() as broker:

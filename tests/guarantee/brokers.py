@@ -126,6 +126,10 @@ class NodeBroker(Broker):
         return self.inner.clock()
 
     @override
+    def limit(self, limits: Limits) -> None:
+        self.inner.limit(limits)
+
+    @override
     async def append(self, stream: str, draft: Draft, *, deadline: float | None = None) -> Appended:
         return await self._through("append", lambda: self.inner.append(stream, draft, deadline=deadline))
 

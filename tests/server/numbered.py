@@ -17,7 +17,7 @@ from bellwire.delivery.effects import RULES, Effect, Emission, Key, payload_dige
 from bellwire.delivery.entry import Copy, Draft
 from bellwire.delivery.handling import Append, Last
 from bellwire.delivery.inbox import Arrival
-from bellwire.delivery.log import Appended
+from bellwire.delivery.log import Appended, Limits
 from bellwire.delivery.position import Position
 from bellwire.server.attempt import current
 from bellwire.server.inlet import Inlet
@@ -75,6 +75,10 @@ class Line(Broker):
     @override
     def clock(self) -> float:
         return self._broker.clock()
+
+    @override
+    def limit(self, limits: Limits) -> None:
+        self._broker.limit(limits)
 
     @override
     async def append(self, stream: str, draft: Draft, *, deadline: float | None = None) -> Appended:

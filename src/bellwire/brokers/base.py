@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
 from bellwire.delivery.entry import Draft, Entry
-from bellwire.delivery.log import Appended
+from bellwire.delivery.log import Appended, Limits
 from bellwire.delivery.position import Position
 
 
@@ -51,6 +51,14 @@ class Broker(ABC):
     @abstractmethod
     def clock(self) -> float:
         """Return the broker's time in seconds, as far as this process knows it; it never goes back."""
+
+    @abstractmethod
+    def limit(self, limits: Limits) -> None:
+        """Shorten streams by ``limits`` from now on, and no longer by those that the broker was made with.
+
+        For a program beside the servers, which learns theirs from them (`bellwire.brokers.guest`). What the broker
+        itself was set up with for all, as the number of messages in JetStream, is theirs to change.
+        """
 
     # --- streams
 

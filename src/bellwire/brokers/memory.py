@@ -41,7 +41,6 @@ class MemoryBroker(Broker):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._limits = limits
-        self._shortest = min(limits.age, FORGET_AFTER)  # before this, no stream is forgotten
         self._step = step
         self._clock = clock
         self._running = False
@@ -68,6 +67,12 @@ class MemoryBroker(Broker):
     @override
     def clock(self) -> float:
         return 0.0 if self._clock is None else self._clock()
+
+    @override
+    def limit(self, limits: Limits) -> None:
+        self._limits = limits
+        for log in self._logs.values():
+            log.limit(limits)
 
     # --- streams
 
@@ -236,7 +241,7 @@ class MemoryBroker(Broker):
             log = logs[stream]
             if now > log.due:
                 log.expire(now)
-            if now - log.touched > self._shortest and self._is_over(stream, log, now):
+            if now - log.touched > min(self._limits.age, FORGET_AFTER) and self._is_over(stream, log, now):
                 del logs[stream]
 
     def _is_over(self, stream: str, log: Log, now: float) -> bool:

@@ -97,6 +97,7 @@ class _Partition:
 class NatsBroker(Broker):
     """Streams and keys on the NATS server at ``url``, or at what ``url`` returns before each connection.
 
+    ``limits`` are set for all who use the server; without them the history stays as long as others have set it.
     ``prefix`` keeps several applications apart on one server. ``monotonic`` is this process's clock in seconds.
 
     Raises:
@@ -107,7 +108,7 @@ class NatsBroker(Broker):
     def __init__(
         self,
         url: str | Callable[[], str],
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = DEFAULT_LIMITS,
         *,
         prefix: str = "bellwire",
         counters: Counters | None = None,
@@ -116,7 +117,8 @@ class NatsBroker(Broker):
         if not (prefix.isascii() and prefix.replace("-", "").replace("_", "").isalnum()):
             raise ConfigError(f"prefix is {prefix!r}: it becomes a part of NATS subjects, use letters, digits, - and _")
         self._url = url
-        self._limits = limits
+        self._sets_limits = limits is not None
+        self._limits = limits = limits or DEFAULT_LIMITS
         self._prefix = prefix
         self._counters = Counters() if counters is None else counters
         self._monotonic = monotonic
@@ -193,12 +195,17 @@ class NatsBroker(Broker):
     async def _set_up(self, link: Link) -> None:
         first = int(time.time() * 1e6)
         configs = [partition_config(self._prefix, p, self._limits) for p in range(PARTITIONS)]
-        infos = await asyncio.gather(*(ensure(link, c, first) for c in (*configs, keys_config(self._prefix))))
+        configs.append(keys_config(self._prefix))
+        infos = await asyncio.gather(*(ensure(link, c, first, change=self._sets_limits) for c in configs))
         for partition, info in zip(self._partitions, infos, strict=False):
             partition.gen = generation(info)
             partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
         self._generation = hashlib.blake2b("".join(map(generation, infos)).encode(), digest_size=8).hexdigest()
         await self._set_clock(link)
+
+    @override
+    def limit(self, limits: Limits) -> None:
+        self._limits = self._sweep.limits = limits
 
     async def _set_clock(self, link: Link) -> None:
         """Learn the server's time. Not a moment early: what is appended later is never older than this clock said."""

@@ -142,10 +142,11 @@ async def ask_api(link: Link, subject: str, request: dict[str, Any] | None = Non
     return _parse(message.data)
 
 
-async def ensure(link: Link, config: dict[str, Any], first: int) -> dict[str, Any]:
-    """Make the JetStream stream as ``config`` says, or change it to that, and return what is known about it.
+async def ensure(link: Link, config: dict[str, Any], first: int, *, change: bool = True) -> dict[str, Any]:
+    """Make the JetStream stream as ``config`` says, and return what is known about it.
 
-    ``first`` is the first number if it is made now.
+    One that is there already is changed to that, unless ``change`` says no. ``first`` is the first number if it is made
+    now.
     """
     name = config["name"]
     answer = await ask_api(link, f"STREAM.INFO.{name}")
@@ -153,7 +154,7 @@ async def ensure(link: Link, config: dict[str, Any], first: int) -> dict[str, An
         answer = await ask_api(link, f"STREAM.CREATE.{name}", config | {"first_seq": first})
         if answer.get("error", {}).get("err_code") == _NAME_IN_USE:  # another node was faster
             answer = await ask_api(link, f"STREAM.INFO.{name}")
-    if "error" not in answer and not config.items() <= answer["config"].items():
+    if change and "error" not in answer and not config.items() <= answer["config"].items():
         answer = await ask_api(link, f"STREAM.UPDATE.{name}", answer["config"] | config)
     if "error" in answer:
         raise BrokerUnavailable(f"JetStream refused the stream {name}: {answer['error'].get('description')}")

@@ -62,7 +62,7 @@ class Sweep:
     ) -> None:
         self._prefix = prefix
         self._reader = reader
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._monotonic = monotonic
         self._counters = counters
@@ -76,14 +76,14 @@ class Sweep:
         if written is None:
             written = self._written[stream] = _Written(self._monotonic())
         written.size += size
-        if written.size > self._limits.size:
+        if written.size > self.limits.size:
             self._due.set()
 
     async def run(self, link: Callable[[], Awaitable[Link]], followed: Callable[[], set[str]]) -> None:
         """Sweep now and then, for ever; ``followed`` tells which subjects have listeners here."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.age / 10):
+                async with asyncio.timeout(self.limits.age / 10):
                     await self._due.wait()
             self._due.clear()
             try:
@@ -94,8 +94,8 @@ class Sweep:
                 logger.exception("the sweep failed")
 
     async def _turn(self, link: Link, followed: Callable[[], set[str]]) -> None:
-        horizon = self._monotonic() - self._limits.age
-        for stream in [s for s, w in self._written.items() if w.size > self._limits.size or w.swept < horizon]:
+        horizon = self._monotonic() - self.limits.age
+        for stream in [s for s, w in self._written.items() if w.size > self.limits.size or w.swept < horizon]:
             del self._written[stream]
             if await self.sweep(link, stream):
                 self._written.setdefault(stream, _Written(self._monotonic()))
@@ -109,7 +109,7 @@ class Sweep:
         The entry before the oldest that counts stays: it proves where the history starts.
         """
         stored = await self._reader.whole(link, stream)
-        chain = trimmed(stored, self._limits, self._clock())
+        chain = trimmed(stored, self.limits, self._clock())
         if chain.base != START and stored[0].seq < chain.base.seq:
             await self._purge(link, self._reader.place(stream).partition, self._reader.subject(stream), chain.base.seq)
             self._counters.add("broker_swept_streams_total")

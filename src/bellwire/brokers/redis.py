@@ -253,6 +253,11 @@ class RedisBroker(Broker):
             raise BrokerUnavailable(link.why)
         return link
 
+    @override
+    def limit(self, limits: Limits) -> None:
+        self._limits = limits
+        self._fixed = fixed_arguments(limits)
+
     # --- scripts
 
     def _place(self, stream: str) -> Place:

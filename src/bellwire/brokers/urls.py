@@ -8,14 +8,16 @@ from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import ConfigError
 from bellwire.core.redaction import without_secrets
-from bellwire.delivery.log import Limits
+from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 
 MISSING_NATS: Final = "a broker at nats:// or tls:// needs the NATS client: pip install 'bellwire[nats]'"
 MISSING_REDIS: Final = "a broker at redis:// or rediss:// needs a parser: pip install 'bellwire[redis]'"
 
 
-def make_broker(url: str, limits: Limits, counters: Counters) -> Broker:
+def make_broker(url: str, limits: Limits | None, counters: Counters) -> Broker:
     """Return the broker at ``url``, not started: this touches neither the network nor an event loop.
+
+    Without ``limits`` it leaves those of the servers as they are, and is to be told them (`Broker.limit`).
 
     ``memory://`` is this process, ``nats://host:4222,host:4222`` and ``tls://...`` are NATS with JetStream,
     ``redis://host:6379/0`` and ``rediss://...`` are Redis or Valkey.
@@ -36,11 +38,11 @@ def make_broker(url: str, limits: Limits, counters: Counters) -> Broker:
     return make(url, limits, counters)
 
 
-def _memory(url: str, limits: Limits, counters: Counters) -> Broker:
-    return MemoryBroker(limits)
+def _memory(url: str, limits: Limits | None, counters: Counters) -> Broker:
+    return MemoryBroker(limits or DEFAULT_LIMITS)
 
 
-def _nats(url: str, limits: Limits, counters: Counters) -> Broker:
+def _nats(url: str, limits: Limits | None, counters: Counters) -> Broker:
     from bellwire.brokers.nats_address import NatsAddress
 
     NatsAddress.parse(url)
@@ -53,7 +55,7 @@ def _nats(url: str, limits: Limits, counters: Counters) -> Broker:
     return NatsBroker(url, limits, counters=counters)
 
 
-def _redis(url: str, limits: Limits, counters: Counters) -> Broker:
+def _redis(url: str, limits: Limits | None, counters: Counters) -> Broker:
     from bellwire.brokers.redis_address import RedisAddress
 
     RedisAddress.parse(url)
@@ -63,10 +65,10 @@ def _redis(url: str, limits: Limits, counters: Counters) -> Broker:
         raise ConfigError(MISSING_REDIS) from None
     from bellwire.brokers.redis import RedisBroker
 
-    return RedisBroker(url, limits, counters=counters)
+    return RedisBroker(url, limits or DEFAULT_LIMITS, counters=counters)
 
 
-_BROKERS: Final[Mapping[str, Callable[[str, Limits, Counters], Broker]]] = {
+_BROKERS: Final[Mapping[str, Callable[[str, Limits | None, Counters], Broker]]] = {
     "memory": _memory,
     "nats": _nats,
     "tls": _nats,

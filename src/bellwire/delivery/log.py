@@ -102,6 +102,11 @@ class Log:
         """The last entry; IndexError before the first."""
         return self._chain.newest
 
+    def limit(self, limits: Limits) -> None:
+        """Keep this much from now on."""
+        self._limits = limits
+        self.due = -math.inf
+
     def append(self, draft: Draft, now: float) -> Appended:
         """Append a message, or find it: an id that was appended within the window is not appended again."""
         if now > self.due:

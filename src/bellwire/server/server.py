@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVarTuple
 from typing_extensions import override
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.guest import announce
 from bellwire.brokers.urls import make_broker
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -239,6 +240,7 @@ class Server(Application):
         broker = self._given_broker or make_broker(config.broker, limits, self.counters)
         try:
             await broker.start()
+            await announce(broker, limits)
         except BaseException:
             await broker.close()
             raise
