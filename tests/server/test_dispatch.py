@@ -115,6 +115,22 @@ async def test_an_error_of_what_is_waited_for_reaches_the_job() -> None:
         assert ends == [Outcome("caught")]
 
 
+async def test_several_jobs_may_wait_for_the_same_future_before_any_is_carried_on() -> None:
+    gate = asyncio.get_running_loop().create_future()
+
+    async def job() -> str:
+        return str(await gate)
+
+    async with dispatching() as dispatcher:
+        ends = Ends()
+        for _ in range(3):
+            assert dispatcher.start(job(), ends.append) is None
+        await advance()
+        gate.set_result("open")
+        await advance()
+        assert ends == [Outcome("open")] * 3
+
+
 async def test_the_current_task_is_the_same_before_and_after_waiting_and_never_the_callers() -> None:
     tasks = []
 

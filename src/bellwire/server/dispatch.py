@@ -94,7 +94,10 @@ class Dispatcher:
             _leave_task(loop, current)
         _enter_task(loop, parked.task)
         try:
-            return None, parked.context.run(job.send, None)
+            waits_for = parked.context.run(job.send, None)
+            if waits_for is not None:
+                waits_for._asyncio_future_blocking = False  # others may await the same before the task does
+            return None, waits_for
         except StopIteration as stop:
             return Outcome(stop.value), None
         except (KeyboardInterrupt, SystemExit):
