@@ -383,7 +383,7 @@ async def test_nothing_is_left_of_connections_that_ended() -> None:
         runtime = server._runtime
         assert runtime is not None
         assert runtime.heartbeat._places == {}
-        assert runtime.wheel.pending == 1  # the probe of idle subscriptions
+        assert runtime.wheel.pending == 2  # the probe of idle subscriptions, and the beat
         assert living() == before
 
 

@@ -14,6 +14,7 @@ from bellwire.protocol import wire
 from bellwire.protocol.embedding import Hello, encode_hello, encode_message
 from bellwire.protocol.socketio import encode_disconnect
 from bellwire.server.reader import MAX_STREAMS, Reader
+from bellwire.server.register import KEY as REGISTER
 from bellwire.testing import TestClient
 from bellwire.testing.clock import advance
 from bellwire.transports.base import Request
@@ -350,7 +351,7 @@ async def test_a_client_that_comes_and_leaves_without_end_leaves_nothing_behind(
             await advance()
         await advance(20)
         assert client.reason is None
-        assert world.memory.faults.keys().keys() <= {guest.KEY}
+        assert world.memory.faults.keys().keys() <= {guest.KEY, REGISTER}
         assert len(broker._logs) <= 1  # of everyone
         assert not len(node.namespace.runtime.leftovers)
         client.drop()

@@ -16,6 +16,7 @@
      ├── OutboxInUse               "outbox_in_use"         in the client floor
      ├── BrokerUnavailable         "broker_unavailable"
      ├── OutcomeUnknown            "outcome_unknown"
+     ├── NodesUnreachable          "nodes_unreachable"
      └── ProtocolError             "protocol_error"        a peer broke the wire
           ├── WebSocketError       "websocket_error"       carries the close code of RFC 6455
           ├── PacketError          "packet_error"          Engine.IO v4, Socket.IO v5
@@ -200,6 +201,23 @@ class OutcomeUnknown(BellwireError):  # noqa: N818
             return self.message
         rooms = f"; these rooms have it: {', '.join(self.done)}" if self.done else ""
         return f"no answer for the message {self.mid!r}{rooms}: send it again with the same mid within two minutes"
+
+
+class NodesUnreachable(BellwireError):  # noqa: N818
+    """Something was asked of all nodes of a cluster, and some did not answer; what the others did stands.
+
+    ``nodes`` are their ids. Whether they did what was asked cannot be known: they may be dead, or cut off from the
+    broker, or only slow.
+    """
+
+    code = "nodes_unreachable"
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        super().__init__(nodes)
+        self.nodes = nodes
+
+    def __str__(self) -> str:
+        return f"no answer from the nodes {', '.join(self.nodes)}: what was asked may not have been done there"
 
 
 class ProtocolError(BellwireError):

@@ -8,6 +8,7 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.protocol.wire import encode_args
+from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.heartbeat import Heartbeat
@@ -38,6 +39,7 @@ class Runtime:
     __slots__ = (
         "broker",
         "checkpoints",
+        "cluster",
         "config",
         "counters",
         "dispatcher",
@@ -66,6 +68,7 @@ class Runtime:
         self.checkpoints = Checkpoints(self.wheel)
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
+        self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
@@ -77,7 +80,8 @@ class Runtime:
         """The sink of sockets that are gone."""
 
     async def start(self) -> None:
-        """Do what a node that died has left undone."""
+        """Be one of the nodes, and do what one that died has left undone. Raises BrokerUnavailable."""
+        await self.cluster.start()
         await self.producers.recover()
 
     async def close(self) -> None:
@@ -88,4 +92,5 @@ class Runtime:
         self.producers.close()
         await self.sessions.close(self.config.shutdown_grace)
         await self.leftovers.close()
+        await self.cluster.close()
         self.heartbeat.close()

@@ -1,0 +1,343 @@
+"""A node among the others: who is there, questions to them and their answers, and what they ask of it.
+
+Nodes speak over the broker, each on a stream of its own and all on a common one; nothing of it is in a log. A question
+goes to all, or to some, and is answered in as many parts as it takes. A question ends when each node that was asked
+has given its last part, has failed, or has died, or when its time is over; who has not answered in full is named.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, Protocol, TypeAlias
+
+from bellwire.brokers.base import Broker
+from bellwire.core.clock import Timer, Wheel
+from bellwire.core.counters import Counters
+from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.delivery.entry import Entry
+from bellwire.server.dispatch import Dispatcher, Outcome
+from bellwire.server.envelope import Alive, Answer, Direct, Envelope, Gone, Question, Unreadable, seal, unseal
+from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS, Peers
+from bellwire.server.register import Register
+
+ALL: Final = "cluster"
+"""The stream that every node listens to."""
+
+MAX_ASKED: Final = 1_024
+"""How many questions of others may be under way here; a node answers the next ones that it cannot."""
+
+logger = logging.getLogger("bellwire.server")
+
+
+def stream_of_node(node: str) -> str:
+    """Return the name of the stream that ``node`` alone listens to."""
+    return f"node.{node}"
+
+
+class Asked:
+    """A question of another node, as whoever answers it sees it."""
+
+    __slots__ = ("_cluster", "_number", "_place", "body", "node", "timeout")
+
+    def __init__(self, cluster: "Cluster", question: Question) -> None:
+        self.node = question.node
+        """Who asks."""
+        self.body = question.body
+        """What is asked."""
+        self.timeout = question.timeout
+        """Seconds for which it waits, from now."""
+        self._cluster = cluster
+        self._number = question.number
+        self._place = 0
+
+    async def answer(self, body: bytes) -> None:
+        """Give a part of the answer. Raises `BrokerUnavailable`, `OutcomeUnknown`, `MessageTooLarge`."""
+        await self._say(body)
+
+    async def end(self, *, failed: bool = False) -> None:
+        """Say that this was all; the same errors."""
+        await self._say(b"", last=True, failed=failed)
+
+    async def _say(self, body: bytes, *, last: bool = False, failed: bool = False) -> None:
+        if not self._number:
+            return
+        answer = Answer(self._cluster.node, self._number, self._place, body, last, failed)
+        self._place += 1
+        await self._cluster.say(answer, self.node)
+
+
+Answerer: TypeAlias = Callable[[Asked], Coroutine[Any, Any, None]]
+"""What answers the questions of one kind: it gives its parts with `Asked.answer`, and returns when that was all."""
+
+
+class Watcher(Protocol):
+    """Who is told of nodes; it neither waits nor raises."""
+
+    def node_joined(self, node: str) -> None:
+        """``node`` is there, or is there again: it knows nothing of what was before."""
+
+    def node_left(self, node: str) -> None:
+        """``node`` has ended, or has been silent for its lease."""
+
+
+class _Inquiry:
+    """A question of this node, until all have answered."""
+
+    __slots__ = ("_done", "_parts", "_take", "open", "unreachable")
+
+    def __init__(self, nodes: Collection[str], take: Callable[[str, bytes], None]) -> None:
+        self.open = set(nodes)
+        self.unreachable: set[str] = set()
+        self._take = take
+        self._parts: dict[str, int] = {}
+        self._done = asyncio.get_running_loop().create_future()
+
+    def answered(self, answer: Answer) -> None:
+        node, place = answer.node, self._parts.get(answer.node, 0)
+        if node in self.unreachable or (node in self._parts and node not in self.open):
+            return
+        self._parts[node] = place + 1
+        if answer.place != place or answer.failed:  # a part was lost: what is left of the answer says nothing
+            self.lose(node)
+            return
+        if answer.body:
+            self._take(node, answer.body)
+        if answer.last:
+            self.open.discard(node)
+            self._check()
+
+    def lose(self, node: str) -> None:
+        if node in self.open or node in self._parts:
+            self.open.discard(node)
+            self.unreachable.add(node)
+            self._check()
+
+    def _check(self) -> None:
+        if not self.open and not self._done.done():
+            self._done.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        self._check()
+        await asyncio.wait((self._done,), timeout=seconds)
+        self.unreachable |= self.open
+        self.open = set()
+
+
+class Cluster:
+    """The node's place in it; made, and used, in the running loop. ``node`` is its id."""
+
+    def __init__(self, broker: Broker, wheel: Wheel, dispatcher: Dispatcher, counters: Counters) -> None:
+        self.node = secrets.token_hex(4)
+        self.peers = Peers()
+        self.direct: Callable[[str, bytes], None] = lambda stream, published: None
+        """What takes events for single sockets of this node."""
+        self._broker = broker
+        self._wheel = wheel
+        self._dispatcher = dispatcher
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._register = Register(broker)
+        self._answerers: dict[str, Answerer] = {}
+        self._watchers: list[Watcher] = []
+        self._inquiries: dict[int, _Inquiry] = {}
+        self._number = 0
+        self._asked = 0
+        self._timer: Timer | None = None
+        self._beaten = 0.0
+        self._generation = ""
+
+    def serve(self, kind: str, answerer: Answerer) -> None:
+        """Let ``answerer`` answer the questions of this ``kind``."""
+        self._answerers[kind] = answerer
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell ``watcher`` of nodes from now on."""
+        self._watchers.append(watcher)
+
+    # --- life
+
+    async def start(self) -> None:
+        """Be one of the nodes from now on. Raises `BrokerUnavailable`."""
+        for stream in (ALL, stream_of_node(self.node)):
+            await self._broker.subscribe(stream, self)
+        for node in await self._enrol():
+            self._heard(node)
+        await self.say(Alive(self.node, ask=True))
+        self._beaten = self._loop.time()
+        self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
+
+    async def close(self) -> None:
+        """Leave; what is asked is given up."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for inquiry in tuple(self._inquiries.values()):
+            for node in tuple(inquiry.open):
+                inquiry.lose(node)
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown, TimeoutError):  # its lease is over soon
+            async with asyncio.timeout(LEASE_SECONDS / 2):
+                await self._take_leave()
+
+    async def _take_leave(self) -> None:
+        await self.say(Gone(self.node))
+        await self._register.remove({self.node})
+        for stream in (ALL, stream_of_node(self.node)):
+            await self._broker.unsubscribe(stream, self)
+
+    async def _enrol(self) -> frozenset[str]:
+        self._generation = self._broker.generation()
+        return await self._register.add(self.node)
+
+    def _begin_beat(self) -> None:
+        self._timer = None
+        outcome = self._dispatcher.start(self._beat(), self._beat_ended)
+        if outcome is not None:
+            self._beat_ended(outcome)
+
+    async def _beat(self) -> None:
+        now = self._loop.time()
+        stood_still = now - self._beaten > 2 * BEAT_SECONDS
+        self._beaten = now
+        try:
+            await self.say(Alive(self.node, ask=stood_still))
+            if self._broker.generation() != self._generation:
+                await self._enrol()
+        except (BrokerUnavailable, OutcomeUnknown):
+            stood_still = True
+        if stood_still:
+            self.peers.renew(self._loop.time())
+        over = self.peers.expired(self._loop.time())
+        for node in over:
+            self._lost(node)
+        if over and self.node < min(self.peers.ids, default="~"):  # one of them is enough to tidy up
+            await self._register.remove(set(over))
+
+    def _beat_ended(self, outcome: Outcome) -> None:
+        error = outcome.error
+        if isinstance(error, asyncio.CancelledError):
+            return
+        if error is not None and not isinstance(error, BrokerUnavailable | OutcomeUnknown):
+            logger.error("a node's beat failed", exc_info=error)
+        if not self._dispatcher.closed:
+            self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
+
+    # --- asking
+
+    async def say(self, envelope: Envelope, node: str | None = None) -> None:
+        """Say something to ``node``, or to all others. Raises as `Broker.publish` does, and `MessageTooLarge`."""
+        await self._broker.publish(ALL if node is None else stream_of_node(node), seal(envelope))
+
+    async def tell(self, kind: str, body: bytes, node: str | None = None) -> None:
+        """Ask for something without an answer: of ``node``, or of all others. The same errors."""
+        await self.say(Question(self.node, 0, kind, body), node)
+
+    async def ask(
+        self,
+        kind: str,
+        body: bytes,
+        take: Callable[[str, bytes], None],
+        *,
+        timeout: float,  # noqa: ASYNC109 - the nodes are told it
+        nodes: Collection[str] | None = None,
+    ) -> tuple[str, ...]:
+        """Ask ``nodes``, or all others, and return those that did not answer in full within ``timeout`` seconds.
+
+        ``take`` is called with a node and a part of its answer, for each part, in the node's order. A node that joins
+        meanwhile is not waited for.
+
+        Raises:
+            BrokerUnavailable: nobody was asked.
+            MessageTooLarge: the question is larger than the broker takes.
+
+        """
+        asked = (self.peers.ids if nodes is None else frozenset(nodes)) - {self.node}
+        if not asked:
+            return ()
+        self._number += 1
+        number, inquiry = self._number, _Inquiry(asked, take)
+        for dead in asked - self.peers.ids:
+            inquiry.lose(dead)
+        self._inquiries[number] = inquiry
+        try:
+            question = Question(self.node, number, kind, body, timeout)
+            for node in (None,) if nodes is None else asked & self.peers.ids:
+                await self.say(question, node)
+            await inquiry.wait(timeout)
+        finally:
+            del self._inquiries[number]
+        return tuple(sorted(inquiry.unreachable))
+
+    # --- from the broker
+
+    def entry(self, stream: str, gen: str, entry: Entry) -> None:
+        """Nobody appends here (`bellwire.brokers.base.Listener`)."""
+        self._ignore("malformed")
+
+    def volatile(self, stream: str, body: bytes) -> None:
+        """An envelope arrived, or what should be one."""
+        match unseal(body):
+            case Unreadable(reason):
+                self._ignore(reason)
+            case Direct(target, published):
+                self.direct(target, published)
+            case Answer() as answer:
+                inquiry = self._inquiries.get(answer.number)
+                if inquiry is not None:
+                    inquiry.answered(answer)
+            case Alive(node, ask) if node != self.node:
+                self._heard(node)
+                if ask:
+                    self._start(self.say(Alive(self.node), node))
+            case Gone(node) if node != self.node:
+                if self.peers.left(node):
+                    self._lost(node)
+            case Question() as question if question.node != self.node:
+                self._answer(question)
+
+    def _ignore(self, reason: str) -> None:
+        self._counters.dropped("envelope", reason=reason, policy="ignored")
+
+    def _heard(self, node: str) -> None:
+        if node != self.node and self.peers.heard(node, self._loop.time()):
+            for watcher in self._watchers:
+                watcher.node_joined(node)
+
+    def _lost(self, node: str) -> None:
+        for inquiry in tuple(self._inquiries.values()):
+            inquiry.lose(node)
+        for watcher in self._watchers:
+            watcher.node_left(node)
+
+    def _answer(self, question: Question) -> None:
+        answerer = self._answerers.get(question.kind)
+        asked = Asked(self, question)
+        if answerer is None or self._asked >= MAX_ASKED:
+            reason = "unknown_kind" if answerer is None else "too_many"
+            self._counters.dropped("question", reason=reason, policy="failed")
+            self._start(asked.end(failed=True))
+        else:
+            self._asked += 1
+            self._start(self._run(answerer, asked))
+
+    async def _run(self, answerer: Answerer, asked: Asked) -> None:
+        failed = True
+        try:
+            await answerer(asked)
+            failed = False
+        except (BrokerUnavailable, OutcomeUnknown):
+            raise
+        except Exception as error:
+            logger.error("a question of node %s was not answered", asked.node, exc_info=error)
+        finally:
+            self._asked -= 1
+        await asked.end(failed=failed)
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        outcome = self._dispatcher.start(job, _told)
+        if outcome is not None:
+            _told(outcome)
+
+
+def _told(outcome: Outcome) -> None:
+    """Whoever asked finds out by himself if he was not told."""
