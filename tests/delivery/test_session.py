@@ -203,7 +203,7 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 def test_a_record_is_small() -> None:
-    assert len(encode_record(new_record("i" * 20, "r" * 20, 2**64 - 1))) < 70
+    assert len(encode_record(new_record("i" * 20, "r" * 20, 2**64 - 1))) < 80
     stream, position = "5" * 32, Position("0123456789ab.1", 1_000_000, 2**32 - 1)
     one = new_record("i", "r", 1, streams={stream: Member("r", "room:lobby", position)})
     assert len(encode_record(one)) - len(encode_record(record())) < 100
@@ -251,3 +251,13 @@ def test_what_was_read_to_the_end_is_read_again_by_who_stands_before_it() -> Non
     left = found.departed("s", at(30)).reached({"s": at(30)})
     assert left.members({}) == left.members({"s": at(30)}) == {}
     assert left.members({"s": at(7)}).keys() == {"s"}
+
+
+def test_the_end_of_a_stay_is_reached_right_there_or_in_a_later_one_and_not_by_a_greater_number() -> None:
+    left = record().joined("s", member(3)).departed("s", at(7))
+    assert left.reached({"s": at(7)}).left == ()
+    assert left.reached({"s": at(6)}) == left
+    assert left.reached({"s": at(9)}) == left  # there is nothing beyond the end for it: a failover took that back
+    again = left.joined("s", member(8))
+    assert again.reached({"s": at(9)}).left == ()
+    assert again.reached({"s": at(7)._replace(tag=1)}) == again

@@ -139,6 +139,62 @@ async def test_a_claim_that_was_not_looked_at_yet_shows_nothing_to_who_leaves(ma
         assert client.of(A).count("shown") == 1
 
 
+# --- where a failover took back what a node has
+
+
+async def behind_a_failover(world: World, node: Node, *, same: bool) -> None:
+    """The node has two entries of the room that were taken back; what was said in their place it has not heard of."""
+    await node.say("a", "one", "two", "three")
+    await advance(1)
+    world.memory.faults.lose_tail(A, 2, same_generation=same)
+    world.memory.faults.lose_live(A)
+    await node.say("a", "instead")
+    await advance(1)
+
+
+@pytest.mark.parametrize("same", [False, True])
+async def test_who_leaves_where_a_failover_took_back_what_it_has_is_told_and_has_what_came_instead(
+    make: Make, same: bool
+) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a")
+        await behind_a_failover(world, node, same=same)
+        await node.leave(client, "a")
+        await node.say("a", "for others")
+        await advance(1)
+        assert client.of(A) == ["one", "two", "three", "[diverged]", "instead"]
+
+
+@pytest.mark.parametrize("same", [False, True])
+async def test_who_left_there_and_was_not_told_is_told_on_another_node(make: Make, same: bool) -> None:
+    async with make() as world:
+        one, two = await world.node(), await world.node()
+        client = await world.client(one, "a")
+        await behind_a_failover(world, one, same=same)
+        old = one.socket(client)
+        client.leave_half_open()
+        await old.leave("a")
+        await advance(1)
+        await client.connect(two)
+        await advance(1)
+        assert client.of(A) == ["one", "two", "three", "[diverged]", "instead"]
+
+
+@pytest.mark.parametrize("same", [False, True])
+async def test_who_joins_where_a_failover_took_back_what_a_node_has_is_not_shown_what_came_before(
+    make: Make, same: bool
+) -> None:
+    async with make() as world:
+        node = await world.node()
+        await world.client(node, "a")
+        await behind_a_failover(world, node, same=same)
+        client = await world.client(node, "a")
+        await node.say("a", "shown")
+        await advance(1)
+        assert client.of(A) == ["shown"]
+
+
 # --- those who ask
 
 

@@ -130,7 +130,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         One that had come there, and stands at a ``cursor`` from before it now, has to do so again: its program had not
         handled what it had received.
         """
-        again = tuple(past for past in self.read if _is_short(past, cursor)) if cursor is not None else ()
+        again = tuple(past for past in self.read if self._is_short(past, cursor))
         spans = [past.member.span for past in (*again, *self.left) if past.stream == stream]
         if stream in self.streams:
             spans.append(self.streams[stream].span)
@@ -138,12 +138,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def members(self, cursors: Mapping[str, Position]) -> dict[str, Member]:
         """Return by stream what a reader at ``cursors`` is a member of, or has still to read."""
-        again = {past.stream: past.member for past in self.read if _is_short(past, cursors.get(past.stream))}
+        again = {past.stream: past.member for past in self.read if self._is_short(past, cursors.get(past.stream))}
         return again | {past.stream: past.member for past in self.left} | self.streams
 
     def has_read(self, stream: str, cursor: Position) -> bool:
         """Whether a reader at ``cursor`` has read a membership of ``stream`` to the end, as far as is remembered."""
-        return any(past.stream == stream and _is_reached(past, cursor) for past in self.read)
+        return any(past.stream == stream and self._is_reached(past, cursor) for past in self.read)
 
     def vector(self, k: int) -> Mapping[str, Position] | None:
         """Return checkpoint ``k``, None if it is not kept.
@@ -180,7 +180,26 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def reached(self, cursors: Mapping[str, Position]) -> "Record":
         """Do the same with the memberships to whose end a reader has come that stands at ``cursors``."""
-        return self._read(lambda past: _is_reached(past, cursors.get(past.stream)))
+        return self._read(lambda past: self._is_reached(past, cursors.get(past.stream)))
+
+    def _is_short(self, past: Past, cursor: Position | None) -> bool:
+        return cursor is not None and not self._is_reached(past, cursor)
+
+    def _is_reached(self, past: Past, cursor: Position | None) -> bool:
+        """Whether a reader at ``cursor`` has come to the end of ``past``: it stands right there, or in a later stay.
+
+        A greater number alone does not say so: it may be that of an entry which a failover took back.
+        """
+        left = past.member.left
+        if cursor is None or left is None or cursor.point == left.point:
+            return cursor is not None and left is not None
+        return any(cursor.seq >= member.joined.seq for member in self._later(past))
+
+    def _later(self, past: Past) -> list[Member]:
+        """Return the memberships of the same stream that followed on ``past``."""
+        ended = (*self.read, *self.left)
+        later = [other.member for other in ended[ended.index(past) + 1 :] if other.stream == past.stream]
+        return [*later, self.streams[past.stream]] if past.stream in self.streams else later
 
     def _read(self, has_read: Callable[[Past], bool]) -> "Record":
         read = tuple(past for past in self.left if has_read(past))
@@ -247,14 +266,6 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(
             self, instance="", over=True, streams={}, left=(), read=(), data=b"", checkpoints={}
         )
-
-
-def _is_short(past: Past, cursor: Position | None) -> bool:
-    return cursor is not None and not _is_reached(past, cursor)
-
-
-def _is_reached(past: Past, cursor: Position | None) -> bool:
-    return cursor is not None and past.member.left is not None and cursor.seq >= past.member.left.seq
 
 
 def _without(streams: Mapping[str, Member], stream: str) -> dict[str, Member]:

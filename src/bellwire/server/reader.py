@@ -5,7 +5,6 @@ A membership is stored before its client hears of it, and its end before the cli
 """
 
 from collections.abc import Collection, Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from bellwire.delivery.answer import Reason
@@ -37,8 +36,6 @@ MAX_STAYS: Final = 8
 """How many former stays in one stream are remembered, and"""
 MAX_STREAMS: Final = 1_024
 """of how many streams, those left included: they say which copy of an event to several streams is taken."""
-
-_seq: Final = attrgetter("seq")
 
 
 class Whose(TypedDict):
@@ -264,7 +261,8 @@ class Reader:
             return
         self._deciding[stream] = None
         try:
-            left = self._deciding[stream] = self._end_at(room, await room.now())
+            left = self._deciding[stream] = await room.now()
+            self._end_at(room, left)
             try:
                 await self.session.leave(stream, left)
             except BaseException:
@@ -274,14 +272,11 @@ class Reader:
         finally:
             self._decided(stream)
 
-    def _end_at(self, room: Room, left: Position) -> Position:
-        """Let it have nothing beyond ``left``, or beyond what it has already; return which of the two."""
+    def _end_at(self, room: Room, left: Position) -> None:
+        """Let it have nothing beyond ``left``, if it is there and reads its last stay."""
         stood = None if self._to_come.get(room.stream) else room.dismiss(self.socket)
-        if stood is None:  # it is gone, or has not begun to read its last stay
-            return left
-        left = max(left, stood, key=_seq)
-        self._admit(room, stood, left)
-        return left
+        if stood is not None:
+            self._admit(room, stood, left)
 
     def _stay_on(self, room: Room) -> None:
         """Take that back."""
@@ -302,7 +297,7 @@ class Reader:
             to_come[-1] = span
             return
         stood = room.dismiss(self.socket)
-        if stood is not None and stood.seq < left.seq:
+        if stood is not None and stood.point != left.point:  # it may also stand where a failover took something back
             self._admit(room, stood, left)
             self._held_up = True
             self._bound()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from bellwire.brokers.publisher import FIRST_PAUSE, LAST_PAUSE
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page
+from bellwire.delivery.chain import Place
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
@@ -183,11 +184,20 @@ class Room:
     async def now(self) -> Position:
         """Return the position behind all that was emitted before, whether it is here yet or not.
 
-        Raises BrokerUnavailable.
+        It is one that the log has: where this node has something else, a failover has taken that back, and it is looked
+        into. Raises BrokerUnavailable.
         """
-        here = await self.stand()
-        top = await self._streams.broker.top(self.stream)
-        return here if top.gen == here.gen and top.seq <= here.seq else top
+        await self.stand()
+        top, feed = await self._streams.broker.top(self.stream), self.feed
+        if feed is None or not feed.ring.following:
+            return top
+        ring = feed.ring
+        place = ring.chain.locate(top.point)
+        if place is Place.PROVED:
+            return top if top.point == ring.top.point else ring.top
+        if place is not Place.AHEAD:
+            self._tell(feed, feed.probe(top))
+        return top
 
     async def _top(self) -> Position:
         broker, pause = self._streams.broker, FIRST_PAUSE
