@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bellwire.delivery import offset as module
-from bellwire.delivery.offset import CONNECTED, MAX_ENTRIES, MAX_OTHERS, Trail, decode, mark, stand
+from bellwire.delivery.offset import CONNECTED, MAX_ENTRIES, MAX_OTHERS, Trail, claimed, decode, mark, stand
 from bellwire.delivery.position import Point, Position
 
 STREAMS: Final = [f"{n:016x}" + "0" * 16 for n in range(1, 15)]
@@ -151,6 +151,16 @@ def test_a_later_join_counts_more_than_the_checkpoint() -> None:
     trail = moved((ROOM, 2), (OTHER, 2)).checkpointed(7, {OTHER: at(2), ROOM: at(2)})
     found = stand(trail.offset, {ROOM: at(4), OTHER: at(1)}, {7: {OTHER: at(2), ROOM: at(2)}}, {})
     assert found.positions == {ROOM: at(4), OTHER: at(2)}
+
+
+def test_what_a_client_says_of_streams_that_it_is_not_in_any_more_is_read_from_offset_and_checkpoint() -> None:
+    vector = {ROOM: Position("g", 5, 1005), OTHER: Position("g", 6, 1006)}
+    offset = moved((OTHER, 8), start=CONNECTED.checkpointed(7, vector)).offset
+    assert claimed(offset, [ROOM, OTHER, THIRD], {7: vector}) == {
+        ROOM: Position("g", 5, 1005),
+        OTHER: Position("", 8, 1008),
+    }
+    assert claimed(None, [ROOM], {7: vector}) == {}
 
 
 def test_an_offset_from_another_session_is_refused_if_it_counts_from_a_checkpoint() -> None:

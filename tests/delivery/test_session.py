@@ -12,6 +12,7 @@ from bellwire.delivery.session import (
     FIRST_FENCE,
     MAX_CHECKPOINTS,
     MAX_LEFT,
+    MAX_LOST,
     MAX_READ,
     Member,
     Record,
@@ -261,3 +262,36 @@ def test_the_end_of_a_stay_is_reached_right_there_or_in_a_later_one_and_not_by_a
     again = left.joined("s", member(8))
     assert again.reached({"s": at(9)}).left == ()
     assert again.reached({"s": at(7)._replace(tag=1)}) == again
+
+
+def full() -> Record:
+    """As many stays as are kept, and one more that gave way."""
+    kept = record()
+    for n in range(MAX_LEFT + 1):
+        kept = kept.joined(f"s{n}", member(3)).departed(f"s{n}", at(7))
+    return kept.trimmed()
+
+
+def test_of_a_stay_that_gave_way_it_is_remembered_where_it_ended() -> None:
+    assert full().lost == {"s0": at(7)}
+    assert len(full().left) == MAX_LEFT
+    assert full().missed({}) == full().missed({"s0": at(6)}) == full().missed({"s0": at(8)}) == full().lost
+    assert full().reached({"s0": at(7)}).lost == {}
+    assert full().reached({"s0": at(6)}) == full()
+    assert full().ended().lost == {}
+    assert full().forked("other", "run", 1).lost == full().lost
+
+
+def test_who_stands_in_a_later_stay_was_told_of_the_one_that_gave_way() -> None:
+    again = full().joined("s0", member(8))
+    assert again.missed({"s0": at(7)}) == {}
+    assert again.missed({"s0": at(9)}) == {}
+    assert again.missed({"s0": at(6)}) == {"s0": at(7)}
+
+
+def test_what_gave_way_is_bounded_and_beyond_the_bound_there_is_no_session() -> None:
+    kept = record()
+    for n in range(MAX_LEFT + MAX_LOST + 9):
+        assert kept.is_patchy == (n > MAX_LEFT + MAX_LOST)
+        kept = kept.joined(f"s{n}", member(3)).departed(f"s{n}", at(7)).trimmed()
+    assert len(kept.lost) == MAX_LOST + 1

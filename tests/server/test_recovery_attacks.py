@@ -9,7 +9,7 @@ from bellwire.brokers import guest
 from bellwire.delivery.answer import Page
 from bellwire.delivery.position import Position
 from bellwire.delivery.receiver import Receiver
-from bellwire.delivery.session import MAX_LEFT
+from bellwire.delivery.session import MAX_LEFT, MAX_LOST
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Hello, encode_hello, encode_message
 from bellwire.protocol.socketio import encode_disconnect
@@ -278,6 +278,117 @@ async def test_a_slow_client_has_so_many_rooms_to_read_to_the_end_and_is_told_wh
         assert all(client.of(stream(f"room {n}")) == [f"in {n}"] for n in range(2, MAX_LEFT + 2))
         client.cut()
         await nothing_is_left(node)
+
+
+async def visits(node: Node, client: Client | Stock, count: int) -> None:
+    """While it is away, what was begun for a client has it visit rooms of which it never hears."""
+    socket = node.namespace.hub(NAMESPACE).sockets[client.id]
+    client.cut()
+    for n in range(count):
+        await socket.join(f"room {n}")
+        await node.say(f"room {n}", f"in {n}")
+        await socket.leave(f"room {n}")
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_client_is_told_of_a_room_that_it_never_heard_of_if_it_misses_what_was_said_there(
+    make: Make, again: bool
+) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node)
+        await visits(node, client, MAX_LEFT + 2)
+        if again:  # what it is told is lost on the way
+            client.dial(node)
+            await advance(0)
+            client.leave_half_open()
+            await advance(1)
+        for _ in range(2):  # and once only
+            await client.connect(node)
+            await advance(1)
+            assert [client.of(stream(f"room {n}")) for n in (0, 1)] == [["[too_far]"]] * 2
+            assert all(client.of(stream(f"room {n}")) == [f"in {n}"] for n in range(2, MAX_LEFT + 2))
+            client.cut()
+
+
+async def test_a_client_is_told_that_it_misses_a_former_stay_in_a_room_that_it_has_joined_again(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node)
+        socket = node.socket(client)
+        await visits(node, client, MAX_LEFT + 2)
+        await socket.join("room 1")
+        await node.say("room 1", "again")
+        await client.connect(node)
+        await advance(1)
+        assert client.of(stream("room 1")) == ["[too_far]", "again"]
+        client.cut()
+        await client.connect(node)
+        await advance(1)
+        assert client.of(stream("room 1")) == ["[too_far]", "again"]
+
+
+async def test_a_client_that_misses_more_than_it_can_be_told_has_a_new_session(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node)
+        await visits(node, client, MAX_LEFT + MAX_LOST + 1)
+        await client.connect(node)
+        await advance(1)
+        assert not client.resumed
+        assert {reset.reason for reset in client.resets} == {"session_lost"}
+
+
+async def test_a_client_that_has_all_of_many_rooms_that_it_left_is_told_of_none(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node)
+        for n in range(MAX_LEFT + 50):
+            await node.join(client, f"room {n}")
+            await node.say(f"room {n}", f"in {n}")
+            await node.leave(client, f"room {n}")
+        await advance(1)
+        for _ in range(2):
+            client.cut()
+            await client.connect(node)
+            await advance(1)
+        assert client.labels == [f"in {n}" for n in range(MAX_LEFT + 50)]
+        assert not node.socket(client).reader.session.record.lost  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("count", [MAX_LEFT, MAX_LEFT + 1])
+async def test_a_stock_client_that_misses_a_room_that_it_never_heard_of_starts_over(make: Make, count: int) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        await visits(node, client, count)
+        await client.connect(node)
+        await advance(1)
+        assert client.recovered is (count == MAX_LEFT)
+        assert (f"in {count - 1}" in client.labels) is client.recovered
+        client.cut()
+
+
+async def test_a_stock_client_that_has_all_of_many_rooms_that_it_left_recovers(make: Make) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        itself = node.namespace.to(client.id)
+        for n in range(MAX_LEFT + 50):
+            await itself.join(f"room {n}")
+            await node.say(f"room {n}", f"in {n}")
+            await advance(0.1)
+            await itself.leave(f"room {n}")
+        await itself.emit(SAY, "last")
+        await advance(2)
+        client.cut()
+        await client.connect(node)
+        await advance(1)
+        assert client.recovered
+        assert client.labels == [*(f"in {n}" for n in range(MAX_LEFT + 50)), "last"]
+        client.cut()
 
 
 async def test_a_slow_client_has_so_many_stays_in_a_room_to_read_and_is_told_what_it_misses(make: Make) -> None:

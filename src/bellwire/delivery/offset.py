@@ -312,6 +312,19 @@ def stand(
     return Standing(positions, _tail(Trail, claim.checkpoint, moved).at(None))
 
 
+def claimed(
+    offset: object, streams: Collection[str], vectors: Mapping[int, Mapping[str, Position]]
+) -> dict[str, Position]:
+    """Return where a client says that it stands in those of ``streams`` that it still knows, all under no generation.
+
+    Raises ValueError: ``offset`` is none.
+    """
+    claim = decode(offset) if isinstance(offset, str) else _NOTHING
+    entries = {stream: claim.entries[stream[:16]] for stream in streams if stream[:16] in claim.entries}
+    stood = {stream: at for stream, at in vectors.get(claim.checkpoint, {}).items() if stream in streams}
+    return stood | {stream: Position("", entry.seq, entry.tag) for stream, entry in entries.items()}
+
+
 _NOTHING: Final = Offset(0, {})
 
 

@@ -21,7 +21,7 @@ All functions are pure: a record in, a record out, the same one if nothing chang
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -33,6 +33,10 @@ from bellwire.delivery.position import Position
 
 MAX_LEFT: Final = 128
 """How many memberships that ended are kept for a reader that has not come to their end; the oldest gives way."""
+
+MAX_LOST: Final = 1_024
+"""Of how many streams it is remembered that a membership gave way: as many as a client remembers the end of. With more
+the session cannot be taken up, for nobody could tell its client all that it has missed."""
 
 MAX_READ: Final = 32
 """How many memberships are remembered beside those, to whose end the reader has come. Of an event to several streams
@@ -119,6 +123,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """What it was a member of and has read to the end, the oldest first."""
     turn: Turn = FIRST_TURN
     """Which of its connections holds it, or held it last."""
+    lost: dict[str, Position] = {}
+    """By stream, the end of the newest membership that gave way (`MAX_LEFT`): who has not come there is to be told."""
 
     def spans(self, stream: str) -> list[Membership]:
         """Return all memberships of ``stream`` that are kept, the oldest first."""
@@ -144,6 +150,20 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     def has_read(self, stream: str, cursor: Position) -> bool:
         """Whether a reader at ``cursor`` has read a membership of ``stream`` to the end, as far as is remembered."""
         return any(past.stream == stream and self._is_reached(past, cursor) for past in self.read)
+
+    def missed(self, cursors: Mapping[str, Position]) -> dict[str, Position]:
+        """Return of ``lost`` what a reader at ``cursors`` has to be told: it has not come to the end of those."""
+        lost = self.lost.items()
+        return {stream: end for stream, end in lost if not _is_at(cursors.get(stream), end, self._unread(stream))}
+
+    def _unread(self, stream: str) -> list[Member]:
+        unread = [past.member for past in self.left if past.stream == stream]
+        return [*unread, self.streams[stream]] if stream in self.streams else unread
+
+    @property
+    def is_patchy(self) -> bool:
+        """Whether more has been lost than can be told."""
+        return len(self.lost) > MAX_LOST
 
     def vector(self, k: int) -> Mapping[str, Position] | None:
         """Return checkpoint ``k``, None if it is not kept.
@@ -180,20 +200,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def reached(self, cursors: Mapping[str, Position]) -> "Record":
         """Do the same with the memberships to whose end a reader has come that stands at ``cursors``."""
-        return self._read(lambda past: self._is_reached(past, cursors.get(past.stream)))
+        record, missed = self._read(lambda past: self._is_reached(past, cursors.get(past.stream))), self.missed(cursors)
+        return record if len(missed) == len(self.lost) else msgspec.structs.replace(record, lost=missed)
 
     def _is_short(self, past: Past, cursor: Position | None) -> bool:
         return cursor is not None and not self._is_reached(past, cursor)
 
     def _is_reached(self, past: Past, cursor: Position | None) -> bool:
-        """Whether a reader at ``cursor`` has come to the end of ``past``: it stands right there, or in a later stay.
-
-        A greater number alone does not say so: it may be that of an entry which a failover took back.
-        """
         left = past.member.left
-        if cursor is None or left is None or cursor.point == left.point:
-            return cursor is not None and left is not None
-        return any(cursor.seq >= member.joined.seq for member in self._later(past))
+        return left is not None and _is_at(cursor, left, self._later(past))
 
     def _later(self, past: Past) -> list[Member]:
         """Return the memberships of the same stream that followed on ``past``."""
@@ -223,8 +238,16 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
             return self
         newest = sorted(self.checkpoints)[-MAX_CHECKPOINTS:]
         return msgspec.structs.replace(
-            self, left=self.left[-MAX_LEFT:], checkpoints={k: self.checkpoints[k] for k in newest}
+            self,
+            left=self.left[-MAX_LEFT:],
+            checkpoints={k: self.checkpoints[k] for k in newest},
+            lost=self._lost_with(self.left[:-MAX_LEFT]),
         )
+
+    def _lost_with(self, given_up: tuple[Past, ...]) -> dict[str, Position]:
+        ends = {past.stream: past.member.left for past in given_up}
+        lost = self.lost | {stream: end for stream, end in ends.items() if end is not None}
+        return dict(list(lost.items())[-MAX_LOST - 1 :])
 
     def written(self, edition: int) -> "Record":
         """Be the edition of this number."""
@@ -256,7 +279,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         streams = {stream: member for stream, member in self.streams.items() if not self._is_own(member)}
         left = tuple(past for past in self.left if not self._is_own(past.member))
         copy = new_record(socket_id, instance, holder, streams=streams, left=left, data=self.data, turn=turn)
-        return msgspec.structs.replace(copy, read=self.read)
+        lost = {stream: end for stream, end in self.lost.items() if stream not in self.streams or stream in streams}
+        return msgspec.structs.replace(copy, read=self.read, lost=lost)
 
     def _is_own(self, member: Member) -> bool:
         return member.name == self.id and member.kind != "u"
@@ -264,8 +288,18 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     def ended(self) -> "Record":
         """Hold nothing any more, and say so to whoever held it before."""
         return msgspec.structs.replace(
-            self, instance="", over=True, streams={}, left=(), read=(), data=b"", checkpoints={}
+            self, instance="", over=True, streams={}, left=(), read=(), data=b"", checkpoints={}, lost={}
         )
+
+
+def _is_at(cursor: Position | None, end: Position, later: Iterable[Member]) -> bool:
+    """Whether a reader has come to the end of a stay: it stands right there, or in one of the ``later`` stays.
+
+    A greater number alone does not say so: it may be that of an entry which a failover took back.
+    """
+    if cursor is None:
+        return False
+    return cursor.point == end.point or any(cursor.seq >= member.joined.seq for member in later)
 
 
 def _without(streams: Mapping[str, Member], stream: str) -> dict[str, Member]:

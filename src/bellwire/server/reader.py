@@ -60,6 +60,7 @@ class Reader:
         "_fresh",
         "_full",
         "_held_up",
+        "_missed",
         "_rooms",
         "_to_come",
         "recovered",
@@ -77,6 +78,7 @@ class Reader:
         self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
         self._fresh: tuple[str, ...] = ()  # streams whose position the client has from this connection
         self._absent: Collection[str] = ()  # streams that it is about to come back to
+        self._missed: Mapping[str, Position] = {}  # stays that gave way before it had read them
         self._begun = False
         self._full = False
         self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
@@ -327,7 +329,8 @@ class Reader:
 
     async def _resume(self, hub: "Hub", cursors: Mapping[str, Position]) -> None:
         record, self.session.found = self.session.found or self.session.record, None
-        members = record.members(cursors)
+        members, missed = record.members(cursors), record.missed(cursors)
+        self._missed = missed
         self.spans = {stream: record.unread(stream, cursors.get(stream)) for stream in members}
         self._absent = absent = dict(members)
         for stream, member in members.items():
@@ -341,7 +344,11 @@ class Reader:
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
         self._remember(record)
-        for stream in cursors.keys() - members.keys():
+        self._missed = {}
+        for stream in missed.keys() - members.keys():
+            self.say(wire.Open(hub.name, stream, *missed[stream]))  # it may never have heard of it
+            self.say(wire.Close(stream, Reason.TOO_FAR))
+        for stream in cursors.keys() - members.keys() - missed.keys():
             self.say(wire.Close(stream, None if stream in self.spans else Reason.TRUNCATED))
 
     def _remember(self, record: Record) -> None:
@@ -381,8 +388,11 @@ class Reader:
         before = (
             cursor is not None and cursor.seq <= first.joined.seq
         )  # of generations this node may not know the newest
-        if cursor is None or (before and self.session.record.has_read(room.stream, cursor)):
+        missed = room.stream in self._missed
+        if missed or cursor is None or (before and self.session.record.has_read(room.stream, cursor)):
             self._open(room, first.joined, first.left)
+            if missed:
+                self.reset(room, Reason.TOO_FAR, first.joined)
         else:
             self._admit(room, cursor, first.left)
 

@@ -16,7 +16,7 @@ from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.naming import key_of
-from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, make_mark, mark, stand
+from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, claimed, make_mark, mark, stand
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import Record
 from bellwire.protocol.embedding import Control
@@ -165,9 +165,16 @@ class RecoveringReader(Reader):
             standing = stand(offset, joined, self.session.record.checkpoints, present)
         except ValueError:
             return None
+        if self._has_missed(offset):
+            return None
         self.socket.dialect = Recovering.like(standing.trail)
         self._vector = self.session.record.vector(standing.trail.checkpoint) or {}
         return standing
+
+    def _has_missed(self, offset: object) -> bool:
+        """Whether a stay gave way that the client has not come to the end of: it cannot be told."""
+        record = self.session.record
+        return bool(record.missed(claimed(offset, record.lost, record.checkpoints) if record.lost else {}))
 
     def _forget_read(self, record: Record, standing: Standing) -> None:
         """Forget the memberships to whose end the client has come, as its offset says."""

@@ -153,7 +153,7 @@ class Sessions:
             for _ in range(ATTEMPTS):
                 kept = await self.broker.get(key)
                 record = None if kept is None else read_kept(kept)
-                if kept is None or record is None or record.over:
+                if kept is None or record is None or record.over or record.is_patchy:
                     return None
                 if record.holder == mark:  # the answer to an attempt was lost
                     session = Session(self, secret, key, record, holder)
