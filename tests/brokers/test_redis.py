@@ -15,10 +15,10 @@ import pytest
 import trustme
 
 from bellwire.brokers import redis as broker_module
-from bellwire.brokers import redis_link
+from bellwire.brokers import redis_link, redis_masters
 from bellwire.brokers.base import Broker
 from bellwire.brokers.redis import RedisBroker
-from bellwire.brokers.redis_streams import place_of
+from bellwire.brokers.redis_streams import Scripts, place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.answer import Page, Reason, Unproved
@@ -28,7 +28,7 @@ from bellwire.delivery.log import Appended, Limits, Log
 from bellwire.delivery.position import Position, position
 from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.nats_server import Proxy
-from tests.brokers.redis_server import RedisServer, again, broker_at, entries_of, proxied, shifted
+from tests.brokers.redis_server import RedisServer, again, broker_at, entries_of, proxied, shifted, the_master
 
 pytestmark = pytest.mark.bellwire(clock="real")
 
@@ -41,18 +41,19 @@ class Shifting:
     @pytest.fixture(autouse=True)
     def _server(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(broker_module, "LOOK_EVERY", 60.0)  # else it might look between the two clocks' steps
-        self.server = redis
+        self.url = redis.url
         self.shift = 0.0
-        redis.say("SET test:shift 0")
+        self.brokers: list[RedisBroker] = []
 
     def make_with(self, limits: Limits, prefix: str) -> RedisBroker:
-        broker = RedisBroker(self.server.url, limits, prefix=prefix, monotonic=lambda: time.monotonic() + self.shift)
-        broker._scripts = shifted(broker._scripts)
+        broker = RedisBroker(self.url, limits, prefix=prefix, monotonic=lambda: time.monotonic() + self.shift)
+        self.brokers.append(broker)
         return broker
 
     async def pass_time(self, seconds: float) -> None:
         self.shift += seconds
-        await self.server.ask("SET", "test:shift", str(self.shift))
+        for broker in self.brokers:
+            broker._scripts = shifted(Scripts(), self.shift)
 
 
 class TestRedis(Shifting, Contract):
@@ -301,7 +302,7 @@ async def test_after_its_connections_were_killed_the_newest_entry_shows_what_was
         await broker.append(stream, draft("m1"))
         await ears.until(1)
         async with broker_at(redis.url) as other:
-            broker._subscriptions._published = lambda channel, body: None  # type: ignore[union-attr]
+            the_master(broker).subscriptions._published = lambda source, channel, body: None
             await other.append(stream, draft("lost"))
             await other.append(stream, draft("m2"))
             await redis.ask("CLIENT", "KILL", "TYPE", kind)
@@ -317,13 +318,13 @@ async def test_a_subscription_that_is_dead_and_looks_alive_is_found(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker_module, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(broker_module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(redis_masters, "DEAF_AFTER", 0.2)
     async with broker_at(redis.url) as broker:
         stream, ears = name(), Ears()
         await broker.subscribe(stream, ears)
-        assert broker._subscriptions is not None
-        broker._subscriptions.unsubscribe(place_of("bellwire", stream).channel)
-        broker._subscriptions.unsubscribe(broker._probe)
+        master = the_master(broker)
+        master.subscriptions.unsubscribe(place_of("bellwire", stream).channel)
+        master.subscriptions.unsubscribe(master._probe)
         await broker.append(stream, draft("m"))
         await ears.until(1)
         assert ears.mids == ["m"]
@@ -427,8 +428,7 @@ async def test_a_server_that_was_flushed_is_another_generation(redis: RedisServe
         assert not new.duplicate
         assert new.gen == answer.top.gen != old.gen
         assert await broker.get(stream) is None
-        assert broker._link is not None
-        await broker._look(broker._link)
+        await broker._masters.look()
         assert broker.generation() not in ("", before)
 
 
@@ -500,13 +500,13 @@ async def test_there_and_back_with_others_entries_between_opens_a_generation(
     a, b = servers
     stream = name()
     async with failed_over(servers, stream) as (broker, positions, _), broker_at(b.url) as other:
-        connection = broker._link
+        connection = the_master(broker).link
         await other.append(stream, draft("x6"))
         await a.follow(b)
         await a.promote()
         assert (await broker.append(stream, draft("x7"))).gen != positions[0].gen
         assert (await broker.append(stream, draft("x8"))).gen != positions[0].gen
-        assert broker._link is connection
+        assert the_master(broker).link is connection
         await _judged(broker, stream, positions, [*(f"m{n}" for n in range(1, 6)), "x6", "x7", "x8"])
 
 
@@ -518,11 +518,11 @@ async def test_there_and_back_unnoticed_is_caught_by_the_chain_under_the_same_ge
     stream, ears = name(), Ears()
     async with failed_over(servers, stream) as (broker, positions, phantoms):
         await broker.subscribe(stream, ears)
-        connection = broker._link
+        connection = the_master(broker).link
         await a.follow(b)
         await a.promote()
         news = [await broker.append(stream, draft(mid)) for mid in ("x6", "m7", "x8")]
-        assert broker._link is connection
+        assert the_master(broker).link is connection
         assert [new.gen for new in news] == [positions[0].gen] * 3
         assert [new.point.seq for new in news] == [old.point.seq for old in phantoms[5:]]
         await _judged(broker, stream, positions, [*(f"m{n}" for n in range(1, 6)), "x6", "m7", "x8"])

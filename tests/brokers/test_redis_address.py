@@ -20,6 +20,7 @@ from bellwire.core.errors import ConfigError
                 "", 0, encrypted=True, password="p", database=3, sentinels=(("a", 26379), ("b", 2)), service="ma in"
             ),
         ),
+        ("redis://:p@a,b:2", RedisAddress("a", 6379, encrypted=False, password="p", others=(("b", 2),))),
         ("redis://us%2Fer:p:w@h", RedisAddress("h", 6379, encrypted=False, user="us/er", password="p:w")),
     ],
 )
@@ -44,7 +45,7 @@ def test_an_address_is_read(url: str, address: RedisAddress) -> None:
         ("redis://secret:@host", "a password stands behind a colon"),
         ("redis://:sec@ret@host", "write user and password once"),
         ("redis://:sec/ret@host", "write user and password once"),
-        ("redis://:secret@a,b", "Redis Cluster is not supported"),
+        ("redis://:secret@a,b/3", "a cluster, which has no databases"),
         ("redis://:secret@a?cluster", "there is one option"),
         ("redis://:secret@a?sentinel=", "there is one option"),
         ("redis://:secret@a?sentinel=b&x=y", "there is one option"),

@@ -8,18 +8,13 @@ import pytest
 
 from bellwire.brokers import redis_link
 from bellwire.brokers.redis_address import RedisAddress
-from bellwire.brokers.redis_link import Link, Refused, Subscriptions, Unanswered
+from bellwire.brokers.redis_link import Refused, Subscriptions, Unanswered
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
-from tests.brokers.redis_server import PASSWORD, Delaying, RedisServer, proxied
+from tests.brokers.making import answering
+from tests.brokers.redis_server import PASSWORD, Delaying, RedisServer, linked, proxied
 
 pytestmark = pytest.mark.bellwire(clock="real")
-
-
-async def linked(url: str, counters: Counters | None = None) -> Link:
-    link = Link(counters)
-    await link.open(RedisAddress.parse(url))
-    return link
 
 
 async def test_after_ten_thousand_cancellations_nobody_has_anothers_answer(redis: RedisServer) -> None:
@@ -151,7 +146,7 @@ async def test_a_database_is_one_of_its_own(redis: RedisServer) -> None:
 
 async def test_published_messages_and_answers_keep_apart(redis: RedisServer) -> None:
     told: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
-    ears = Subscriptions(lambda channel, body: told.put_nowait((channel, body)))
+    ears = Subscriptions(lambda _, channel, body: told.put_nowait((channel, body)), lambda _, channel: None)
     await ears.open(RedisAddress.parse(redis.url))
     link = await linked(redis.url)
     await asyncio.gather(ears.subscribe(b"a"), ears.subscribe(b"b"))
@@ -166,3 +161,56 @@ async def test_published_messages_and_answers_keep_apart(redis: RedisServer) -> 
     ears.close()
     ears.unsubscribe(b"b")
     link.close()
+
+
+async def subscribed(*said: bytes) -> tuple[Subscriptions, asyncio.Queue[bytes], asyncio.Server]:
+    """A connection to a server that says so, one thing after the other, as often as it is asked something."""
+    saying = iter(said)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1_000):
+            writer.write(next(saying, b""))
+        writer.close()
+
+    door = await asyncio.start_server(serve, "127.0.0.1", 0)
+    dropped: asyncio.Queue[bytes] = asyncio.Queue()
+    ears = Subscriptions(lambda _, channel, body: None, lambda _, channel: dropped.put_nowait(channel))
+    await ears.open(RedisAddress("127.0.0.1", door.sockets[0].getsockname()[1], encrypted=False))
+    return ears, dropped, door
+
+
+def confirmed(kind: str, channel: str) -> bytes:
+    return f"*3\r\n${len(kind)}\r\n{kind}\r\n${len(channel)}\r\n{channel}\r\n:1\r\n".encode()
+
+
+async def test_a_subscription_that_the_server_ends_is_told_and_is_nobodys_answer() -> None:
+    ears, dropped, door = await subscribed(
+        confirmed("ssubscribe", "a"),
+        confirmed("sunsubscribe", "a") + confirmed("ssubscribe", "b"),
+        confirmed("sunsubscribe", "b") + b"+PONG\r\n",
+    )
+    await ears.subscribe(b"a")
+    await ears.subscribe(b"b")
+    assert dropped.get_nowait() == b"a"
+    ears.unsubscribe(b"b")
+    assert await ears.ask("PING") == b"PONG"
+    assert dropped.empty()
+    ears.close()
+    door.close()
+    await door.wait_closed()
+
+
+async def test_answers_that_fit_no_question_end_the_connection() -> None:
+    ears, _, door = await subscribed(confirmed("ssubscribe", "other"))
+    with pytest.raises(Unanswered, match="do not fit"):
+        await ears.subscribe(b"a")
+    door.close()
+    await door.wait_closed()
+
+
+async def test_that_a_slot_is_elsewhere_disturbs_whoever_asked() -> None:
+    async with answering(b"-MOVED 3999 127.0.0.1:6381\r\n") as link:
+        assert not link.disturbed.is_set()
+        link.tell("SPUBLISH", "a", "b")
+        await asyncio.wait_for(link.disturbed.wait(), 5)
+        assert not link.lost.is_set()

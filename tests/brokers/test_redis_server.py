@@ -1,38 +1,14 @@
 """Servers that cannot carry the guarantee are refused, with what to do about it."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
-from bellwire.brokers.redis_address import RedisAddress
-from bellwire.brokers.redis_link import Link, Refused
+from bellwire.brokers.redis_link import Refused
 from bellwire.brokers.redis_server import check_server
 from bellwire.core.errors import BrokerUnavailable, ConfigError
-from tests.brokers.redis_server import RedisServer
+from tests.brokers.making import answering
+from tests.brokers.redis_server import RedisServer, linked
 
 pytestmark = pytest.mark.bellwire(clock="real")
-
-
-@asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[Link]:
-    """A connection to a server that answers so, whatever it is asked."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1_000):
-            writer.write(answer)
-        writer.close()
-
-    door = await asyncio.start_server(serve, "127.0.0.1", 0)
-    link = Link()
-    await link.open(RedisAddress("127.0.0.1", door.sockets[0].getsockname()[1], encrypted=False))
-    try:
-        yield link
-    finally:
-        link.close()
-        door.close()
-        await door.wait_closed()
 
 
 def info(**more: str) -> bytes:
@@ -47,8 +23,8 @@ def info(**more: str) -> bytes:
         (info(redis_version="6.2.14"), ConfigError, "has version 6.2.14: 7.0 or newer"),
         (info(redis_version="5"), ConfigError, "has version 5: 7.0 or newer"),
         (info(maxmemory_policy="allkeys-lru"), ConfigError, "set it to noeviction"),
-        (info(redis_mode="cluster"), ConfigError, "Redis Cluster, which is not supported"),
-        (info(server_mode="cluster"), ConfigError, "Redis Cluster, which is not supported"),
+        (info(redis_mode="cluster"), ConfigError, "allow the user to ask it for CLUSTER SLOTS"),
+        (info(server_mode="cluster"), ConfigError, "allow the user to ask it for CLUSTER SLOTS"),
         (info(role="slave"), BrokerUnavailable, "is a replica"),
         (b"-LOADING it\r\n", Refused, "LOADING"),
     ],
@@ -56,23 +32,22 @@ def info(**more: str) -> bytes:
 async def test_what_cannot_carry_the_guarantee_is_refused(answer: bytes, error: type[Exception], told: str) -> None:
     async with answering(answer) as link:
         with pytest.raises(error, match=told):
-            await check_server(link)
+            await check_server(link, in_cluster=False)
 
 
 @pytest.mark.parametrize("version", ["7.0.0", "7.2.4", "8.0-rc1", "255.255.255"])
 async def test_what_can_is_taken(version: str) -> None:
     async with answering(info(redis_version=version)) as link:
-        await check_server(link)
+        await check_server(link, in_cluster=False)
 
 
 async def test_a_valkey_is_taken(redis: RedisServer) -> None:
-    link = Link()
-    await link.open(RedisAddress.parse(redis.url))
-    await check_server(link)
+    link = await linked(redis.url)
+    await check_server(link, in_cluster=False)
     link.close()
 
 
 async def test_who_may_not_ask_is_told_what_was_not_checked(caplog: pytest.LogCaptureFixture) -> None:
     async with answering(b"-NOPERM no\r\n") as link:
-        await check_server(link)
+        await check_server(link, in_cluster=False)
     assert "whether maxmemory-policy is noeviction was not checked" in caplog.text

@@ -3,6 +3,7 @@
 import pytest
 
 from bellwire.brokers.redis_link import Refused
+from bellwire.brokers.redis_slots import slot_of
 from bellwire.brokers.redis_streams import Scripts, answered, appended, did_nothing, opened, place_of
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page, Reason, Unproved
@@ -13,10 +14,10 @@ from tests.brokers.making import record
 
 def test_all_of_a_stream_lies_in_one_slot_and_its_name_is_no_part_of_it() -> None:
     place = place_of("app", "room:{a}*\n")
-    tags = {part.partition(b"{")[2].partition(b"}")[0] for part in place}
-    assert len(tags) == 1
-    assert all(part.startswith(b"app:{") and b"room" not in part for part in place)
-    assert len(set(place)) == 5
+    parts = place.log, place.meta, place.mids, place.channel, place.key
+    assert {slot_of(part.partition(b"{")[2].partition(b"}")[0]) for part in parts} == {place.slot}
+    assert all(part.startswith(b"app:{") and b"room" not in part for part in parts)
+    assert len(set(parts)) == 5
     assert place_of("app", "room:{a}* \n").log != place.log
     assert place_of("other", "room:{a}*\n").log != place.log
 

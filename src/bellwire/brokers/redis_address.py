@@ -1,7 +1,8 @@
 """Where Redis is: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://`` of the same form.
 
-With ``?sentinel=name`` the hosts, several separated by commas, are Sentinels that know where the master of that name
-is; user, password and database are the master's.
+Several hosts, separated by commas, are nodes of one Redis Cluster; a single one may be such a node as well. With
+``?sentinel=name`` the hosts are Sentinels that know where the master of that name is; user, password and database are
+the master's.
 """
 
 from typing import Final, NamedTuple
@@ -23,7 +24,8 @@ _SENTINEL: Final = "sentinel="
 class RedisAddress(NamedTuple):
     """One server, and who we are to it: a user with a password, the default user with one, or nobody.
 
-    With ``sentinels`` the server is the one that they name as the master of ``service``, and ``host`` is empty.
+    ``others`` are nodes of the same cluster. With ``sentinels`` the server is the one that they name as the master of
+    ``service``, and ``host`` is empty.
     """
 
     host: str
@@ -33,6 +35,7 @@ class RedisAddress(NamedTuple):
     user: str | None = None
     password: str | None = None
     database: int = 0
+    others: tuple[tuple[str, int], ...] = ()
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
 
@@ -41,7 +44,7 @@ class RedisAddress(NamedTuple):
         """Read an address; user and password are percent-encoded (RFC 3986 section 3.2.1).
 
         Raises:
-            ConfigError: it is none, or one of a cluster; the message shows it without its secrets.
+            ConfigError: it is none; the message shows it without its secrets.
 
         """
         scheme, _, rest = url.partition("://")
@@ -62,16 +65,18 @@ def _place(url: str, text: str) -> RedisAddress:
     hosts, _, path = place.partition("/")
     service = unquote(query.removeprefix(_SENTINEL))
     if mark and not (query.startswith(_SENTINEL) and service and "&" not in query):
-        raise _wrong(url, "there is one option, ?sentinel=name; the name is the one that the Sentinels know")
-    if "," in hosts and not mark:
-        raise _wrong(url, "name one server, or Sentinels with ?sentinel=name; Redis Cluster is not supported")
+        raise _wrong(
+            url, "there is one option, ?sentinel=name, with the name that Sentinels know; a cluster needs none"
+        )
     if path and not (path.isascii() and path.isdigit()):
         raise _wrong(url, "write redis://host:6379/0: a database is a number")
-    servers = tuple(_server(url, host, SENTINEL_PORT if mark else PORT) for host in hosts.split(","))
+    first, *others = (_server(url, host, SENTINEL_PORT if mark else PORT) for host in hosts.split(","))
     database = int(path or "0")
     if mark:
-        return RedisAddress("", 0, encrypted=False, database=database, sentinels=servers, service=service)
-    return RedisAddress(*servers[0], encrypted=False, database=database)
+        return RedisAddress("", 0, encrypted=False, database=database, sentinels=(first, *others), service=service)
+    if others and database:
+        raise _wrong(url, "several hosts are nodes of a cluster, which has no databases; leave the number away")
+    return RedisAddress(*first, encrypted=False, database=database, others=tuple(others))
 
 
 def _server(url: str, host: str, default: int) -> tuple[str, int]:

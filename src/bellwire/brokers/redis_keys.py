@@ -5,59 +5,60 @@ So a failover is known before what was read after it is returned.
 """
 
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from bellwire.brokers.base import Kept
-from bellwire.brokers.redis_link import Link, Part, Refused, Unanswered
-from bellwire.brokers.redis_streams import Scripts, check_size, did_nothing, leave_replica, micros, place_of, run
+from bellwire.brokers.redis_link import Part, Refused, Unanswered
+from bellwire.brokers.redis_master import Master
+from bellwire.brokers.redis_masters import Masters
+from bellwire.brokers.redis_streams import Script, Scripts, check_size, did_nothing, micros, place_of
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 
 _ANY: Final = b""
 
 
 class Keys:
-    """The keys of one prefix; ``seen`` is told the replication id of the server that answered."""
+    """The keys of one prefix."""
 
-    def __init__(self, prefix: str, scripts: Callable[[], Scripts], seen: Callable[[bytes], None]) -> None:
+    def __init__(self, prefix: str, masters: Masters, scripts: Callable[[], Scripts]) -> None:
         self._prefix = prefix
+        self._masters = masters
         self._scripts = scripts
-        self._seen = seen
 
-    async def get(self, link: Link, key: str) -> Kept | None:
+    async def get(self, key: str) -> Kept | None:
         """Return what is kept under ``key``, as `Broker.get` says."""
         try:
-            replication, *kept = await run(link, self._scripts().get, [self._key(key)], ())
+            master, (replication, *kept) = await self._run(self._scripts().get, key)
         except (Refused, Unanswered) as error:
-            leave_replica(link, error)
             raise BrokerUnavailable(f"Redis: {error}") from error
-        self._seen(replication)
+        self._masters.saw(master, replication)
         return Kept(kept[1], int(kept[0])) if kept else None
 
-    async def put(self, link: Link, key: str, value: bytes, *, expected: int | None, ttl: float | None) -> int | None:
+    async def put(self, key: str, value: bytes, *, expected: int | None, ttl: float | None) -> int | None:
         """Keep ``value``, as `Broker.put` says."""
         check_size(len(value))
         compare: Part = _ANY if expected is None else expected
         lasting: Part = _ANY if ttl is None else micros(ttl)
         try:
-            revision = await run(link, self._scripts().put, [self._key(key)], (value, compare, lasting))
+            _, revision = await self._run(self._scripts().put, key, value, compare, lasting)
         except (Refused, Unanswered) as error:
-            _tell(link, key, error)
+            _tell(key, error)
         return None if revision is None else int(revision)
 
-    async def delete(self, link: Link, key: str, *, expected: int | None) -> bool:
+    async def delete(self, key: str, *, expected: int | None) -> bool:
         """Remove ``key``, as `Broker.delete` says."""
         compare: Part = _ANY if expected is None else expected
         try:
-            return bool(await run(link, self._scripts().delete, [self._key(key)], (compare,)))
+            return bool((await self._run(self._scripts().delete, key, compare))[1])
         except (Refused, Unanswered) as error:
-            _tell(link, key, error)
+            _tell(key, error)
 
-    def _key(self, key: str) -> bytes:
-        return place_of(self._prefix, key).key
+    async def _run(self, script: Script, key: str, *arguments: Part) -> tuple[Master, Any]:
+        place = place_of(self._prefix, key)
+        return await self._masters.run(place.slot, script, [place.key], lambda _: arguments)
 
 
-def _tell(link: Link, key: str, error: Refused | Unanswered) -> NoReturn:
-    leave_replica(link, error)
+def _tell(key: str, error: Refused | Unanswered) -> NoReturn:
     if isinstance(error, Refused) and did_nothing(error):
         raise BrokerUnavailable(f"Redis: {error}") from error
     raise OutcomeUnknown(key) from error

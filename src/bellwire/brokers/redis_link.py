@@ -52,11 +52,13 @@ class Refused(Exception):  # noqa: N818
 class Link(asyncio.Protocol):
     """A connection for commands, from `open` until it is lost or closed; ``lost`` is set then.
 
-    ``broker_refused_total`` counts the commands that nobody waited for and the server refused.
+    ``disturbed``, which several connections may share, is set then too, and when the server answers that a slot is
+    another's (MOVED). ``broker_refused_total`` counts the commands that nobody waited for and the server refused.
     """
 
-    def __init__(self, counters: Counters | None = None) -> None:
+    def __init__(self, counters: Counters | None = None, disturbed: asyncio.Event | None = None) -> None:
         self.lost = asyncio.Event()
+        self.disturbed = asyncio.Event() if disturbed is None else disturbed
         self.why = "the connection to Redis is lost"
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -154,6 +156,8 @@ class Link(asyncio.Protocol):
             return
         future, _ = self._row.popleft()
         refused = isinstance(reply, hiredis.ReplyError)
+        if refused and str(reply).startswith("MOVED "):
+            self.disturbed.set()
         if future is None:
             if refused:
                 self._counters.add("broker_refused_total")
@@ -179,6 +183,7 @@ class Link(asyncio.Protocol):
         if self.lost.is_set():
             return
         self.lost.set()
+        self.disturbed.set()
         self.why = why
         if self._watch is not None:
             self._watch.cancel()
@@ -202,11 +207,28 @@ class Link(asyncio.Protocol):
 
 
 class Subscriptions(Link):
-    """A connection for sharded channels; ``take`` is called with the channel and what was published to it."""
+    """A connection for sharded channels.
 
-    def __init__(self, take: Callable[[bytes, bytes], None], counters: Counters | None = None) -> None:
-        super().__init__(counters)
+    ``take`` is called with this connection, the channel, and what was published to it. ``dropped`` is called with this
+    connection and a channel that the server has ended the subscription to: its slot has moved to another server.
+    """
+
+    def __init__(
+        self,
+        take: "Callable[[Subscriptions, bytes, bytes], None]",
+        dropped: "Callable[[Subscriptions, bytes], None]",
+        counters: Counters | None = None,
+        disturbed: asyncio.Event | None = None,
+    ) -> None:
+        super().__init__(counters, disturbed)
         self._published = take
+        self._dropped = dropped
+        self._commands: deque[tuple[Part, ...]] = deque()
+        self.heard = self._loop.time()
+
+    def hear(self) -> None:
+        """Note that something was published to us now: `heard` is the time of that."""
+        self.heard = self._loop.time()
 
     async def subscribe(self, channel: bytes) -> None:
         """Take what is published to ``channel`` from the return of this call on. Raises as `ask` does."""
@@ -217,8 +239,23 @@ class Subscriptions(Link):
         if not self.lost.is_set():
             self.tell("SUNSUBSCRIBE", channel)
 
+    def _send(self, command: tuple[Part, ...], future: "asyncio.Future[Any] | None") -> None:
+        super()._send(command, future)
+        self._commands.append(command)
+
     def _take(self, reply: Any) -> None:
-        if type(reply) is list and len(reply) == 3 and reply[0] == b"smessage":
-            self._published(reply[1], reply[2])
+        kind = reply[0] if type(reply) is list and len(reply) == 3 else None
+        if kind == b"smessage":
+            self._published(self, reply[1], reply[2])
+        elif kind == b"sunsubscribe" and not self._is_answer("SUNSUBSCRIBE", reply[1]):
+            self._dropped(self, reply[1])
+        elif kind == b"ssubscribe" and not self._is_answer("SSUBSCRIBE", reply[1]):
+            # The server ended a subscription in the moment that we did: an answer more than there were commands.
+            self.lose("the answers of Redis do not fit its questions any more")
         else:
+            if self._commands:
+                self._commands.popleft()
             super()._take(reply)
+
+    def _is_answer(self, command: str, channel: bytes) -> bool:
+        return bool(self._commands) and self._commands[0] == (command, channel)

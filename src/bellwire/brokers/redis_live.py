@@ -9,6 +9,7 @@ newest entry is read and told as if it had been live, so that those who missed s
 """
 
 from bellwire.brokers.base import Listener
+from bellwire.brokers.redis_link import Subscriptions
 from bellwire.brokers.redis_streams import ENTRY, VOLATILE, opened, opened_live
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
@@ -17,14 +18,15 @@ from bellwire.delivery.position import START, Point
 
 
 class Live:
-    """The subscription to one stream."""
+    """The subscription to one stream; ``source`` is the connection that it is told on, none while there is none."""
 
-    __slots__ = ("_counters", "_floor", "channel", "known", "listeners", "stream")
+    __slots__ = ("_counters", "_floor", "channel", "known", "listeners", "source", "stream")
 
     def __init__(self, stream: str, channel: bytes, counters: Counters) -> None:
         self.stream = stream
         self.channel = channel
         self.listeners: tuple[Listener, ...] = ()
+        self.source: Subscriptions | None = None
         self.known: Point = START
         self._floor: tuple[str, int] | None = None
         self._counters = counters

@@ -15,8 +15,8 @@ _KEEPS_ALL: Final = "noeviction"
 logger = logging.getLogger("bellwire.brokers")
 
 
-async def check_server(link: Link) -> None:
-    """Ask the server what it is.
+async def check_server(link: Link, *, in_cluster: bool) -> None:
+    """Ask the server what it is; ``in_cluster`` says whether it has told who holds which slot.
 
     A user without the right to ask is told that nothing was checked.
 
@@ -37,8 +37,8 @@ async def check_server(link: Link) -> None:
     version = info.get("redis_version", "0.0")
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
         raise ConfigError(f"the Redis server has version {version}: 7.0 or newer is needed, or Valkey")
-    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
-        raise ConfigError("the Redis server is a node of Redis Cluster, which is not supported: name a single server")
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")) and not in_cluster:
+        raise ConfigError("the Redis server is a node of a cluster; allow the user to ask it for CLUSTER SLOTS")
     policy = info.get("maxmemory_policy", _KEEPS_ALL)
     if policy != _KEEPS_ALL:
         raise ConfigError(

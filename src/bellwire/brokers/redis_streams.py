@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bellwire.brokers.redis_link import Link, Part, Refused
+from bellwire.brokers.redis_slots import slot_of
 from bellwire.core.errors import BrokerUnavailable, MessageTooLarge
 from bellwire.delivery.answer import Answer, Page, Reason, Unproved
 from bellwire.delivery.entry import Draft, Entry, enter
@@ -83,6 +84,7 @@ class Scripts(NamedTuple):
     put: Script = _load("clock", "kept", "put")
     delete: Script = _load("clock", "kept", "delete", flags=_WHEN_FULL)
     status: Script = _load("clock", "status", flags=_WHEN_FULL)
+    forget: Script = _load("forget", flags=_WHEN_FULL)
 
 
 async def run(link: Link, script: Script, keys: Sequence[bytes], arguments: Sequence[Part]) -> Any:
@@ -115,6 +117,8 @@ class Place(NamedTuple):
     """What the keys of message ids begin with."""
     channel: bytes
     key: bytes
+    slot: int
+    """The slot that all of them are in."""
 
 
 @lru_cache(maxsize=16_384)
@@ -123,7 +127,7 @@ def place_of(prefix: str, name: str) -> Place:
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     stem = f"{prefix}:{{{digest}}}:"
     log, meta, mids, channel, key = (f"{stem}{part}".encode() for part in ("log", "meta", "m:", "live", "key"))
-    return Place(log, meta, mids, channel, key)
+    return Place(log, meta, mids, channel, key, slot_of(digest.encode()))
 
 
 def fixed_arguments(limits: Limits) -> tuple[Part, ...]:
