@@ -4,13 +4,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bellwire.brokers.envelope import ALL, Answer, Question, seal, stream_of_node
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.clock import Wheel
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
-from bellwire.server.cluster import ALL, MAX_ASKED, Asked, Cluster, stream_of_node
+from bellwire.server.cluster import MAX_ASKED, Asked, Cluster
 from bellwire.server.dispatch import Dispatcher
-from bellwire.server.envelope import Answer, Question, seal
 from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS
 from bellwire.server.register import Register
 from bellwire.testing.clock import advance

@@ -77,35 +77,6 @@ async def test_a_users_sockets_are_found_and_no_room_of_that_name_is() -> None:
         assert ids(node, "ann") == ["c"]
 
 
-async def test_an_id_still_means_its_socket_when_others_join_a_room_of_that_name() -> None:
-    async with make_node() as node:
-        a, b = Member("a"), Member("b")
-        await enter(node, a, b)
-        await join(node, b, "a")
-        assert ids(node, "a") == ["a", "b"]
-        node.leave(b)
-        assert ids(node, "a") == ["a"]
-
-
-async def test_an_id_means_its_socket_though_a_room_of_that_name_was_there_before() -> None:
-    async with make_node() as node:
-        b = Member("b")
-        await enter(node, b)
-        await join(node, b, "a")
-        await enter(node, Member("a"))
-        assert ids(node, "a") == ["a", "b"]
-
-
-async def test_who_leaves_the_room_of_its_own_name_still_has_that_name() -> None:
-    async with make_node() as node:
-        a, b = Member("a"), Member("b")
-        await enter(node, a, b)
-        await join(node, a, "a")
-        await join(node, b, "a")
-        await node.hub.leave(a.itself, "a")
-        assert ids(node, "a") == ["a", "b"]
-
-
 async def test_nothing_is_kept_of_those_who_left() -> None:
     async with make_node() as node:
         a, b = Member("a", "ann"), Member("b")
@@ -255,59 +226,6 @@ async def test_a_connection_that_takes_over_keeps_the_id_when_the_old_one_is_rem
         assert node.hub.sockets == {"a": new.itself}
         assert set(node.room("r").members) == {new.itself}
         assert set(node.room(EVERYONE).members) == {new.itself}
-
-
-async def test_an_id_is_reached_through_a_room_of_its_own() -> None:
-    async with make_node() as node:
-        a = await node.plain("a", EVERYONE)
-        await node.plain("b", EVERYONE)
-        await node.hub.reach(("a", "nobody", EVERYONE, User("a")))
-        assert set(node.hub.streams) == {stream_of("/", "a"), stream_of("/", EVERYONE)}
-        assert node.hub.rooms == []  # it is no room that anyone joined
-        await node.emit(1, "a")
-        assert a.got == [1]
-        node.leave(a)
-        assert set(node.hub.streams) == {stream_of("/", EVERYONE)}
-
-
-async def test_an_id_that_could_not_be_reached_is_tried_again() -> None:
-    async with make_node() as node:
-        a = await node.plain("a")
-        with away(node.broker), pytest.raises(BrokerUnavailable):
-            await node.hub.reach(("a",))
-        await node.hub.reach(("a",))
-        await node.emit(1, "a")
-        assert a.got == [1]
-
-
-async def test_nothing_is_sent_to_an_id_before_it_is_reached() -> None:
-    gate = await make_gate()
-    async with make_node(gate) as node:
-        a = await node.plain("a")
-        gate.hold("subscribe")
-
-        async def send(n: int) -> None:
-            await node.hub.reach(("a",))
-            await node.emit(n, "a")
-
-        sending = [asyncio.create_task(send(n)) for n in (1, 2)]
-        await advance()
-        gate.let_go("subscribe")
-        await asyncio.gather(*sending)
-        assert a.got == [1, 2]
-
-
-async def test_who_leaves_while_it_is_being_reached_leaves_nothing() -> None:
-    gate = await make_gate()
-    async with make_node(gate) as node:
-        a = await node.plain("a")
-        gate.hold("subscribe")
-        reaching = asyncio.create_task(node.hub.reach(("a",)))
-        await advance()
-        node.leave(a)
-        gate.let_go("subscribe")
-        await reaching
-        assert (node.hub.empty, gate.subscriptions) == (True, [])
 
 
 async def test_a_reader_joins_leaves_and_comes_back_through_its_own_hands() -> None:

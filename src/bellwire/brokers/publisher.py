@@ -1,7 +1,8 @@
 """The way out: what is emitted goes to the broker, whoever emits it, a server or a program beside it.
 
 An event goes to one stream after the other, in the order in which its rooms were named, and each copy carries the
-places of those before it. A stream that nobody can have a position in is not appended to: the event is published.
+places of those before it. A stream that nobody can have a position in is not appended to: the event is published. What
+is for a socket that does not recover is published to its node.
 """
 
 import asyncio
@@ -12,11 +13,13 @@ from itertools import count
 from typing import Any, Final
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.envelope import Direct, seal, stream_of_node
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.effects import APPEND_SECONDS
 from bellwire.delivery.entry import Copy, Draft
 from bellwire.delivery.handling import Append
 from bellwire.delivery.log import Appended
+from bellwire.delivery.naming import direct_of
 from bellwire.delivery.published import Published, encode_published
 
 MAX_MID: Final = 128
@@ -63,7 +66,7 @@ class Publisher:
             _check_mid(mid)
         if len(streams) != 1 or volatile or mid is not None:
             await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
-        elif self.broker.has_log(streams[0]):  # most are of this kind, or of the next
+        elif self._has_log(streams[0]):  # most are of this kind, or of the next
             await self._append(streams[0], self._new_mid(), body, excluded, (), self.broker.clock() + APPEND_SECONDS)
         else:
             await self._publish(streams[0], Published(body, False, excluded))
@@ -111,21 +114,36 @@ class Publisher:
             OutcomeUnknown: it was tried for as long as the broker can tell a double, and there was no answer.
 
         """
-        if not logged and not self.broker.has_log(stream):
-            await self._publish(stream, Published(body, False, excluded, earlier))
-            return Copy(stream, "", 0)
+        published = Published(body, False, excluded, earlier)
+        if not logged and not self._has_log(stream):
+            return await self._publish_copy(stream, published)
         deadline = self.broker.clock() + APPEND_SECONDS
         appended = await self._append(stream, mid, body, excluded, copies, deadline)
-        return Copy(stream, appended.gen, appended.point.seq)
+        return await self._settle(stream, appended, published)
 
     async def attempt(self, step: Append) -> Copy:
         """Do the same for a relay's emission, once (`bellwire.server.producers.Appender`)."""
-        if not self.broker.has_log(step.stream):
-            await self._publish(step.stream, Published(step.body, False, step.excluded, step.earlier))
-            return Copy(step.stream, "", 0)
+        published = Published(step.body, False, step.excluded, step.earlier)
+        if direct_of(step.stream) is None and not self.broker.has_log(step.stream):
+            return await self._publish_copy(step.stream, published)
         draft = Draft(step.mid, _bits(32), step.body, step.excluded, step.copies)
         appended = await self.broker.append(step.stream, draft, deadline=step.deadline)
-        return Copy(step.stream, appended.gen, appended.point.seq)
+        return await self._settle(step.stream, appended, published)
+
+    def _has_log(self, stream: str) -> bool:
+        return direct_of(stream) is None and self.broker.has_log(stream)
+
+    async def _publish_copy(self, stream: str, published: Published) -> Copy:
+        await self._publish(stream, published)
+        return Copy(stream, "", 0)
+
+    async def _settle(self, stream: str, appended: Appended, published: Published) -> Copy:
+        """Nobody listens to a socket's own log if it does not recover: that only tells what was there before."""
+        if direct_of(stream) is None:
+            return Copy(stream, appended.gen, appended.point.seq)
+        if not appended.duplicate:
+            await self._publish(stream, published)
+        return Copy(stream, "", 0)
 
     async def _append(
         self,
@@ -153,6 +171,9 @@ class Publisher:
 
     def _publish(self, stream: str, published: Published) -> Coroutine[Any, Any, None]:
         encoded = encode_published(published)
+        direct = direct_of(stream)
+        if direct is not None:
+            return self.broker.publish(stream_of_node(direct.node), seal(Direct(stream, encoded)))
         self.newest = encoded, published
         return self.broker.publish(stream, encoded)
 

@@ -144,7 +144,7 @@ class TooManyAttachments(BellwireError):  # noqa: N818
 
 
 class RoomLimit(BellwireError):  # noqa: N818
-    """A socket wants into too many rooms, or a room's name is too long; the message says which."""
+    """A socket wants into too many rooms, or a room's name is too long or a socket's id; the message says which."""
 
     code = "room_limit"
 

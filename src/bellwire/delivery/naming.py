@@ -1,11 +1,15 @@
-"""How streams are named: one for each room, for each user's sockets, and for everyone in a namespace.
+"""How streams are named: one for each room, for each user's sockets, each socket, and for everyone in a namespace.
 
-Whoever emits and whoever listens makes the same name of the same key; nobody reads the key out of it.
+Whoever emits and whoever listens makes the same name of the same key; nobody reads the key out of it. A socket that
+does not recover is the exception: nobody listens to a stream of its own. What is for it goes to its node, whose id
+stands in the socket's, and the stream's name says to which socket.
 """
 
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
+
+from bellwire.protocol.socket_id import read_socket_id
 
 
 class User(NamedTuple):
@@ -23,11 +27,22 @@ EVERYONE: Final = Everyone()
 Key: TypeAlias = "str | User | Everyone"
 """A room's name, a socket's id (which is a room that holds just it), a user, or everyone in the namespace."""
 
+_DIRECT: Final = "~"
+_ID: Final = 20
+
+
+class Direct(NamedTuple):
+    """A socket that does not recover: its ``id``, the ``node`` that it is on, and the mark of its namespace."""
+
+    id: str
+    node: str
+    namespace: str
+
 
 def kind_of(key: Key) -> tuple[str, str]:
     """Return a key as it is stored: a letter and a name."""
     if isinstance(key, str):
-        return "r", key
+        return "r" if read_socket_id(key) is None else "s", key
     return ("u", key.id) if isinstance(key, User) else ("n", "")
 
 
@@ -37,7 +52,13 @@ def key_of(kind: str, name: str) -> Key:
 
 
 def name_stream(namespace: str, key: Key) -> str:
-    """Return the name of a stream, 32 hexadecimal digits: clients see it, and no room's name."""
+    """Return the name of a stream, 32 hexadecimal digits: clients see it, and no room's name.
+
+    That of a socket which does not recover begins with ``~``, and its client never sees it.
+    """
+    socket = read_socket_id(key) if isinstance(key, str) else None
+    if socket is not None and socket.node is not None:
+        return f"{_DIRECT}{key}{mark_namespace(namespace)}"
     kind, name = kind_of(key)
     data = f"{kind}{len(namespace)}:{namespace}{name}".encode(errors="surrogatepass")
     return blake2b(data, digest_size=16).hexdigest()
@@ -45,3 +66,17 @@ def name_stream(namespace: str, key: Key) -> str:
 
 stream_of: Final = lru_cache(maxsize=65_536)(name_stream)
 """The same for whoever is about to ask again."""
+
+
+def mark_namespace(name: str) -> str:
+    """Return the mark of a namespace, 16 hexadecimal digits."""
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def direct_of(stream: str) -> Direct | None:
+    """Return the socket that the name of ``stream`` tells, None for all other streams."""
+    if not stream.startswith(_DIRECT):
+        return None
+    name = stream[1 : 1 + _ID]
+    socket = read_socket_id(name)
+    return None if socket is None or socket.node is None else Direct(name, socket.node, stream[1 + _ID :])

@@ -13,27 +13,31 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeAlias
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.envelope import (
+    ALL,
+    Alive,
+    Answer,
+    Direct,
+    Envelope,
+    Gone,
+    Question,
+    Unreadable,
+    seal,
+    stream_of_node,
+    unseal,
+)
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.entry import Entry
 from bellwire.server.dispatch import Dispatcher, Outcome
-from bellwire.server.envelope import Alive, Answer, Direct, Envelope, Gone, Question, Unreadable, seal, unseal
 from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS, Peers
 from bellwire.server.register import Register
-
-ALL: Final = "cluster"
-"""The stream that every node listens to."""
 
 MAX_ASKED: Final = 1_024
 """How many questions of others may be under way here; a node answers the next ones that it cannot."""
 
 logger = logging.getLogger("bellwire.server")
-
-
-def stream_of_node(node: str) -> str:
-    """Return the name of the stream that ``node`` alone listens to."""
-    return f"node.{node}"
 
 
 class Asked:

@@ -6,8 +6,10 @@ Leaving costs what the socket's own rooms cost, however many rooms there are.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bellwire.delivery.naming import EVERYONE, Key, User
+from bellwire.delivery.naming import EVERYONE, Key, User, direct_of, mark_namespace
 from bellwire.delivery.position import Position
+from bellwire.delivery.published import Published
+from bellwire.protocol.socket_id import read_socket_id
 from bellwire.server.dispatch import Dispatcher, Outcome
 from bellwire.server.room import Room
 from bellwire.server.streams import Streams
@@ -47,14 +49,11 @@ class Hub:
         self._next_ack = 0
         self.entering = 0
         """How many sockets are about to be in it: it is not given up meanwhile."""
+        streams.hubs[mark_namespace(name)] = self
 
     def add(self, socket: "Socket") -> None:
         """``socket`` is being connected: it is found under its id from now on."""
         self.sockets[socket.id] = socket
-        namesake = self._rooms.get(socket.id)
-        if namesake is not None and socket.reader is None:  # others had joined a room of that name
-            self._streams.fanout.settle()
-            namesake.add(socket)
 
     async def join(self, socket: "Socket", key: Key) -> bool:
         """Make ``socket`` a member of the room ``key``; False if it was gone before it was one.
@@ -104,7 +103,7 @@ class Hub:
         try:
             if socket.reader is not None:
                 await socket.reader.leave(room)
-            elif key != socket.id:
+            else:
                 self._streams.fanout.settle()
                 room.discard(socket)
         finally:
@@ -129,27 +128,11 @@ class Hub:
             room.dismiss(socket)
             self.vacate(room)
 
-    async def reach(self, keys: Sequence[Key]) -> None:
-        """See to it that each of ``keys`` which is a socket's id is a room, so that its stream reaches the socket."""
-        for key in keys:
-            socket = self.sockets.get(key) if isinstance(key, str) else None
-            if socket is None or socket.reader is not None:
-                continue
-            room = self.guest(key)
-            try:
-                if not room.subscribed:
-                    await room.subscribe()
-            finally:
-                self.part(room)
-
     def _open(self, key: Key) -> Room:
         room = self._rooms.get(key)
         if room is None:
             room = self._rooms[key] = Room(self, key, self._streams, self._dispatcher)
             self.streams[room.stream] = room
-            namesake = self.sockets.get(key) if isinstance(key, str) else None
-            if namesake is not None and namesake.reader is None:
-                room.add(namesake)
         return room
 
     def vacate(self, room: Room) -> None:
@@ -176,6 +159,34 @@ class Hub:
         socket = self.sockets.get(key) if isinstance(key, str) else None
         return () if socket is None else (socket,)
 
+    def members_in(self, stream: str) -> "Collection[Socket]":
+        """The same of a stream."""
+        room = self.streams.get(stream)
+        if room is not None:
+            return room.members
+        direct = direct_of(stream)
+        return () if direct is None else self.members(direct.id)
+
+    def plain_in(self, stream: str) -> "Collection[Socket]":
+        """Those of them that do not recover."""
+        room = self.streams.get(stream)
+        return room.plain if room is not None else self.members_in(stream)
+
+    def hand(self, id: str, published: Published) -> None:  # noqa: A002 - a socket's
+        """Send an event to the socket with this id, unless it is excluded, or had it in another stream."""
+        socket = self.sockets.get(id)
+        post = self._streams.read(self.name, published.body)
+        if socket is None or post is None or any(self.holds(key, socket) for key in published.excluded):
+            return
+        if not any(socket in self.members_in(stream) for stream in published.earlier):
+            self._streams.fanout.cast(((socket,),), post, volatile=published.volatile)
+
+    def close(self) -> None:
+        """It is given up: nothing is handed to it any more."""
+        mark = mark_namespace(self.name)
+        if self._streams.hubs.get(mark) is self:
+            del self._streams.hubs[mark]
+
     def select(self, keys: Sequence[Key], excluded: Sequence[str]) -> "Collection[Socket]":
         """The sockets in any of ``keys`` and in none of ``excluded``; each of them once."""
         found = self.members(keys[0]) if len(keys) == 1 else set().union(*map(self.members, keys))
@@ -191,7 +202,7 @@ class Hub:
     @property
     def rooms(self) -> list[str]:
         """The rooms that have a member on this node."""
-        return [key for key in self._rooms if isinstance(key, str) and key not in self.sockets]
+        return [key for key in self._rooms if isinstance(key, str) and read_socket_id(key) is None]
 
     @property
     def empty(self) -> bool:

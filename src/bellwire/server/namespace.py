@@ -304,6 +304,7 @@ class Namespace(Target):
         """Forget a live namespace that everybody left: a pattern's could otherwise grow without end."""
         if hub.empty and self._hubs.get(hub.name) is hub:
             del self._hubs[hub.name]
+            hub.close()
 
     def read(self, packet: Packet, objects: list[Any] | None, named: str) -> "Work":
         """What an event's packet asks for; ``named`` is the namespace's own name, for errors.

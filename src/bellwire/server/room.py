@@ -285,7 +285,7 @@ class Room:
         feed = self.feed
         if published.excluded or published.earlier:
             skipped = self._excluded(published.excluded)
-            skipped.update(*map(self._members_of, published.earlier))
+            skipped.update(*map(self._hub.members_in, published.earlier))
             audience = (set(self.members) - skipped,)
         elif feed is not None and (feed.audience.behind or feed.resuming):
             audience = (*audience, [*feed.audience.behind, *self._returning(feed)])
@@ -301,9 +301,7 @@ class Room:
     def _skipped(self, entry: Entry) -> "set[Socket]":
         skipped = self._excluded(entry.excluded)
         for copy in entry.copies:
-            room = self._hub.streams.get(copy.stream)
-            if room is not None:
-                skipped |= room.plain
+            skipped.update(self._hub.plain_in(copy.stream))
         if entry.copies and self.feed is not None:
             for socket in self.feed.audience.members:
                 reader = self._reader(socket)
@@ -321,10 +319,6 @@ class Room:
 
     def _excluded(self, names: Sequence[str]) -> "set[Socket]":
         return set().union(*map(self._hub.members, names)) if names else set()
-
-    def _members_of(self, stream: str) -> "Collection[Socket]":
-        room = self._hub.streams.get(stream)
-        return _NOBODY if room is None else room.members
 
     # --- to those who recover
 

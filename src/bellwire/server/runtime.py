@@ -71,6 +71,7 @@ class Runtime:
         self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
+        self.cluster.direct = self.streams.direct
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))

@@ -13,7 +13,7 @@ from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.position import Position
 from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, new_record, session_key
-from bellwire.protocol.engineio import new_sid
+from bellwire.protocol.socket_id import new_socket_id
 from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Holder, Session, check_data, read_kept
 from bellwire.server.upkeep import Upkeep
 
@@ -112,7 +112,7 @@ class Sessions:
             found = await self._take(secret, key, instance, holder, turn, cursors)
         outcome = "unknown" if found is None else "resumed"
         if isinstance(found, Record):
-            copy = found.forked(new_sid(), instance, secrets.randbits(64), turn)
+            copy = found.forked(new_socket_id(None), instance, secrets.randbits(64), turn)
             found, outcome = await self._begin(copy.reached(cursors), namespace, principal, holder), "forked"
             found.forked, found.found = True, copy
         self.counters.add("sessions_total", outcome=outcome)

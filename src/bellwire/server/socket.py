@@ -16,8 +16,8 @@ from bellwire.delivery.effects import Key
 from bellwire.delivery.naming import EVERYONE, User, stream_of
 from bellwire.guard.packets import check_mid, post
 from bellwire.protocol.embedding import Hello
-from bellwire.protocol.engineio import new_sid
 from bellwire.protocol.outgoing import Message
+from bellwire.protocol.socket_id import new_socket_id, read_socket_id
 from bellwire.protocol.socketio import Packet
 from bellwire.server import attempt, relay
 from bellwire.server.acks import Acknowledgement, Call
@@ -88,8 +88,9 @@ class Socket(Inbound):
         hello: Hello | Plea | None = None,
     ) -> None:
         super().__init__(connection, namespace, hub, dialect)
-        self.id = new_sid()
-        """The Socket.IO id: 20 characters, and a room that holds just this socket. Other clients may know it."""
+        self.id = new_socket_id(self._runtime.cluster.node if hello is None else None)
+        """The Socket.IO id: 20 characters, and a room that holds just this socket, wherever it is. No other room has
+        such a name. Other clients may know it."""
         self.hello = hello
         """What its client asked for beyond Socket.IO; None if it did not ask."""
         self.since = 0.0 if hello is None else self._runtime.streams.broker.clock()
@@ -231,7 +232,7 @@ class Socket(Inbound):
         emitted while it is away.
 
         Raises:
-            RoomLimit: the name is empty or too long, or the socket is in too many rooms.
+            RoomLimit: the name is empty, too long or another socket's id, or the socket is in too many rooms.
             EventRefused: with the code ``forbidden``, if the namespace's ``authorize`` says no.
             BrokerUnavailable: the broker cannot be reached; the socket is no member.
             RuntimeError: in the handler of a relay, which only emits.
@@ -239,7 +240,7 @@ class Socket(Inbound):
         """
         relay.forbid("join()")
         rooms = self._rooms
-        if rooms is not None and room in rooms:
+        if room == self.id or (rooms is not None and room in rooms):
             return
         self._check_room(room)
         if self._namespace.authorizer is not None:
@@ -272,6 +273,8 @@ class Socket(Inbound):
             raise TypeError(f"a room's name is a string, not {type(room).__name__}")
         if not room or len(room) > config.max_room_name:
             raise RoomLimit(f"a room's name has 1 to {config.max_room_name} characters, this one has {len(room)}")
+        if read_socket_id(room) is not None:  # it would hear what is meant for that one alone
+            raise RoomLimit("this is the id of a socket, and no room's name: to() takes it, join() does not")
         if self._rooms is not None and len(self._rooms) >= config.rooms_per_socket:
             raise RoomLimit(f"a socket can be in {config.rooms_per_socket} rooms (Config.rooms_per_socket)")
 
@@ -307,7 +310,6 @@ class Socket(Inbound):
         message = post(self._hub.name, event, payload)
         check_mid(event, mid)
         if relay.running():
-            await self._hub.reach((self.id,))
             stream = stream_of(self._hub.name, self.id)
             if relay.collects(message.body, (stream,), (), volatile=event.volatile, mid=mid):
                 return
@@ -316,8 +318,6 @@ class Socket(Inbound):
                 self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
                 return
         elif self.reader is not None or mid is not None:
-            if self.reader is None:
-                await self._hub.reach((self.id,))  # only a log knows a mid that was there before
             await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
             return
         self.deliver(message)
@@ -450,7 +450,7 @@ class Socket(Inbound):
         """It does not after all: it is somebody new."""
         if self.reader is not None:
             self._hub.remove(self, self.rooms)
-            self.id, self.reader, self._rooms = new_sid(), None, None
+            self.id, self.reader, self._rooms = new_socket_id(None), None, None
 
     def put_out(self, room: str) -> None:
         """It is in ``room`` no longer: its session is not."""

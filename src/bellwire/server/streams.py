@@ -13,6 +13,7 @@ from bellwire.delivery.answer import PAGE_BYTES, Page
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.naming import EVERYONE as EVERYONE  # tests/guarantee/chaos.py still looks for them here
 from bellwire.delivery.naming import Key as Key
+from bellwire.delivery.naming import direct_of
 from bellwire.delivery.naming import stream_of as stream_of
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.published import Published, decode_published
@@ -21,6 +22,7 @@ from bellwire.server.newest import Newest
 
 if TYPE_CHECKING:
     from bellwire.server.fanout import Fanout
+    from bellwire.server.hub import Hub
     from bellwire.server.room import Room
 
 logger = logging.getLogger("bellwire.server")
@@ -49,6 +51,7 @@ class Streams:
         "broker",
         "counters",
         "fanout",
+        "hubs",
         "page_bytes",
         "pages",
         "publisher",
@@ -67,6 +70,8 @@ class Streams:
         """What was read last for those who come back, by where it follows, and how many messages and bytes of it."""
         self._posts: Newest[bytes, Post] = Newest(KEPT_POSTS, KEPT_BYTES)
         self._placed: Newest[tuple[str, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
+        self.hubs: dict[str, Hub] = {}
+        """The live namespaces by their marks."""
         self.served: set[Room] = set()
         """The rooms with members that recover."""
 
@@ -123,6 +128,13 @@ class Streams:
         except msgspec.MsgspecError:
             self.counters.dropped("event", reason="unreadable", policy="no_event")
             return None
+
+    def direct(self, stream: str, body: bytes) -> None:
+        """Take an event for one socket that does not recover, and has it at most once: not if it is gone."""
+        target, published = direct_of(stream), self.published(body)
+        hub = None if target is None else self.hubs.get(target.namespace)
+        if target is not None and hub is not None and published is not None:
+            hub.hand(target.id, published)
 
     def fault(self, room: object, error: BaseException) -> None:
         """Reading for a room failed in a way that should not be: it is logged, and the room goes on when asked to."""

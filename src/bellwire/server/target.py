@@ -68,9 +68,7 @@ class Target(Recipients["Target"]):
         """
         message = post(self._name, event, payload)
         check_mid(event, mid)
-        hub = self._hub()
-        if hub is not None and self._keys:
-            await hub.reach(self._keys)
+        self._hub()
         names = self._streams()
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             return

@@ -25,6 +25,15 @@ NodeId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 """A node, by 32 random bits that it draws when it starts."""
 
 
+ALL: Final = "cluster"
+"""The stream that every node listens to."""
+
+
+def stream_of_node(node: str) -> str:
+    """Return the name of the stream that ``node`` alone listens to."""
+    return f"node.{node}"
+
+
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag="alive", gc=False):
     """``node`` is there; whoever hears it with ``ask`` says the same to it."""
 
@@ -64,7 +73,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer", gc=Fals
 
 
 class Direct(msgspec.Struct, frozen=True, array_like=True, tag="direct", gc=False):
-    """An event for one socket of the node: its ``stream``, and what `bellwire.server.streams.Published` encodes."""
+    """An event for one socket of the node: the ``stream`` of that, and a `Published`, encoded."""
 
     stream: str
     published: bytes

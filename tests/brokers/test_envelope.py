@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.core.errors import MessageTooLarge
-from bellwire.server.envelope import (
+from bellwire.brokers.envelope import (
     MAX_BYTES,
     Alive,
     Answer,
@@ -15,6 +14,7 @@ from bellwire.server.envelope import (
     seal,
     unseal,
 )
+from bellwire.core.errors import MessageTooLarge
 
 NODES = st.text("0123456789abcdef", min_size=8, max_size=8)
 ENVELOPES: st.SearchStrategy[Envelope] = st.one_of(
