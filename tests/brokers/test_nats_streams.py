@@ -7,7 +7,7 @@ from bellwire.brokers.nats_streams import envelope, generation, message_id, open
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.entry import Copy, Draft, Entry, enter
 from bellwire.delivery.log import Limits, Log
-from bellwire.delivery.position import START, Point
+from bellwire.delivery.position import START, Point, era
 
 HEADERS = {"Nats-Sequence": "7", "Nats-Time-Stamp": "2026-11-23T14:03:55.369702109Z"}
 
@@ -46,9 +46,13 @@ def test_what_is_no_envelope_is_refused(data: bytes) -> None:
         opened(Message(HEADERS, data, ""), START)
 
 
+CREATED, LATER = "2026-07-01T12:00:00.123456789Z", "2026-07-01T12:00:00.125Z"
+
+
 def test_another_creation_is_another_generation() -> None:
-    infos = [{"config": {"name": n}, "created": c} for n in ("a", "b") for c in ("1", "2")]
+    infos = [{"config": {"name": n}, "created": c} for n in ("a", "b") for c in (CREATED, LATER)]
     assert len({generation(info) for info in infos}) == 4
+    assert era(generation(infos[0])) < era(generation(infos[1]))
 
 
 @pytest.mark.parametrize("limits", [Limits(messages=4), Limits(size=700), Limits(age=5), Limits(messages=0), Limits()])

@@ -16,10 +16,27 @@ def _entry(*copies: Copy) -> Entry:
 
 
 def test_a_membership_covers_what_follows_on_the_join_up_to_the_leave() -> None:
-    inside = [seq for seq in range(10) if Membership(_at(3), _at(6)).covers(seq)]
+    inside = [seq for seq in range(10) if Membership(_at(3), _at(6)).covers("g", seq)]
     assert inside == [4, 5, 6]
-    assert not Membership(_at(3)).covers(3)
-    assert Membership(_at(3)).covers(10**9)
+    assert not Membership(_at(3)).covers("g", 3)
+    assert Membership(_at(3)).covers("g", 10**9)
+
+
+@pytest.mark.parametrize(
+    ("copy", "covered"),
+    [
+        (("1.a", 8), False),  # before it joined, and taken back since
+        (("2.b", 3), False),
+        (("2.b", 4), True),
+        (("2.b", 9), True),  # taken back since, but it was there
+        (("3.c", 2), True),  # after a failover that took its join back
+        (("4.d", 5), True),
+        (("4.d", 6), False),
+        (("5.e", 4), False),  # after it left, under a number that was given out before
+    ],
+)
+def test_places_are_compared_by_generations_first(copy: tuple[str, int], covered: bool) -> None:
+    assert Membership(Position("2.b", 3, 1), Position("4.d", 5, 1)).covers(*copy) is covered
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Positions, and how far the cursors of former generations reach."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.delivery.position import MAX_GENERATIONS, UNBOUNDED, Generations, Point, Position, position
+from bellwire.delivery.position import MAX_GENERATIONS, UNBOUNDED, Generations, Point, Position, era, order, position
 
 
 def test_a_position_is_a_point_under_a_generation() -> None:
@@ -59,3 +60,16 @@ def test_the_history_of_generations_is_bounded_and_keeps_the_newest() -> None:
     assert len(generations.history) == MAX_GENERATIONS
     assert generations.history[-1] == ("g38", 39)
     assert generations.reach("g5") is None
+
+
+@pytest.mark.parametrize(
+    ("gen", "number"),
+    [("12.ab", 12), ("1.2.3", 1), ("ab", 0), ("12", 0), (".a", 0), ("-1.a", 0), ("\u0663.a", 0), ("9" * 99 + ".a", 0)],
+)
+def test_the_era_of_a_generation_is_the_number_before_its_first_dot(gen: str, number: int) -> None:
+    assert era(gen) == number
+
+
+def test_places_are_in_the_order_in_which_they_were_given_out() -> None:
+    places = [("1.b", 3), ("1.b", 8), ("2.a", 4), ("10.a", 4)]
+    assert sorted(places, key=lambda place: order(*place)) == places

@@ -76,6 +76,8 @@ class Chaos:
         self.taken_back: set[str] = set()
         self.failed_over: set[str] = set()
         """Rooms whose log has lost its end at least once."""
+        self.unnoticed: set[str] = set()
+        """Those of them whose generation went on all the same."""
         self.log: list[str] = []
         """What was done, for whoever has to find out why it went wrong."""
         self._count = 0
@@ -289,6 +291,8 @@ class Chaos:
             case "tail" if self.choose.random() < 0.3:
                 same = self.choose.random() < 0.5
                 self.failed_over.add(room)
+                if same:
+                    self.unnoticed.add(room)
                 for entry in faults.lose_tail(stream, self.choose.randint(1, 3), same_generation=same):
                     label = self.world.label_of(entry)
                     self.taken_back.add(label)
@@ -387,9 +391,9 @@ class Chaos:
         It forgets everything in a crash, and what it knew of a room when it leaves that. Then it cannot tell what it
         had when a reset leads it back behind that, or when an event that was taken back is appended anew.
         """
-        rooms = self.failed_over.intersection(self.said[label].rooms)
+        rooms = self.said[label].rooms
         has_left = any(stay.leaving < NEVER for room in rooms for stay in self._stays(client, room))
-        return bool(rooms) and (client.crashes > 0 or has_left)
+        return not self.failed_over.isdisjoint(rooms) and (client.crashes > 0 or has_left)
 
     def _judge_contents(self, client: Client) -> None:
         had = set(_labels(client))
@@ -424,10 +428,10 @@ class Chaos:
     def _is_excused(self, client: Client, said: Said) -> bool:
         """Whether a reset told it that this event may be missing, before anything newer of the stream.
 
-        Which copy of an event to several rooms is taken is judged by numbers. A log that lost its end gives numbers out
-        again: then a copy may seem to lie in a stay that is over.
+        Which copy of an event to several rooms is taken is judged by generations and numbers. A log that lost its end
+        under the same generation gives numbers out again: then a copy may seem to lie in a stay that is over.
         """
-        if len(said.rooms) > 1 and any(room in self.failed_over and self._stays(client, room) for room in said.rooms):
+        if len(said.rooms) > 1 and any(room in self.unnoticed and self._stays(client, room) for room in said.rooms):
             return True
         return any(self._is_reset_over(client, _stream(room), said.label) for room in said.rooms)
 

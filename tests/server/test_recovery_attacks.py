@@ -195,6 +195,56 @@ async def test_who_joins_where_a_failover_took_back_what_a_node_has_is_not_shown
         assert client.of(A) == ["shown"]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_position_that_was_taken_back_is_none_to_join_or_leave_at_though_nothing_came_instead(
+    make: Make, leaves: bool
+) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a")
+        await node.say("a", "one", "two")
+        await advance(1)
+        world.memory.faults.lose_tail(A, 1, same_generation=True)
+        if leaves:
+            await node.leave(client, "a")
+            await node.say("a", "for others")
+        else:
+            newcomer = await world.client(node, "a")
+            await node.say("a", "instead", "shown")
+            await advance(1)
+            assert newcomer.of(A) == ["instead", "shown"]
+        await advance(1)
+        assert client.of(A) == ["one", "two", "[diverged]", *([] if leaves else ["instead", "shown"])]
+
+
+async def test_a_stay_that_is_over_does_not_hold_what_a_failover_gave_its_numbers_to(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "a", "b")
+        await node.say("a", "one", "two", "three")
+        await node.leave(client, "a")
+        world.memory.faults.lose_tail(A, 3)
+        await node.say("a+b", "both")
+        await advance(1)
+        assert client.of(stream("b")) == ["both"]
+
+
+async def test_a_copy_that_a_failover_took_back_is_not_held_by_a_stay_that_began_later(make: Make) -> None:
+    async with make() as world:
+        node = await world.node()
+        await world.client(node, "a")
+        await node.say("a", "one")
+        client = await a_slow_client(world, node)
+        await node.join(client, "b")
+        await node.say("a+b", "both")
+        world.memory.faults.lose_tail(A, 2)
+        await node.join(client, "a")
+        assert client.connection is not None
+        client.connection.carrier.resume()
+        await advance(1)
+        assert client.of(stream("b")) == ["both"]
+
+
 # --- those who ask
 
 

@@ -200,9 +200,9 @@ class MemoryBroker(Broker):
         return log
 
     def new_generation(self) -> str:
-        """Return a generation that never was: this process's random bits and a count."""
+        """Return a generation that never was: a count, which is its era, and this process's random bits."""
         self._made += 1
-        return f"{self._epoch}.{self._made}"
+        return f"{self._made}.{self._epoch}"
 
     def _tell(self, stream: str, gen: str, entry: Entry) -> None:
         if not self.faults.loses(stream):

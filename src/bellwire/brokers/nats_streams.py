@@ -162,9 +162,13 @@ async def ensure(link: Link, config: dict[str, Any], first: int, *, change: bool
 
 
 def generation(info: dict[str, Any]) -> str:
-    """Return the generation that a JetStream stream's identity stands for: one that is made again is another."""
+    """Return the generation that a JetStream stream's identity stands for: one that is made again is another.
+
+    Its era is the time at which the stream was made, in milliseconds.
+    """
     identity = f"{info['config']['name']} {info['created']}"
-    return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+    return f"{int(stamp(info['created']) * 1000)}.{digest}"
 
 
 # --- reading

@@ -7,7 +7,9 @@ place in the log. A message id never does (a retried message has the same one on
 generation alone does not either; it only makes finding out early and cheap.
 """
 
+import re
 import sys
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 MAX_GENERATIONS: Final = 16
@@ -25,6 +27,8 @@ class Point(NamedTuple):
     tag: int
 
 
+_is_era: Final = re.compile(r"[0-9]{1,18}").fullmatch
+
 START: Final = Point(0, 0)
 """Before the first entry. It proves nothing but that its owner has seen nothing: compare the generation as well."""
 
@@ -32,7 +36,7 @@ START: Final = Point(0, 0)
 class Position(NamedTuple):
     """A `Point` as it is told to readers and brokers: with the generation under which it was reached.
 
-    ``gen`` is opaque and never empty; an int from 0 to 2^63 - 1, and one to 2^32 - 1.
+    ``gen`` is never empty, and opaque but for its `era`; an int from 0 to 2^63 - 1, and one to 2^32 - 1.
     """
 
     gen: str
@@ -43,6 +47,22 @@ class Position(NamedTuple):
     def point(self) -> Point:
         """The part that is proved by the log."""
         return Point(self.seq, self.tag)
+
+
+@lru_cache(maxsize=1024)
+def era(gen: str) -> int:
+    """Return the number in front of a generation's first dot, 0 if there is none.
+
+    A broker gives a greater one to each generation of a stream. So it is known which of two places was there first,
+    though a failover took back what was between, and gave its numbers out again.
+    """
+    number, dot, _ = gen.partition(".")
+    return int(number) if dot and _is_era(number) else 0
+
+
+def order(gen: str, seq: int) -> tuple[int, int]:
+    """Return what sorts the places of one stream in the order in which they were given out."""
+    return era(gen), seq
 
 
 def position(gen: str, point: Point) -> Position:

@@ -11,7 +11,7 @@ from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
 from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, stream_of
-from bellwire.delivery.position import Point, Position
+from bellwire.delivery.position import Point, Position, order
 from bellwire.delivery.session import MAX_LEFT, Member, Record, Turn
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Control, Hello
@@ -222,7 +222,7 @@ class Reader:
         for copy in entry.copies if self._deciding else ():
             if copy.stream in self._deciding:
                 place = self._deciding[copy.stream]
-                if place is None or place.seq < copy.seq:
+                if place is None or order(place.gen, place.seq) < order(copy.gen, copy.seq):
                     self._held_up = True
                     return True
         return False

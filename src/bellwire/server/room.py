@@ -8,6 +8,7 @@ those who are on their way back whenever their sockets have room.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from bellwire.brokers.publisher import FIRST_PAUSE, LAST_PAUSE
@@ -187,14 +188,13 @@ class Room:
         It is one that the log has: where this node has something else, a failover has taken that back, and it is looked
         into. Raises BrokerUnavailable.
         """
-        await self.stand()
+        here = await self.stand()
         top, feed = await self._streams.broker.top(self.stream), self.feed
         if feed is None or not feed.ring.following:
             return top
-        ring = feed.ring
-        place = ring.chain.locate(top.point)
-        if place is Place.PROVED:
-            return top if top.point == ring.top.point else ring.top
+        place = feed.ring.chain.locate(top.point)
+        if place is Place.PROVED and top.seq >= here.seq:
+            return max(top, feed.ring.top, key=attrgetter("seq"))  # something may have come since it was asked
         if place is not Place.AHEAD:
             self._tell(feed, feed.probe(top))
         return top

@@ -3,7 +3,7 @@
 -- KEYS[1] the log: a Redis stream, the entry with number n under the id n-0, its record in the field 'e'
 -- KEYS[2] meta: what outlives the entries
 -- ARGV[1] the replication id that the node knows, '' if it may not ask
--- ARGV[2] a generation that never was
+-- ARGV[2] a name that no generation ever had
 -- ARGV[3] the limits: entries, ARGV[4] bytes, both behind the newest one, ARGV[5] age in microseconds
 -- ARGV[6] how long a stream is kept that nobody touches, in milliseconds
 --
@@ -18,6 +18,11 @@ local function numbers(record)
   return string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)\n')
 end
 
+-- A generation is its era, a dot and a name. The era is the time in milliseconds, and greater than the one before it.
+local function generation(last)
+  return int(math.max(last + 1, math.floor(now() / 1000))) .. '.' .. ARGV[2]
+end
+
 -- Go on under another generation: what lies up to the top is all that the former ones have in common with this log.
 local function renew(log, id)
   local last, former = tonumber(log.seq), {}
@@ -26,13 +31,13 @@ local function renew(log, id)
   end
   former[#former + 1] = log.gen .. ' ' .. log.seq .. ';'
   log.former = table.concat(former, '', math.max(1, #former - MAX_FORMER + 1))
-  log.gen, log.rid = ARGV[2], id
+  log.gen, log.rid = generation(tonumber(string.match(log.gen, '^(%d+)%.') or '0')), id
   redis.call('HSET', META, 'gen', log.gen, 'rid', log.rid, 'former', log.former)
 end
 
 local function create()
   redis.call('UNLINK', LOG)
-  local log = {gen = ARGV[2], rid = ARGV[1], seq = '0', tag = '0', base_seq = '0', base_tag = '0', former = '',
+  local log = {gen = generation(0), rid = ARGV[1], seq = '0', tag = '0', base_seq = '0', base_tag = '0', former = '',
                size = 0, newest = 0, oldest = 0}
   redis.call('HSET', META, 'gen', log.gen, 'rid', log.rid, 'seq', '0', 'tag', '0', 'base_seq', '0', 'base_tag', '0',
              'former', '', 'size', '0', 'newest', '0', 'oldest', '0')
