@@ -24,6 +24,9 @@ from bellwire.core.errors import (
     TooManyAttachments,
 )
 from bellwire.core.events import Event, PlainText
+from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
+from bellwire.emitter.emitter import Emitter
+from bellwire.emitter.target import EmitterTarget
 from bellwire.guard.auth import Identity
 from bellwire.server.acks import Replies
 from bellwire.server.namespace import Namespace
@@ -52,6 +55,11 @@ __all__ = [
     "Failed",
     "Messages",
     "Reset",
+    # beside the servers
+    "Emitter",
+    "EmitterTarget",
+    "BlockingEmitter",
+    "BlockingTarget",
     # raised
     "BellwireError",
     "BrokerUnavailable",

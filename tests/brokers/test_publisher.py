@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
-from bellwire.brokers.publisher import MAX_MID, Publisher
+from bellwire.brokers.publisher import Publisher
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import Page
 from bellwire.delivery.effects import APPEND_SECONDS
@@ -224,13 +224,3 @@ async def test_a_broker_that_goes_away_between_two_rooms_has_the_first(logged: t
         with pytest.raises(OutcomeUnknown) as raised:
             await publisher.emit(("r", "s"), body())
         assert raised.value.done == ("r",)
-
-
-@pytest.mark.parametrize("mid", ["", "x" * (MAX_MID + 1)])
-async def test_a_name_that_is_empty_or_too_long_is_refused(mid: str) -> None:
-    async with opened() as (publisher, _, ear):
-        with pytest.raises(ValueError, match=f"give 1 to {MAX_MID}"):
-            await publisher.emit(("r",), body(), mid=mid)
-        with pytest.raises(TypeError, match="mid is a str, not int"):
-            await publisher.emit(("r",), body(), mid=5)  # type: ignore[arg-type]
-        assert (ear.entries, ear.published) == ([], [])

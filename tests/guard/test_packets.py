@@ -3,7 +3,7 @@ from typing import Any, cast
 import pytest
 
 from bellwire import Event, TooManyAttachments
-from bellwire.guard.packets import check_mid, pack, post
+from bellwire.guard.packets import MAX_MID, check_mid, pack, post
 from tests.server.house import ASK, BLOB, PAIR, POKE, SAY
 
 
@@ -52,3 +52,14 @@ def test_more_attachments_than_clients_take_are_refused() -> None:
     many = Event("many", list[bytes])
     with pytest.raises(TooManyAttachments):
         pack("/", many, ([b"x"] * 11,))
+
+
+@pytest.mark.parametrize("mid", ["", "x" * (MAX_MID + 1)])
+def test_a_mid_has_a_length(mid: str) -> None:
+    with pytest.raises(ValueError, match=f"mid has {len(mid)} characters: give 1 to {MAX_MID}"):
+        check_mid(SAY, mid)
+
+
+def test_a_mid_is_text() -> None:
+    with pytest.raises(TypeError, match=r"mid is a str, not int: emit\(..., mid=str\(order.id\)\)"):
+        check_mid(SAY, 7)

@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from bellwire.core.errors import OutcomeUnknown
 from bellwire.delivery.naming import EVERYONE, Key, User, stream_of
-from bellwire.guard.recipients import MAX_NAME_LENGTH, Recipients, check_name
+from bellwire.guard.recipients import MAX_NAME_LENGTH, Recipients, check_name, concrete_name
 
 
 class Some(Recipients["Some"]):
@@ -74,3 +74,12 @@ def test_an_error_names_rooms_users_and_the_namespace_and_no_streams() -> None:
 def test_a_name_that_is_no_namespaces_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is no namespace: it begins with '/'"):
         check_name(name)
+
+
+def test_a_pattern_is_no_namespace_that_somebody_is_in() -> None:
+    assert concrete_name("/org/7") == "/org/7"
+    for name in ("/org/{org}", "/org/}"):
+        with pytest.raises(ValueError, match=r"is a pattern: name one of its namespaces, such as namespace\(f'/org/"):
+            concrete_name(name)
+    with pytest.raises(ValueError, match="is no namespace"):
+        concrete_name("org")

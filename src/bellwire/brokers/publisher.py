@@ -22,9 +22,6 @@ from bellwire.delivery.log import Appended
 from bellwire.delivery.naming import direct_of
 from bellwire.delivery.published import Published, encode_published
 
-MAX_MID: Final = 128
-"""Characters of a message's id."""
-
 FIRST_PAUSE: Final = 0.05
 """Seconds between an attempt that had no answer and the next; each pause is twice the one before, up to"""
 LAST_PAUSE: Final = 1.0
@@ -62,8 +59,6 @@ class Publisher:
             MessageTooLarge: it is larger than the broker takes.
 
         """
-        if mid is not None:
-            _check_mid(mid)
         if len(streams) != 1 or volatile or mid is not None:
             await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
         elif self._has_log(streams[0]):  # most are of this kind, or of the next
@@ -176,10 +171,3 @@ class Publisher:
             return self.broker.publish(stream_of_node(direct.node), seal(Direct(stream, encoded)))
         self.newest = encoded, published
         return self.broker.publish(stream, encoded)
-
-
-def _check_mid(mid: object) -> None:
-    if not isinstance(mid, str):
-        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
-    if not 0 < len(mid) <= MAX_MID:
-        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")

@@ -1,11 +1,14 @@
 """Events as packets: checked against their declaration, encoded once."""
 
-from typing import Any
+from typing import Any, Final
 
 from bellwire.core.events import Event, require_event
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.post import Post
 from bellwire.protocol.socketio import encode_event
+
+MAX_MID: Final = 128
+"""Characters of a message's id."""
 
 
 def pack(
@@ -44,8 +47,20 @@ def unsendable(event: Event[Any, *tuple[Any, ...]], error: TypeError) -> TypeErr
 
 
 def check_mid(event: Event[Any, *tuple[Any, ...]], mid: object) -> None:
-    """Raise ValueError if there is a ``mid`` for an event that is in no log, where a double of it could be found."""
-    if mid is not None and event.volatile:
+    """Check what the caller names a message.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it is empty or too long, or the event is in no log, where a double of it could be found.
+
+    """
+    if mid is None:
+        return
+    if not isinstance(mid, str):
+        raise TypeError(f"mid is a str, not {type(mid).__name__}: emit(..., mid=str(order.id))")
+    if not 0 < len(mid) <= MAX_MID:
+        raise ValueError(f"mid has {len(mid)} characters: give 1 to {MAX_MID}")
+    if event.volatile:
         raise ValueError(f"mid= with {event.name!r}, which is volatile and in no history: leave it out")
 
 

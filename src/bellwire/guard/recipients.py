@@ -75,6 +75,14 @@ def check_name(name: str) -> None:
         )
 
 
+def concrete_name(name: str) -> str:
+    """Return the name of a namespace that clients can be in. Raises as `check_name`, and ValueError for a pattern."""
+    check_name(name)
+    if "{" in name or "}" in name:
+        raise ValueError(f"{name!r} is a pattern: name one of its namespaces, such as namespace(f'/org/{{org}}')")
+    return name
+
+
 def _names(rooms: tuple[str, ...]) -> tuple[str, ...]:
     for room in rooms:
         if not isinstance(room, str):

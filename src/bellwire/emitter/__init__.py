@@ -1,0 +1,1 @@
+"""Emitting from programs that are no servers."""
