@@ -12,8 +12,10 @@ from bellwire.delivery.effects import APPEND_SECONDS
 from bellwire.delivery.entry import Copy, Draft, Entry, marker
 from bellwire.delivery.handling import Append
 from bellwire.delivery.log import Appended
+from bellwire.delivery.naming import name_stream
 from bellwire.delivery.position import Position
 from bellwire.delivery.published import Published, decode_published
+from bellwire.protocol.socket_id import new_socket_id
 from bellwire.testing.clock import advance
 
 
@@ -224,3 +226,24 @@ async def test_a_broker_that_goes_away_between_two_rooms_has_the_first(logged: t
         with pytest.raises(OutcomeUnknown) as raised:
             await publisher.emit(("r", "s"), body())
         assert raised.value.done == ("r",)
+
+
+async def test_whoever_ends_right_after_it_waits_for_the_broker() -> None:
+    async with opened() as (publisher, broker, _):
+        socket = name_stream("/", new_socket_id("0a1b2c3d"))
+        asked: list[str] = []
+
+        async def top(stream: str) -> Position:
+            asked.append(stream)
+            return Position("", 0, 0)
+
+        broker.top = top  # type: ignore[method-assign]
+        await publisher.confirm(["r", socket])
+        assert asked == ["r", "node.0a1b2c3d"]
+
+
+async def test_whether_it_has_it_cannot_be_known_if_it_is_away() -> None:
+    async with opened() as (publisher, broker, _):
+        broker.faults.go_away()
+        with pytest.raises(OutcomeUnknown, match="whether the broker has it cannot be known: "):
+            await publisher.confirm(["r"])

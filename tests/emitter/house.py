@@ -22,9 +22,16 @@ class Ear:
 
     def __init__(self, client: Client) -> None:
         self.heard: list[object] = []
+        self._client = client
         self._changed = asyncio.Event()
         client.on(SAY)(self.hear)
         client.on(WAVE)(self.hear)
+
+    @property
+    def id(self) -> str:
+        """The socket's."""
+        assert self._client.id is not None
+        return self._client.id
 
     async def hear(self, what: object) -> None:
         self.heard.append(what)

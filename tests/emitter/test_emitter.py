@@ -59,6 +59,29 @@ async def test_clients_of_other_kinds_are_reached_too(url: str) -> None:
 
 
 @REAL
+async def test_a_socket_is_reached_by_its_id_whether_it_recovers_or_not(url: str) -> None:
+    async with (
+        opened(url) as house,
+        Emitter(url) as emitter,
+        house.client("a") as recovering,
+        connect(house.server, auth={"rooms": ["a"]}) as plain,
+    ):
+        root = emitter.namespace("/")
+        await root.to(recovering.id).emit(SAY, "to you")
+        await root.to(recovering.id).emit(WAVE, 1)
+        await root.to(plain.id).emit(SAY, "to you")
+        await root.to(plain.id).emit(SAY, "to you", mid="direct")
+        await root.to(plain.id).emit(SAY, "to you", mid="direct")
+        await root.to(plain.id, recovering.id).emit(SAY, "to both")
+        await root.except_(recovering.id).emit(SAY, "not recovering")
+        await root.to("a").except_(plain.id).emit(SAY, "not plain")
+        await root.emit(SAY, "end")
+        await recovering.until("to you", 1, "to both", "not plain", "end")
+        heard = [await plain.receive(SAY, timeout=TIMEOUT) for _ in range(5)]
+        assert heard == ["to you", "to you", "to both", "not recovering", "end"]
+
+
+@REAL
 async def test_one_of_a_patterns_namespaces_is_reached_by_its_name(url: str) -> None:
     async with opened(url) as house, Emitter(url) as emitter, connect(house.server, "/org/7") as client:
         await emitter.namespace("/org/8").emit(SAY, "others")

@@ -86,6 +86,22 @@ class Publisher:
                     raise
                 raise OutcomeUnknown(mid, earlier) from None
 
+    async def confirm(self, streams: Sequence[str]) -> None:
+        """Return when the broker has what was published to ``streams`` before, which it does not answer itself.
+
+        That is for whoever may end right after this: a broker takes what is asked of it about one stream in order.
+
+        Raises:
+            OutcomeUnknown: it did not answer.
+
+        """
+        try:
+            for stream in streams:
+                direct = direct_of(stream)
+                await self.broker.top(stream if direct is None else stream_of_node(direct.node))
+        except BrokerUnavailable as error:
+            raise OutcomeUnknown("", message=f"whether the broker has it cannot be known: {error}") from error
+
     def _new_mid(self) -> str:
         return f"{self._prefix}{next(self._mids):x}"
 

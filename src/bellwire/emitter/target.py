@@ -1,6 +1,5 @@
 """To whom a program that is no server emits: checked and encoded here, then sent the way that a server sends."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
@@ -10,7 +9,7 @@ from typing_extensions import override
 from bellwire.brokers.publisher import Publisher
 from bellwire.core.errors import OutcomeUnknown
 from bellwire.core.events import Event
-from bellwire.delivery.naming import Key
+from bellwire.delivery.naming import Key, direct_of
 from bellwire.guard.packets import check_mid, post
 from bellwire.guard.recipients import Recipients
 
@@ -37,8 +36,9 @@ class Emitting(Recipients[T]):
             await publisher.emit(streams, body, self._excluded, volatile, mid)
         except OutcomeUnknown as error:
             raise self._unknown(error) from None
-        if volatile:  # nothing answers what is only published, and the program may end right after this
-            await asyncio.gather(*map(publisher.broker.top, streams))
+        published = streams if volatile else [stream for stream in streams if direct_of(stream) is not None]
+        if published:  # the program may end right after this
+            await publisher.confirm(published)
 
 
 class EmitterTarget(Emitting["EmitterTarget"]):
