@@ -16,9 +16,10 @@ import pytest
 import socketio
 from fastapi import FastAPI
 
-from bellwire import ConnectRefused, Event, Socket
+from bellwire import ConnectRefused, Event, Server, Socket
 from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
+from tests.brokers.redis_server import RedisServer
 from tests.docs.pages import ROOT, all_blocks, write_project
 from tests.serving import Served, serve
 
@@ -294,6 +295,22 @@ async def test_what_a_client_says_that_does_not_connect(guide: Guide, namespace:
     assert "`Invalid namespace`" in DEBUGGING
     if path == "socket.io":
         assert refusals == [{"message": "Invalid namespace"}]
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_emitting_from_a_task(guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    redis = await asyncio.to_thread(RedisServer, tmp_path)
+    monkeypatch.setenv("BELLWIRE_BROKER", redis.url)
+    server, tasks, event = Server(), guide("invoice_tasks"), guide("invoice_events").INVOICE_READY
+    server.namespace("/billing")
+    try:
+        async with server.lifespan(), connect(server, "/billing", user="u") as client:
+            for invoice in ("7", "7", "8"):  # a task may run again
+                await asyncio.to_thread(tasks.invoice_is_ready, invoice, "u")
+            assert [await client.receive(event, timeout=20) for _ in range(2)] == ["7", "8"]
+            await asyncio.to_thread(tasks.emitter.close)
+    finally:
+        redis.kill()
 
 
 def test_the_guides_are_all_tried() -> None:
