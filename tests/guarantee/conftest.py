@@ -1,10 +1,11 @@
-"""The two brokers that every case is tried on."""
+"""The two brokers that every case is tried on, and two Redis servers for failovers."""
 
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.brokers.redis_server import two_servers
 from tests.guarantee.world import Make, world_on
 
 
@@ -18,3 +19,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 def make_memory(tmp_path: Path) -> Make:
     """The same, on the broker in memory only."""
     return partial(world_on, "memory", tmp_path)
+
+
+servers = pytest.fixture(two_servers)
