@@ -423,11 +423,22 @@ class Contract:
     async def test_a_stream_with_an_entry_has_a_log_for_all_its_time(self) -> None:
         async with self.started() as broker:
             stream = name()
-            await broker.append(stream, marker(1))
+            await broker.append(stream, draft("m"))
             assert broker.has_log(stream)
             await self.pass_time(3600)
             await broker.append(name(), marker(1))
             assert broker.has_log(stream)
+
+    async def test_a_stream_with_a_marker_has_a_log_as_long_as_somebody_looks_where_it_ends(self) -> None:
+        async with self.started() as broker:
+            stream = name()
+            await broker.append(stream, marker(1))
+            top = await broker.top(stream)
+            for n in range(12):
+                await self.pass_time(300)
+                await broker.append(name(), marker(n))
+                assert broker.has_log(stream)
+                assert await broker.top(stream) == top
 
     async def test_a_stream_that_was_forgotten_begins_anew(self) -> None:
         async with self.started() as broker:

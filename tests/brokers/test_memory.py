@@ -8,7 +8,8 @@ from bellwire.brokers.base import Broker
 from bellwire.brokers.memory import FORGET_AFTER, MemoryBroker
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import Page, Reason, Unproved
-from bellwire.delivery.log import Limits
+from bellwire.delivery.entry import marker
+from bellwire.delivery.log import DEFAULT_LIMITS, Limits
 from bellwire.delivery.position import START, position
 from tests.brokers.contract import Contract, Ears, draft
 
@@ -54,6 +55,18 @@ async def test_a_stream_that_nobody_used_for_a_day_is_forgotten_and_comes_back_a
     answer = await broker.read("old", old)
     assert isinstance(answer, Unproved)
     assert answer.reason is Reason.GENERATION
+
+
+async def test_a_stream_with_nothing_but_markers_is_forgotten_when_nobody_can_stand_in_it() -> None:
+    broker, ears = await _broker(), Ears()
+    await broker.subscribe("followed", ears)
+    for n, stream in enumerate(("followed", "bare", "used")):
+        await broker.append(stream, marker(n))
+    await broker.append("used", draft("m"))
+    await asyncio.sleep(DEFAULT_LIMITS.standing + 1)
+    for n in range(5):
+        await broker.append("busy", draft(f"m{n}"))
+    assert [broker.has_log(stream) for stream in ("followed", "bare", "used")] == [True, False, True]
 
 
 async def test_a_stream_has_a_log_from_its_first_entry_on() -> None:

@@ -21,7 +21,8 @@ from bellwire.brokers.redis_streams import Scripts, place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.answer import Page, Reason, Unproved
-from bellwire.delivery.log import Limits, Log
+from bellwire.delivery.entry import marker
+from bellwire.delivery.log import DEFAULT_LIMITS, Limits, Log
 from bellwire.delivery.position import Position, era, position
 from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.nats_server import Proxy
@@ -287,6 +288,28 @@ async def test_a_forgotten_streams_message_ids_are_forgotten(redis: RedisServer)
         await broker.append(stream, draft("m"))
         await broker.forget(stream)
         assert not (await broker.append(stream, draft("m"))).duplicate
+
+
+async def test_a_stream_with_nothing_but_a_marker_is_kept_for_as_long_as_somebody_may_stand_in_it(
+    redis: RedisServer,
+) -> None:
+    async with broker_at(redis.url) as broker:
+        stream = name()
+        keys = [key.decode() for key in broker._place(stream)[:2]]
+        standing = DEFAULT_LIMITS.standing * 1000
+
+        async def ends() -> list[int]:
+            return [int(await redis.ask("PTTL", key)) for key in keys]
+
+        await broker.append(stream, marker(1))
+        assert all(standing - 60_000 < left <= standing for left in await ends())
+        for key in keys:
+            await redis.ask("PEXPIRE", key, "5000")
+        await broker.top(stream)
+        assert all(standing - 60_000 < left <= standing for left in await ends())
+        await broker.append(stream, draft("m"))
+        await broker.top(stream)
+        assert all(left > 2 * standing for left in await ends())
 
 
 # --- connections

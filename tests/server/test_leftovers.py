@@ -1,6 +1,7 @@
 """The streams of sessions that nobody came back to, through a server with a broker in memory."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from bellwire import Config, Server
 from bellwire.brokers.memory import MemoryBroker
@@ -9,6 +10,7 @@ from bellwire.server.leftovers import MARGIN
 from bellwire.server.upkeep import MAX_OPTIONAL
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
+from tests.guarantee.world import SAY, stream, world_on
 
 LIFETIME = 60.0
 HELLO = {"bellwire": {"version": 1, "instance": "i"}}
@@ -103,3 +105,28 @@ async def test_all_streams_go_however_many_are_due_at_once() -> None:
         await advance(LIFETIME + 3 * MARGIN)
         assert len(broker._logs) == 1
         assert not [name for name in server.counters.snapshot() if "leftover_stream" in name]
+
+
+async def test_the_log_of_a_room_in_which_nothing_was_said_goes_when_nobody_can_come_back_to_it(
+    tmp_path: Path,
+) -> None:
+    async with world_on("memory", tmp_path) as world:
+        node = await world.node()
+        stays, away = [await world.client(node, "quiet") for _ in range(2)]
+        lifetime = node.server.config.session_lifetime
+        await advance(10 * lifetime)
+        away.cut()
+        await advance(lifetime - 10)
+        await away.connect(node)
+        await node.say("quiet", "said")
+        await advance(1)
+        assert stays.labels == away.labels == ["said"]  # and nobody was reset
+        await world.client(node, "unused")
+        for client in world.clients:
+            client.cut()
+        await advance(lifetime + 61)
+        for n in range(20):
+            await node.namespace.to("other").emit(SAY, str(n), mid=f"m{n}")
+        kept = world.memory.broker._logs
+        assert stream("unused") not in kept
+        assert stream("quiet") in kept

@@ -21,7 +21,8 @@ from bellwire.delivery.position import Position
 
 FORGET_AFTER: Final = 24 * 3600.0
 """Seconds after which a stream without new entries and without a listener is forgotten; one that never had an entry
-is after the history's age. What is made again under its name has another generation, so nobody takes it for the old."""
+is after the history's age, and one with nothing but markers when nobody can stand in it (`Limits.standing`). What is
+made again under its name has another generation, so nobody takes it for the old."""
 
 _SWEPT_PER_CALL: Final = 2
 """How many streams, or keys, each call that adds one looks after: more than one, so that what ran out goes."""
@@ -115,7 +116,10 @@ class MemoryBroker(Broker):
     @override
     async def top(self, stream: str) -> Position:
         self._check()
-        return self._log(stream).top
+        log = self._log(stream)
+        if log.bare and log.begun:
+            log.touched = self.clock()  # somebody stands in it, or is about to
+        return log.top
 
     @override
     async def forget(self, stream: str) -> None:
@@ -241,12 +245,13 @@ class MemoryBroker(Broker):
             log = logs[stream]
             if now > log.due:
                 log.expire(now)
-            if now - log.touched > min(self._limits.age, FORGET_AFTER) and self._is_over(stream, log, now):
+            if log.touched < now - self._patience(log) and stream not in self._listeners:
                 del logs[stream]
 
-    def _is_over(self, stream: str, log: Log, now: float) -> bool:
-        patience = FORGET_AFTER if log.begun else self._limits.age
-        return log.touched < now - patience and stream not in self._listeners
+    def _patience(self, log: Log) -> float:
+        if log.bare:
+            return self._limits.standing if log.begun else self._limits.age
+        return FORGET_AFTER
 
 
 class Faults:

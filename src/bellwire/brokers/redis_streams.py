@@ -132,7 +132,7 @@ def place_of(prefix: str, name: str) -> Place:
 
 def fixed_arguments(limits: Limits) -> tuple[Part, ...]:
     """Return the arguments of every script on a stream, without the first two."""
-    return limits.messages, limits.size, micros(limits.age), int(KEEP * 1000)
+    return limits.messages, limits.size, micros(limits.age), f"{int(KEEP * 1000)} {int(limits.standing * 1000)}"
 
 
 def micros(seconds: float) -> int:

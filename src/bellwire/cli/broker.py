@@ -24,7 +24,7 @@ from bellwire.cli.settings import Setting, SettingsError, merge, trace
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, ConfigError
-from bellwire.delivery.log import Limits
+from bellwire.delivery.log import Limits, limits_of
 
 MAX_PAUSE: Final = 5.0
 """Seconds between two attempts, at most; the first comes after a `_FIRST_PAUSE`."""
@@ -76,7 +76,7 @@ class BrokerKeeper:
     def __init__(
         self, settings: Config, private: Private | None, counters: Counters, tell: Callable[[str], None]
     ) -> None:
-        limits = Limits(settings.history_messages, settings.history_bytes, settings.history_seconds)
+        limits = limits_of(settings)
         self._address = shown("broker", settings.broker)
         self._tell = tell
         self._private = private

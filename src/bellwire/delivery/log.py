@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from bellwire.core.config import Config
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
 from bellwire.delivery.chain import Chain, Place
-from bellwire.delivery.entry import Draft, Entry, enter
+from bellwire.delivery.entry import MARKER_MID, Draft, Entry, enter
 from bellwire.delivery.position import Generations, Point, Position, position
 
 
@@ -36,9 +37,22 @@ class Limits(NamedTuple):
     """Seconds."""
     dedupe: float = 120.0
     """Seconds for which the id of a message is remembered: by time only."""
+    standing: float = 660.0
+    """Seconds for which a stream with nothing but markers is kept, since somebody looked where it ends. Whoever serves
+    it looks every 30 s, and whoever was cut off and stands in it comes back within a session's lifetime."""
 
 
 DEFAULT_LIMITS: Final = Limits()
+
+_MARGIN: Final = 60.0
+"""Seconds beyond a session's lifetime for which such a stream is kept: two looks of whoever serves it."""
+
+
+def limits_of(config: Config) -> Limits:
+    """Return what a server's settings say."""
+    standing = config.session_lifetime + _MARGIN
+    return Limits(config.history_messages, config.history_bytes, config.history_seconds, standing=standing)
+
 
 _LAZY: Final = 1.125
 """Ids are forgotten when the oldest one is so much older than their window: many at a time, and not one by one."""
@@ -62,14 +76,16 @@ class Log:
     """A stream's history; ``step`` gives the number after a number (a stream in JetStream leaves some out).
 
     ``touched`` is when it was last appended to, or made, in the broker's time. Before ``due`` nothing in it is too old.
+    ``bare`` says that nothing but markers was ever appended.
     """
 
-    __slots__ = ("_chain", "_limits", "_mids", "_mids_due", "_step", "due", "generations", "touched")
+    __slots__ = ("_chain", "_limits", "_mids", "_mids_due", "_step", "bare", "due", "generations", "touched")
 
     def __init__(
         self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense, now: float = 0.0
     ) -> None:
         self.touched = now
+        self.bare = True
         self.due = math.inf
         self.generations = Generations(gen)
         self._limits = limits
@@ -121,6 +137,7 @@ class Log:
         prev = chain.top
         chain.append(enter(draft, self._step(prev.seq), prev, now))
         self.touched = now
+        self.bare = self.bare and draft.mid == MARKER_MID
         point = chain.top
         if not self._mids:
             self._mids_due = now + limits.dedupe * _LAZY

@@ -17,7 +17,7 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
-from bellwire.delivery.log import Limits
+from bellwire.delivery.log import limits_of
 from bellwire.guard.auth import require_user
 from bellwire.protocol.wire import PATH
 from bellwire.server.admission import Authenticator
@@ -236,7 +236,7 @@ class Server(Application):
 
     async def _start_broker(self) -> Broker:
         config = self.config
-        limits = Limits(config.history_messages, config.history_bytes, config.history_seconds)
+        limits = limits_of(config)
         broker = self._given_broker or make_broker(config.broker, limits, self.counters)
         try:
             await broker.start()

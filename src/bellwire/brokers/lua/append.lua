@@ -38,7 +38,7 @@ if log.size == log.newest then
 end
 redis.call('HSET', META, 'seq', seq, 'tag', tag, 'size', int(log.size), 'newest', size, 'oldest', int(log.oldest))
 keep_limits(log, at)
-redis.call('PEXPIRE', META, KEEP)
-redis.call('PEXPIRE', LOG, KEEP)
+log.seq = seq
+keep(log)
 redis.call('SPUBLISH', KEYS[4], 'E' .. log.gen .. '\n' .. record)
 return {'new', log.gen, seq, prev_seq, prev_tag}

@@ -5,14 +5,16 @@
 -- ARGV[1] the replication id that the node knows, '' if it may not ask
 -- ARGV[2] a name that no generation ever had
 -- ARGV[3] the limits: entries, ARGV[4] bytes, both behind the newest one, ARGV[5] age in microseconds
--- ARGV[6] how long a stream is kept that nobody touches, in milliseconds
+-- ARGV[6] how long a stream is kept that nobody touches, in milliseconds, and how long one with nothing but markers
 --
 -- A record is 'number tag prev-number prev-tag time size\n' and the envelope. Numbers stay text where they are only
 -- passed on or compared for equality.
 
 local LOG, META = KEYS[1], KEYS[2]
-local MOST, MOST_BYTES, AGE, KEEP = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local MOST, MOST_BYTES, AGE = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local KEEP, STANDING = string.match(ARGV[6], '^(%d+) (%d+)$')
 local MAX_FORMER = 16
+local MARKER = 64 -- the size of a marker, and of nothing else: a message has an id
 
 local function numbers(record)
   return string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)\n')
@@ -105,6 +107,14 @@ local function trim(log, behind, at)
       start = '(' .. item[1]
     end
   end
+end
+
+-- Somebody looks after the stream: keep it. One with nothing but markers is kept for as long as somebody may stand in it,
+-- who looks where it ends every 30 seconds, or comes back within a session's lifetime.
+local function keep(log)
+  local time = log.size == MARKER * tonumber(log.seq) and STANDING or KEEP
+  redis.call('PEXPIRE', META, time)
+  redis.call('PEXPIRE', LOG, time)
 end
 
 local function keep_limits(log, at)
