@@ -19,6 +19,7 @@ from bellwire.core.errors import (
     Disconnected,
     EventRefused,
     MessageTooLarge,
+    NodesUnreachable,
     OutcomeUnknown,
     RoomLimit,
     TooManyAttachments,
@@ -32,7 +33,7 @@ from bellwire.server.acks import Replies
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
 from bellwire.server.socket import Socket
-from bellwire.server.target import RemoteSocket, Target
+from bellwire.server.target import RemoteSocket, Sockets, Target
 from bellwire.transports.base import Request
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Socket",
     "Target",
     "RemoteSocket",
+    "Sockets",
     "Replies",
     "Request",
     "Identity",
@@ -70,6 +72,7 @@ __all__ = [
     "Disconnected",
     "EventRefused",
     "MessageTooLarge",
+    "NodesUnreachable",
     "MessagesLost",
     "OutboxInUse",
     "OutcomeUnknown",

@@ -7,6 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from bellwire import Config, Namespace, Server, Socket
+from bellwire.brokers.envelope import ALL, stream_of_node
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.protocol.embedding import KEY
 from bellwire.protocol.socketio import decode_json
@@ -65,8 +66,10 @@ class House:
         return self.root.hub("/").sockets[client.id]
 
     async def die(self) -> None:
-        """Be killed: nothing is said any more, to clients or nodes."""
+        """Be killed: nothing is heard or said any more."""
         await self.runtime.dispatcher.close()
+        for stream in (ALL, stream_of_node(self.node)):
+            await self.runtime.broker.unsubscribe(stream, self.runtime.cluster)
 
 
 @asynccontextmanager

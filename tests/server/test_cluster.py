@@ -42,7 +42,11 @@ class Party:
     async def ask(self, kind: str, body: bytes = b"", *nodes: str, within: float = 5.0) -> tuple[str, ...]:
         self.taken.clear()
         return await self.cluster.ask(
-            kind, body, lambda *part: self.taken.append(part), timeout=within, nodes=nodes or None
+            kind,
+            body,
+            lambda *part: self.taken.append(part),
+            timeout=within,
+            nodes=frozenset(nodes) or self.cluster.peers.ids,
         )
 
     async def die(self) -> None:
@@ -135,7 +139,7 @@ async def test_all_are_asked_and_each_answers_in_parts() -> None:
 async def test_only_those_who_are_named_are_asked() -> None:
     async with parties(3) as (_, (one, two, three)):
         two.cluster.serve("echo", echo)
-        assert await one.ask("echo", b"x", two.id, one.id) == ()
+        assert await one.ask("echo", b"x", two.id) == ()
         assert one.taken == [(two.id, b"you said x")]
         assert not three.counters.snapshot()
 

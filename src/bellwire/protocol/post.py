@@ -59,10 +59,10 @@ class Post:
         self._raw_msgpack: Outgoing | None = None
 
     @classmethod
-    def read(cls, namespace: str, body: bytes) -> "Post":
+    def read(cls, namespace: str, body: bytes, id: int | None = None) -> "Post":  # noqa: A002
         """Return the post that ``body`` was made of; msgspec's errors, TypeError or ValueError if it is none."""
         found = _read(body)
-        return cls(namespace, found.name, _objects(found.args), binary=found.binary, body=body)
+        return cls(namespace, found.name, _objects(found.args), binary=found.binary, id=id, body=body)
 
     @property
     def body(self) -> bytes:

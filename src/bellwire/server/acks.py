@@ -33,7 +33,7 @@ class Replies(msgspec.Struct, Generic[R], frozen=True):
     missing: frozenset[str]
     """The ids of the sockets that did not answer in time."""
     unreachable_nodes: tuple[str, ...] = ()
-    """The nodes of a cluster that could not be asked."""
+    """The ids of the nodes of a cluster that did not answer, or not in full: who is there is not in the others."""
 
 
 class Acknowledgement(ABC):
@@ -50,8 +50,8 @@ class Acknowledgement(ABC):
         """``socket`` was disconnected before it answered."""
 
 
-class Call(Acknowledgement, Generic[R]):
-    """Waits at most ``timeout`` seconds until all of ``asked`` have acknowledged ``event``.
+class Waiting(Acknowledgement):
+    """Waits at most ``timeout`` seconds until all of ``asked`` have answered.
 
     Raises:
         TypeError: ``timeout`` is no number.
@@ -59,32 +59,26 @@ class Call(Acknowledgement, Generic[R]):
 
     """
 
-    __slots__ = ("_done", "_errors", "_name", "_open", "_reader", "_timeout", "_values")
+    __slots__ = ("_done", "_open", "_timeout")
 
-    def __init__(self, event: Event[R, *tuple[Any, ...]], asked: "Collection[Socket]", timeout: float) -> None:
+    def __init__(self, asked: "Collection[Socket]", timeout: float) -> None:
         check_timeout(timeout)
         self._timeout = timeout
-        self._name = event.name
-        self._reader: ReplyReader[R] = ReplyReader(event)
         self._open = {socket.id for socket in asked}
-        self._values: dict[str, R] = {}
-        self._errors: dict[str, BellwireError] = {}
         self._done: asyncio.Future[None] | None = None
+
+    @abstractmethod
+    def take(self, id: str, payload: str | list[Any]) -> None:  # noqa: A002 - a socket's
+        """The socket answered. Raises :class:`PacketError` if the payload cannot be read at all."""
+
+    @abstractmethod
+    def fail(self, id: str, error: BellwireError) -> None:  # noqa: A002
+        """The socket will not answer; ``error`` says why."""
 
     @override
     def replied(self, socket: "Socket", payload: str | list[object]) -> None:
         """Raises :class:`PacketError` if the payload cannot be read at all."""
-        try:
-            reader = self._reader
-            self._values[socket.id] = reader.read(payload) if isinstance(payload, str) else reader.read_objects(payload)
-        except PacketError:
-            raise
-        except EventRefused as error:
-            self._errors[socket.id] = error
-        except Exception as error:  # a reply type's own __post_init__
-            refusal = EventRefused("invalid_reply", f"{type(error).__name__}: {error}"[:256])
-            refusal.__cause__ = error
-            self._errors[socket.id] = refusal
+        self.take(socket.id, payload)
         self._close(socket)
 
     @override
@@ -93,7 +87,7 @@ class Call(Acknowledgement, Generic[R]):
 
     def failed(self, socket: "Socket", error: BellwireError) -> None:
         """``socket`` will not answer; ``error`` says why."""
-        self._errors[socket.id] = error
+        self.fail(socket.id, error)
         self._close(socket)
 
     def _close(self, socket: "Socket") -> None:
@@ -105,8 +99,8 @@ class Call(Acknowledgement, Generic[R]):
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    async def wait(self, wheel: Wheel) -> Replies[R]:
-        """All replies that came in time."""
+    async def wait(self, wheel: Wheel) -> frozenset[str]:
+        """Wait, and return the ids of those that did not answer in time."""
         if self._open:
             self._done = asyncio.get_running_loop().create_future()
             timer = wheel.after(self._timeout, self._wake)
@@ -114,14 +108,49 @@ class Call(Acknowledgement, Generic[R]):
                 await self._done
             finally:
                 timer.cancel()
-        return Replies(self._values, self._errors, frozenset(self._open))
+        return frozenset(self._open)
+
+
+class Call(Waiting, Generic[R]):
+    """Waits for the replies to ``event``, and reads them. The same errors."""
+
+    __slots__ = ("_errors", "_name", "_reader", "_values")
+
+    def __init__(self, event: Event[R, *tuple[Any, ...]], asked: "Collection[Socket]", timeout: float) -> None:
+        super().__init__(asked, timeout)
+        self._name = event.name
+        self._reader: ReplyReader[R] = ReplyReader(event)
+        self._values: dict[str, R] = {}
+        self._errors: dict[str, BellwireError] = {}
+
+    @override
+    def take(self, id: str, payload: str | list[Any]) -> None:
+        try:
+            reader = self._reader
+            self._values[id] = reader.read(payload) if isinstance(payload, str) else reader.read_objects(payload)
+        except PacketError:
+            raise
+        except EventRefused as error:
+            self._errors[id] = error
+        except Exception as error:  # a reply type's own __post_init__
+            refusal = EventRefused("invalid_reply", f"{type(error).__name__}: {error}"[:256])
+            refusal.__cause__ = error
+            self._errors[id] = refusal
+
+    @override
+    def fail(self, id: str, error: BellwireError) -> None:
+        self._errors[id] = error
+
+    def replies(self, missing: frozenset[str], unreachable: tuple[str, ...] = ()) -> Replies[R]:
+        """Return what came, and who did not answer."""
+        return Replies(self._values, self._errors, missing, unreachable)
 
     async def wait_for_one(self, wheel: Wheel) -> R:
         """The only socket's reply. Raises what stands in its place: refused, disconnected, out of time."""
-        replies = await self.wait(wheel)
-        for error in replies.errors.values():
+        await self.wait(wheel)
+        for error in self._errors.values():
             raise error
-        for value in replies.values.values():
+        for value in self._values.values():
             return value
         raise CallTimeout(f"no acknowledgement of {self._name!r} within {self._timeout:g} s")
 

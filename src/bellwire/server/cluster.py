@@ -243,9 +243,12 @@ class Cluster:
         take: Callable[[str, bytes], None],
         *,
         timeout: float,  # noqa: ASYNC109 - the nodes are told it
-        nodes: Collection[str] | None = None,
+        lag: float = 0.0,
+        nodes: frozenset[str],
     ) -> tuple[str, ...]:
-        """Ask ``nodes``, or all others, and return those that did not answer in full within ``timeout`` seconds.
+        """Ask ``nodes`` and return those that did not answer in full within ``timeout`` seconds.
+
+        A node that uses all of that time has ``lag`` seconds more until its answer must be here.
 
         ``take`` is called with a node and a part of its answer, for each part, in the node's order. A node that joins
         meanwhile is not waited for.
@@ -255,19 +258,19 @@ class Cluster:
             MessageTooLarge: the question is larger than the broker takes.
 
         """
-        asked = (self.peers.ids if nodes is None else frozenset(nodes)) - {self.node}
-        if not asked:
+        if not nodes:
             return ()
         self._number += 1
-        number, inquiry = self._number, _Inquiry(asked, take)
-        for dead in asked - self.peers.ids:
+        number, inquiry = self._number, _Inquiry(nodes, take)
+        alive = self.peers.ids
+        for dead in nodes - alive:
             inquiry.lose(dead)
         self._inquiries[number] = inquiry
         try:
             question = Question(self.node, number, kind, body, timeout)
-            for node in (None,) if nodes is None else asked & self.peers.ids:
+            for node in (None,) if nodes == alive else nodes & alive:
                 await self.say(question, node)
-            await inquiry.wait(timeout)
+            await inquiry.wait(timeout + lag)
         finally:
             del self._inquiries[number]
         return tuple(sorted(inquiry.unreachable))

@@ -1,6 +1,7 @@
 """What a server is made of while it runs: everything that belongs to one event loop."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
@@ -15,13 +16,16 @@ from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
 from bellwire.server.leftovers import Leftovers
 from bellwire.server.numbers import TOO_LARGE
+from bellwire.server.operations import Operations
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
 from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
-from bellwire.transports.base import Application
 from bellwire.transports.engine import Engine
+
+if TYPE_CHECKING:
+    from bellwire.server.server import Server
 
 NOT_RUNNING = (
     "it starts with its lifespan, or at its first Socket.IO request. With Server(http=app), serve the server and not "
@@ -49,6 +53,7 @@ class Runtime:
         "leftovers",
         "loop",
         "nowhere",
+        "operations",
         "prober",
         "producers",
         "sessions",
@@ -56,7 +61,7 @@ class Runtime:
         "wheel",
     )
 
-    def __init__(self, application: Application, config: Config, counters: Counters, broker: Broker) -> None:
+    def __init__(self, application: "Server", config: Config, counters: Counters, broker: Broker) -> None:
         loop = asyncio.get_running_loop()
         self.loop = loop
         self.config = config
@@ -72,6 +77,7 @@ class Runtime:
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.cluster.direct = self.streams.direct
+        self.operations = Operations(self.cluster, application.find)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))

@@ -25,6 +25,7 @@ from bellwire.server.callables import check_handler, check_lifespan, no_manager
 from bellwire.server.connection import Connection
 from bellwire.server.lifespan import serve_lifespan
 from bellwire.server.namespace import Namespace
+from bellwire.server.nodes import Nodes
 from bellwire.server.raw_connection import RawConnection
 from bellwire.server.runtime import NOT_RUNNING, Runtime
 from bellwire.server.socket import Socket
@@ -77,6 +78,8 @@ class Server(Application):
         self.http = http
         self.counters = Counters()
         """What was refused, dropped and closed."""
+        self.nodes = Nodes()
+        """The other processes with the same broker, for messages between servers."""
         self.namespaces: dict[str, Namespace] = {}
         """The registered namespaces by name or pattern."""
         self._given = self.config
@@ -164,6 +167,7 @@ class Server(Application):
             if runtime is not None and not runtime.loop.is_closed():
                 await runtime.close()
         finally:
+            self.nodes.bind(None)
             for namespace in self.namespaces.values():
                 namespace.bind(None)
             broker, self._broker = self._broker, None
@@ -224,6 +228,7 @@ class Server(Application):
         self._runtime = Runtime(self, self.config, self.counters, self._broker)
         for namespace in self.namespaces.values():
             namespace.bind(self._runtime)
+        self.nodes.bind(self._runtime)
         try:
             await self._runtime.start()
             if self._lifespan is not None:

@@ -1,25 +1,31 @@
 """To whom: everyone in a namespace, the members of rooms, one user's sockets, without some of them."""
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, TypeVarTuple
 
 import msgspec
 from typing_extensions import override
 
-from bellwire.core.errors import CallLimit, OutcomeUnknown
+from bellwire.core.errors import NodesUnreachable, OutcomeUnknown
 from bellwire.core.events import Event
-from bellwire.delivery.naming import EVERYONE, Key
+from bellwire.delivery.naming import Key
 from bellwire.guard.packets import check_mid, post
 from bellwire.guard.recipients import Recipients
+from bellwire.protocol.socket_id import read_socket_id
 from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
+from bellwire.server.local import Local
+from bellwire.server.operations import Operations, Selection, told
 
 if TYPE_CHECKING:
-    from bellwire.server.hub import Hub
     from bellwire.server.namespace import Namespace
-    from bellwire.server.socket import Socket
 
 R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+Nodes: TypeAlias = tuple[str, ...]
 Ts = TypeVarTuple("Ts")
 
 
@@ -68,7 +74,7 @@ class Target(Recipients["Target"]):
         """
         message = post(self._name, event, payload)
         check_mid(event, mid)
-        self._hub()
+        self._local.hub  # noqa: B018 - it raises for a pattern
         names = self._streams()
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             return
@@ -81,65 +87,123 @@ class Target(Recipients["Target"]):
     async def call(self, event: Event[R, *Ts], /, *payload: *Ts, timeout: float) -> Replies[R]:  # noqa: ASYNC109
         """Send ``event`` to all of them and wait for their acknowledgements, at most ``timeout`` seconds.
 
+        Nodes that do not answer have a second more, and are named in the replies.
+
         Raises:
             TypeError: the payload is not what the event declares, or ``timeout`` is no number.
             ValueError: ``timeout`` is negative or not finite.
+            BrokerUnavailable: the other nodes cannot be asked; nobody was called there.
+            MessageTooLarge: it is larger than the broker takes.
 
         """
         relay.forbid("call()")
-        hub = self._hub()
+        local, others = self._local, self._others()
+        hub, audience = local.hub, local.answering()
         number = 0 if hub is None else hub.next_ack()
         message = post(self._name, event, payload, number)
-        audience = [socket for socket in self._found() if socket.answering]
-        runtime = self._namespace.runtime
         call: Call[R] = Call(event, audience, timeout)
-        asked: list[Socket] = []
-        try:
-            for socket in audience:
-                try:
-                    socket.expect(number, call)
-                except CallLimit as error:
-                    call.failed(socket, error)
-                else:
-                    asked.append(socket)
-            for dialect in {socket.dialect for socket in asked}:
-                dialect.render(message)  # now: what a wire cannot hold is the caller's error, and objects may change
-            runtime.fanout.cast((asked,), message)
-            return await call.wait(runtime.wheel)
-        finally:
-            for socket in asked:
-                socket.forget(number)
+        here = local.call(message, number, call, audience)
+        if not others:
+            return call.replies(await here)
+        elsewhere = self._operations.call(self._selection, message.body, call, others, timeout)
+        missing, (missing_elsewhere, unreachable) = await _both(here, elsewhere)
+        return call.replies(missing | missing_elsewhere, unreachable)
 
     # --- the sockets themselves
 
-    async def sockets(self) -> "list[RemoteSocket]":
-        """Who they are at this moment."""
-        return [
-            RemoteSocket(self._namespace, self._name, socket.id, socket.user, socket.rooms) for socket in self._found()
-        ]
+    async def sockets(self) -> "Sockets":
+        """Who they are at this moment, on all nodes. Raises BrokerUnavailable: the other nodes cannot be asked."""
+        here = [told(socket) for socket in self._local.sockets()]
+        elsewhere, unreachable = await self._operations.sockets(self._selection, self._others())
+        return Sockets(
+            [RemoteSocket(self._namespace, self._name, *msgspec.structs.astuple(one)) for one in (*here, *elsewhere)],
+            unreachable,
+        )
 
     async def join(self, room: str) -> None:
-        """Make all of them members of ``room``. Errors as for ``Socket.join``, at the first that has one."""
-        for socket in self._found():
-            await socket.join(room)
+        """Make all of them members of ``room``, on all nodes.
+
+        Raises:
+            RoomLimit, EventRefused: as for ``Socket.join``, at the first on its node that has one.
+            BrokerUnavailable: the broker cannot be reached.
+            NodesUnreachable: some nodes did not say that it is done.
+
+        """
+        await self._everywhere(
+            self._local.join(room), lambda nodes: self._operations.join(self._selection, room, nodes)
+        )
 
     async def leave(self, room: str) -> None:
-        """Take all of them out of ``room``."""
-        for socket in self._found():
-            await socket.leave(room)
+        """Take all of them out of ``room``. Raises `BrokerUnavailable` and `NodesUnreachable` as :meth:`join`."""
+        await self._everywhere(
+            self._local.leave(room), lambda nodes: self._operations.leave(self._selection, room, nodes)
+        )
 
     async def disconnect(self, *, close: bool = False) -> None:
-        """Disconnect all of them; see :meth:`Socket.disconnect <bellwire.server.socket.Socket.disconnect>`."""
-        for socket in self._found():
-            await socket.disconnect(close=close)
+        """Disconnect all of them; see :meth:`Socket.disconnect <bellwire.server.socket.Socket.disconnect>`.
 
-    def _hub(self) -> "Hub | None":
-        """The live namespace, None if nobody is in it. Raises :class:`TypeError` for a pattern, which is none."""
-        return self._namespace.live(self._name)
+        Raises `BrokerUnavailable` and `NodesUnreachable` as :meth:`join`.
+        """
+        await self._everywhere(
+            self._local.disconnect(close=close),
+            lambda nodes: self._operations.disconnect(self._selection, nodes, close=close),
+        )
 
-    def _found(self) -> "Collection[Socket]":
-        hub = self._hub()
-        return () if hub is None else list(hub.select(self._keys or (EVERYONE,), self._excluded))
+    async def _everywhere(
+        self, here: Coroutine[Any, Any, None], elsewhere: "Callable[[frozenset[str]], Coroutine[Any, Any, Nodes]]"
+    ) -> None:
+        others = self._others()
+        if not others:
+            await here
+            return
+        _, unreachable = await _both(here, elsewhere(others))
+        if unreachable:
+            raise NodesUnreachable(unreachable)
+
+    @property
+    def _local(self) -> Local:
+        return Local(self._namespace, self._name, self._keys, self._excluded)
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection.of(self._name, self._keys, self._excluded)
+
+    @property
+    def _operations(self) -> "Operations":
+        return self._namespace.runtime.operations
+
+    def _others(self) -> frozenset[str]:
+        """The other nodes that can have one of them."""
+        peers = self._namespace.runtime.cluster.peers.ids
+        nodes = {_node_of(key) for key in self._keys}
+        return peers if not nodes or None in nodes else peers & nodes
+
+
+class Sockets(list["RemoteSocket"]):
+    """Sockets on all nodes; those of ``unreachable_nodes``, which did not answer, are not among them."""
+
+    def __init__(self, found: "Iterable[RemoteSocket]", unreachable_nodes: tuple[str, ...]) -> None:
+        super().__init__(found)
+        self.unreachable_nodes = unreachable_nodes
+        """The ids of nodes that were asked and did not answer in full."""
+
+
+def _node_of(key: Key) -> str | None:
+    """Return the only node that can have a socket of ``key``, None if it may be any."""
+    socket = read_socket_id(key) if isinstance(key, str) else None
+    return None if socket is None else socket.node
+
+
+async def _both(here: Coroutine[Any, Any, S], elsewhere: Coroutine[Any, Any, T]) -> tuple[S, T]:
+    """Do both at the same time; the errors of ``here`` go before those of ``elsewhere``."""
+    other = asyncio.ensure_future(elsewhere)
+    try:
+        first = await here
+    except BaseException:
+        other.cancel()
+        await asyncio.wait((other,))
+        raise
+    return first, await other
 
 
 class RemoteSocket(msgspec.Struct, frozen=True):

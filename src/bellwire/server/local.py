@@ -1,0 +1,85 @@
+"""What a target means on one node: the sockets there, and what is done to them.
+
+It is the same whoever wants it, an application on this node or another node for one of its own
+(`bellwire.server.operations`).
+"""
+
+from typing import TYPE_CHECKING
+
+from bellwire.core.errors import CallLimit
+from bellwire.delivery.naming import EVERYONE, Key
+from bellwire.protocol.post import Post
+from bellwire.server.acks import Waiting
+
+if TYPE_CHECKING:
+    from bellwire.server.hub import Hub
+    from bellwire.server.namespace import Namespace
+    from bellwire.server.socket import Socket
+
+
+class Local:
+    """The sockets of this node that are in any of ``keys``, of everyone if there is none, and in none of ``excluded``.
+
+    ``name`` is that of one of the namespaces that ``namespace`` stands for.
+    """
+
+    __slots__ = ("_excluded", "_keys", "_name", "_namespace")
+
+    def __init__(self, namespace: "Namespace", name: str, keys: tuple[Key, ...], excluded: tuple[str, ...]) -> None:
+        self._namespace = namespace
+        self._name = name
+        self._keys = keys
+        self._excluded = excluded
+
+    @property
+    def hub(self) -> "Hub | None":
+        """The live namespace, None if nobody is in it. Raises :class:`TypeError` for a pattern, which is none."""
+        return self._namespace.live(self._name)
+
+    def sockets(self) -> "list[Socket]":
+        """Those that are there now."""
+        hub = self.hub
+        return [] if hub is None else list(hub.select(self._keys or (EVERYONE,), self._excluded))
+
+    def answering(self) -> "list[Socket]":
+        """Those of them whose clients can answer a call."""
+        return [socket for socket in self.sockets() if socket.answering]
+
+    async def call(self, message: Post, number: int, waiting: Waiting, audience: "list[Socket]") -> frozenset[str]:
+        """Send ``message`` to ``audience``, and return the ids of those that did not answer it in time.
+
+        ``number`` is that of its acknowledgement, one of the namespace's own. Raises what an encoder does for a message
+        that a client's wire cannot hold: nobody has it then.
+        """
+        runtime = self._namespace.runtime
+        asked: list[Socket] = []
+        try:
+            for socket in audience:
+                try:
+                    socket.expect(number, waiting)
+                except CallLimit as error:
+                    waiting.failed(socket, error)
+                else:
+                    asked.append(socket)
+            for dialect in {socket.dialect for socket in asked}:
+                dialect.render(message)  # now: objects may change
+            runtime.fanout.cast((asked,), message)
+            return await waiting.wait(runtime.wheel)
+        finally:
+            for socket in asked:
+                socket.forget(number)
+
+    async def join(self, room: str) -> None:
+        """Make all of them members of ``room``. Errors as for ``Socket.join``, at the first that has one."""
+        for socket in self.sockets():
+            await socket.join(room)
+
+    async def leave(self, room: str) -> None:
+        """Take all of them out of ``room``."""
+        for socket in self.sockets():
+            await socket.leave(room)
+
+    async def disconnect(self, *, close: bool) -> None:
+        """Disconnect all of them, one after the other."""
+        for socket in self.sockets():
+            await socket.disconnect(close=close)
