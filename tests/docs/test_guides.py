@@ -21,6 +21,7 @@ from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
 from tests.brokers.redis_server import RedisServer
 from tests.docs.pages import ROOT, all_blocks, write_project
+from tests.server.servers import SharedBroker
 from tests.serving import Served, serve
 
 Guide = Callable[[str], Any]
@@ -100,6 +101,28 @@ async def test_a_namespace_per_customer(guide: Guide) -> None:
     with pytest.raises(ConnectRefused, match="no such organisation"):
         async with connect(page.server, "/org/seven"):
             raise AssertionError
+
+
+async def test_messages_between_processes(guide: Guide) -> None:
+    page, other, broker = guide("cache"), Server(), SharedBroker()
+    expired: list[str] = []
+
+    @other.nodes.on(page.EXPIRED)
+    async def forget(node: str, key: str) -> None:
+        expired.append(key)
+
+    @other.nodes.on(page.SIZE)
+    async def size(node: str) -> int:
+        return 2
+
+    page.cache.update(a="1", b="2")
+    for server in (page.server, other):
+        server.configure(broker=broker)
+    async with page.server.lifespan(), other.lifespan():
+        assert await page.expire("a") == 1 + 2
+        assert expired == ["a"]
+        await other.nodes.emit(page.EXPIRED, "b")
+        assert page.cache == {}
 
 
 async def test_handlers_in_several_files(guide: Guide) -> None:
