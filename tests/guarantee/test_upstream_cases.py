@@ -13,6 +13,8 @@ from bellwire.delivery.effects import producer_key
 from bellwire.delivery.inbox import LEASE_SECONDS
 from bellwire.delivery.outbox import MemoryOutbox
 from bellwire.delivery.producer import Producer
+from bellwire.server.peers import LEASE_SECONDS as NODE_LEASE
+from bellwire.testing.clock import advance
 from tests.guarantee.client import Client
 from tests.guarantee.world import Make, Node, World, stream
 
@@ -128,6 +130,22 @@ async def test_c01_a_dead_servers_relay_is_completed_by_the_next_though_its_clie
         await world.until(lambda: node.dead)
         node = await world.node()
         await reader.connect(node)
+        await world.until(lambda: reader.of(stream("a")) == ["m1"])
+
+
+async def test_c01_a_dead_servers_relay_is_completed_by_one_that_was_there_already(make_memory: Make) -> None:
+    async with make_memory() as world:
+        node, other = await world.node(), await world.node()
+        reader, writer = await world.client(other, "a"), await world.client(node)
+
+        def die_before_the_append(where: str) -> None:
+            if where == "before append":
+                node.crash()
+
+        node.broker.trip = die_before_the_append
+        writer.emit("relay", "m1", "a")
+        await world.until(lambda: node.dead)
+        await advance(2 * NODE_LEASE)
         await world.until(lambda: reader.of(stream("a")) == ["m1"])
 
 

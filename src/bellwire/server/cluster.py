@@ -152,6 +152,11 @@ class Cluster:
         self._beaten = 0.0
         self._generation = ""
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is this node that does what one of them has to do."""
+        return self.node < min(self.peers.ids, default="~")
+
     def serve(self, kind: str, answerer: Answerer) -> None:
         """Let ``answerer`` answer the questions of this ``kind``."""
         self._answerers[kind] = answerer
@@ -214,7 +219,7 @@ class Cluster:
         over = self.peers.expired(self._loop.time())
         for node in over:
             self._lost(node)
-        if over and self.node < min(self.peers.ids, default="~"):  # one of them is enough to tidy up
+        if over and self.is_first:
             await self._register.remove(set(over))
 
     def _beat_ended(self, outcome: Outcome) -> None:

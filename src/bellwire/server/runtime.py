@@ -22,6 +22,7 @@ from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
 from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
+from bellwire.server.succession import Succession
 from bellwire.transports.engine import Engine
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Runtime:
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))
+        Succession(self.cluster, self.producers, self.dispatcher)
         self.sessions = Sessions(broker, config.session_lifetime, counters)
         self.leftovers = Leftovers(broker, self.wheel, counters, config.session_lifetime)
         self.nowhere = Nowhere(counters)
