@@ -43,6 +43,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[Transport, ...],
         Meta(min_length=1, description="what clients may connect with: polling, websocket, or both, by commas"),
     ] = ("polling", "websocket")
+    ready_path: Annotated[
+        str,
+        Meta(
+            max_length=255,
+            pattern=r"\A(/[A-Za-z0-9._~-]+)*\Z",
+            description="URL path that tells balancers whether to send clients here: 200 if the broker answers, else "
+            "503; none if empty",
+        ),
+    ] = "/readyz"
     cookie: Annotated[
         str,
         Meta(

@@ -8,6 +8,7 @@ from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.delivery.answer import PAGE_BYTES
+from bellwire.ops.readiness import Readiness
 from bellwire.protocol.wire import encode_args
 from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher
@@ -57,6 +58,7 @@ class Runtime:
         "operations",
         "prober",
         "producers",
+        "readiness",
         "sessions",
         "streams",
         "wheel",
@@ -74,6 +76,7 @@ class Runtime:
         self.checkpoints = Checkpoints(self.wheel)
         self.dispatcher = Dispatcher(loop)
         self.broker = broker
+        self.readiness = Readiness(broker)
         self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
@@ -102,4 +105,5 @@ class Runtime:
         await self.sessions.close(self.config.shutdown_grace)
         await self.leftovers.close()
         await self.cluster.close()
+        await self.readiness.close()
         self.heartbeat.close()

@@ -19,6 +19,7 @@ from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
 from bellwire.delivery.log import limits_of
 from bellwire.guard.auth import require_user
+from bellwire.ops.readiness import Verdict
 from bellwire.protocol.wire import PATH
 from bellwire.server.admission import Authenticator
 from bellwire.server.callables import check_handler, check_lifespan, no_manager
@@ -284,6 +285,8 @@ class Server(Application):
         elif path.startswith(self.config.path):
             handle = handle_http if kind == "http" else handle_websocket
             await handle(self.engine, scope, receive, send)
+        elif path == self.config.ready_path and kind == "http":
+            await self._tell_readiness(send)
         elif self.http is not None:
             await self.http(scope, receive, send)
         elif kind == "http":
@@ -291,6 +294,11 @@ class Server(Application):
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
+
+    async def _tell_readiness(self, send: Send) -> None:
+        runtime = self._runtime
+        verdict = Verdict(False, "the server has ended") if runtime is None else await runtime.readiness.look()
+        await _say(send, 200 if verdict.ready else 503, f"{verdict.reason}\n")
 
     # --- as the transports' application
 
@@ -384,11 +392,14 @@ async def _not_found(root: str, socketio: str, send: Send) -> None:
         f"Not Found: Socket.IO is served at {root}{socketio}, WebSockets of bellwire.v1 at {root}{PATH}. "
         "Pages come from an application in Server(http=app).\n"
     )
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 404,
-            "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")],
-        }
-    )
+    await _say(send, 404, text)
+
+
+async def _say(send: Send, status: int, text: str) -> None:
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode(errors="replace")})

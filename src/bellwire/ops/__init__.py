@@ -1,0 +1,1 @@
+"""What those who run a server need of it: whether it is ready."""
