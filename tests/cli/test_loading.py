@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bellwire.cli.loading import LoadError, load_server
+from bellwire.cli.loading import LoadError, load_event, load_server
 from bellwire.server.server import Server
 
 SOURCE = """
@@ -188,3 +188,17 @@ def test_the_traceback_stands_before_the_message(folder: Path, capsys: pytest.Ca
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-2] == "ZeroDivisionError: division by zero"
     assert lines[-1].startswith("Error: importing broken failed")
+
+
+def test_an_event_is_found_as_a_server_is(folder: Path) -> None:
+    (folder / "shop" / "events.py").write_text('from bellwire import Event\nSOLD = Event("sold", int)\n')
+    assert load_event("shop.events:SOLD").name == "sold"
+    for target, message in (
+        ("shop.events:sold", "the module 'shop.events' has no 'sold': did you mean shop.events:SOLD?"),
+        ("shop.live:server", "shop.live:server is no Event but of the type Server: it has no bellwire.Event at all; "),
+        ("shop.event:SOLD", "there is no module 'shop.event': did you mean 'shop.events'?"),
+        ("sold", "'sold' is not MODULE:EVENT: write chat.events:SENT for "),
+    ):
+        with pytest.raises(LoadError) as raised:
+            load_event(target)
+        assert raised.value.message.startswith(message)

@@ -1,22 +1,24 @@
-"""Finding the server that ``MODULE:SERVER`` names, with errors that say what to write instead."""
+"""Finding what ``MODULE:SERVER`` or ``MODULE:EVENT`` names, with errors that say what to write instead."""
 
 import difflib
 import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import IO, Any
 
 import click
 
 from bellwire.cli.tracebacks import format_user_traceback
+from bellwire.core.events import Event
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
 
 
 class LoadError(click.ClickException):
-    """The command line names no server; ``traceback`` is shown first if the application's own code failed."""
+    """The command line names nothing there is; ``traceback`` is shown first if the application's own code failed."""
 
     def __init__(self, message: str, *, traceback: str | None = None) -> None:
         super().__init__(message)
@@ -30,7 +32,7 @@ class LoadError(click.ClickException):
 
 
 class TargetError(LoadError):
-    """What the command line names has not even the form of a server's name."""
+    """What the command line names has not even the form of such a name."""
 
     exit_code = 2
 
@@ -44,17 +46,36 @@ def load_server(target: str) -> Server:
 
     """
     module_name, attribute = _split(target)
-    directory = os.getcwd()
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    if not _is_dotted(module_name) or not _is_dotted(attribute):
+        raise TargetError(f"{target!r} is not MODULE:SERVER: {_rewritten(module_name, attribute)}")
     module = _import(module_name)
-    return _server(module, _look_up(module, attribute), attribute)
+    return _server(module, _look_up(module, attribute, _suggestion), attribute)
+
+
+def load_event(target: str) -> Event[Any, *tuple[Any, ...]]:
+    """Import the `Event` that ``target``, ``"package.module:NAME"``, stands for; the working directory comes first.
+
+    Raises:
+        TargetError: it is not of this form.
+        LoadError: there is no such module or name, its import fails, or it is no `Event`.
+
+    """
+    module_name, attribute = _split(target)
+    if not _is_dotted(module_name) or not _is_dotted(attribute):
+        raise TargetError(
+            f"{target!r} is not MODULE:EVENT: write chat.events:SENT for the variable 'SENT' in the module "
+            "'chat.events'"
+        )
+    module = _import(module_name)
+    found = _look_up(module, attribute, _events)
+    if not isinstance(found, Event):
+        what = f"{module_name}:{attribute} is no Event but of the type {type(found).__name__}"
+        raise LoadError(f"{what}: {_events(module)}")
+    return found
 
 
 def _split(target: str) -> tuple[str, str]:
     module, _, attribute = target.partition(":")
-    if not _is_dotted(module) or not _is_dotted(attribute):
-        raise TargetError(f"{target!r} is not MODULE:SERVER: {_rewritten(module, attribute)}")
     return module, attribute
 
 
@@ -71,6 +92,9 @@ def _rewritten(module: str, attribute: str) -> str:
 
 
 def _import(name: str) -> ModuleType:
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -109,14 +133,21 @@ def _not_found(name: str, missing: str) -> str:
     return f"there is no module {missing!r} {where}: run the command where the application's top folder is"
 
 
-def _look_up(module: ModuleType, attribute: str) -> object:
+def _look_up(module: ModuleType, attribute: str, suggestion: Callable[[ModuleType], str]) -> object:
     found: object = module
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise LoadError(f"the module {module.__name__!r} has no {attribute!r}: {_suggestion(module)}") from None
+            raise LoadError(f"the module {module.__name__!r} has no {attribute!r}: {suggestion(module)}") from None
     return found
+
+
+def _events(module: ModuleType) -> str:
+    events = [f"{module.__name__}:{name}" for name, value in vars(module).items() if isinstance(value, Event)]
+    if not events:
+        return "it has no bellwire.Event at all; name the module where the events are declared"
+    return f"its events are {', '.join(events)}" if len(events) > 1 else f"did you mean {events[0]}?"
 
 
 def _servers(module: ModuleType) -> dict[str, Server]:

@@ -1,0 +1,80 @@
+"""The broker that a command beside the servers speaks to: ``--broker``, ``BELLWIRE_BROKER`` or a file of settings."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from bellwire.brokers.guest import check_address
+from bellwire.cli.settings import SettingsError, merge
+from bellwire.core.config import Config, shown
+from bellwire.core.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATIENCE: Final = 2.0
+"""Seconds of waiting after which a line says so, and"""
+TELL_EVERY: Final = 10.0
+"""after which it says so again."""
+
+
+class WrongUse(click.ClickException):
+    """What is on the command line cannot be meant; the message says what to write."""
+
+    exit_code = 2
+
+
+def broker_options(command: F) -> F:
+    """Add ``--broker`` and ``--config``; the command gets ``broker`` and ``toml``, to be given to `broker_of`."""
+    command = click.option(
+        "--config",
+        "toml",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The servers' TOML file of settings, to find the broker in.",
+    )(command)
+    return click.option(
+        "--broker",
+        metavar="URL",
+        help="The servers' broker, such as redis://host:6379 or nats://host:4222. Without it the variable "
+        "BELLWIRE_BROKER decides, then --config.",
+    )(command)
+
+
+def broker_of(broker: str | None, toml: Path | None) -> str:
+    """Return the broker's address.
+
+    Raises:
+        SettingsError: there is none that other processes can reach.
+
+    """
+    flags: Mapping[str, Any] = {"broker": broker}
+    settings = merge(Config(), toml, flags)
+    if settings.broker == Config().broker and broker is None:
+        raise SettingsError("no broker is named: give --broker URL, or set BELLWIRE_BROKER, to what the servers have")
+    try:
+        check_address(settings.broker)
+    except ConfigError as error:
+        raise SettingsError(str(error)) from None
+    return settings.broker
+
+
+@asynccontextmanager
+async def telling(broker: str) -> AsyncIterator[None]:
+    """Say on standard error, now and then, that the broker at this address is waited for, until the block ends."""
+    task = asyncio.create_task(_tell(shown("broker", broker)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _tell(address: str) -> None:
+    await asyncio.sleep(PATIENCE)
+    while True:
+        click.echo(f"Waiting for the broker at {address} (Ctrl+C gives up)", err=True)
+        await asyncio.sleep(TELL_EVERY)
