@@ -44,9 +44,10 @@ def command(
     from_start: bool,
     as_json: bool,
 ) -> None:
-    """Print what is emitted to rooms and users, or to everyone in the namespace, until Ctrl+C.
+    """Print what is emitted, as it comes.
 
-    Nothing is left out: what was missed is read from the history, and where that is not possible a line says so.
+    What goes to the rooms and users that are named, or else to everyone in the namespace, until Ctrl+C. Nothing is left
+    out: what was missed is read from the history, and where that is not possible a line says so.
     """
     if from_start and history:
         raise WrongUse("--from-start begins with all there is, and --history with the last of it: give one of the two")
