@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from bellwire.core.errors import BrokerUnavailable, Disconnected, OutcomeUnknown
-from bellwire.server.streams import EVERYONE, Key, stream_of
+from bellwire.delivery.naming import EVERYONE, Key, stream_of
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE, Client, Handed, Opened, Told
 from tests.guarantee.world import SAY, Node, World

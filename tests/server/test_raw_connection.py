@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from bellwire import Server, Socket
+from bellwire.delivery.naming import EVERYONE, stream_of
 from bellwire.protocol.wire import JSON, PATH
-from bellwire.server.streams import EVERYONE, stream_of
 from bellwire.testing.clock import advance
 from bellwire.transports.base import Request
 from tests.transports.pipe import Pipe

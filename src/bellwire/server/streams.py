@@ -11,10 +11,7 @@ from bellwire.brokers.publisher import Publisher
 from bellwire.core.counters import Counters
 from bellwire.delivery.answer import PAGE_BYTES, Page
 from bellwire.delivery.entry import Entry
-from bellwire.delivery.naming import EVERYONE as EVERYONE  # tests/guarantee/chaos.py still looks for them here
-from bellwire.delivery.naming import Key as Key
 from bellwire.delivery.naming import direct_of
-from bellwire.delivery.naming import stream_of as stream_of
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.published import Published, decode_published
 from bellwire.protocol.post import Delivery, Post
