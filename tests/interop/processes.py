@@ -55,8 +55,8 @@ class Lines:
 class ServerProcess:
     """``bellwire run tests.interop.application:server``, to be killed and started again on the same port."""
 
-    def __init__(self, target: str = "tests.interop.application:server") -> None:
-        self._target = target
+    def __init__(self, *arguments: str, target: str = "tests.interop.application:server") -> None:
+        self._arguments = (target, *arguments)
         self._port = 0
         self.url = ""
         self._process: subprocess.Popen[str]
@@ -66,7 +66,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bellwire", "run", self._target, "--port", str(self._port)],
+            [sys.executable, "-m", "bellwire", "run", *self._arguments, "--port", str(self._port)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -88,9 +88,9 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server() -> Iterator[ServerProcess]:
+def running_server(*arguments: str) -> Iterator[ServerProcess]:
     """A server that has nothing to complain of: no traceback in its log, and an orderly end."""
-    server = ServerProcess()
+    server = ServerProcess(*arguments)
     try:
         yield server
     finally:

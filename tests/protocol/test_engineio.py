@@ -30,6 +30,7 @@ from bellwire.protocol.engineio import (
     encode_handshake,
     encode_payload,
     new_sid,
+    node_of,
     read_packet,
     refuse_request,
 )
@@ -88,11 +89,19 @@ def test_handshake_that_is_none_is_refused_by_a_client(packet: str) -> None:
         decode_handshake(packet)
 
 
-def test_sid_has_20_characters_and_is_new_each_time() -> None:
-    sids = {new_sid() for _ in range(1000)}
+def test_sid_names_its_node_and_is_new_each_time() -> None:
+    sids = {new_sid("0123abcd") for _ in range(1000)}
 
     assert len(sids) == 1000
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{20}", sid) for sid in sids)
+    assert all(re.fullmatch(r"0123abcd[A-Za-z0-9_-]{16}", sid) for sid in sids)
+    assert {node_of(sid) for sid in sids} == {"0123abcd"}
+
+
+@pytest.mark.parametrize(
+    "sid", ["", "0123abcd", "0123ABCD" + "a" * 16, "0123abcd" + "a" * 15, "0123abcd" + "é" * 16, "a" * 20]
+)
+def test_what_is_no_sid_names_no_node(sid: str) -> None:
+    assert node_of(sid) is None
 
 
 # --- packet types

@@ -152,7 +152,7 @@ async def test_sids_are_secret_and_different(native: bool) -> None:
     async with echo_server(native=native) as (_, client):
         sids = {await client.open() for _ in range(20)}
         assert len(sids) == 20
-        assert all(re.fullmatch(r"[A-Za-z0-9_-]{20}", sid) for sid in sids)
+        assert all(re.fullmatch(r"[A-Za-z0-9_-]{24}", sid) for sid in sids)
 
 
 # --- the end of all

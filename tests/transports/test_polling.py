@@ -25,7 +25,7 @@ async def test_handshake_body_has_exactly_five_keys(native: bool) -> None:
         assert list(opened) == ["sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"]
         assert opened["upgrades"] == ["websocket"]
         assert (opened["pingInterval"], opened["pingTimeout"], opened["maxPayload"]) == (25000, 30000, 4321)
-        assert len(opened["sid"]) == 20
+        assert len(opened["sid"]) == 24
 
 
 @on_both

@@ -112,8 +112,13 @@ class BrokerKeeper:
                 await self._private.close()
 
 
-def private_nats(data: Path, counters: Counters) -> Private:
-    """Return a nats-server of our own over ``data``, not started. Raises `SettingsError` where there can be none."""
+def private_nats(data: Path | None, counters: Counters) -> Private:
+    """Return a nats-server of our own, not started, over ``data`` or a temporary directory.
+
+    Raises:
+        SettingsError: there can be none on this system.
+
+    """
     try:
         from bellwire.brokers.private_nats import PrivateNats
     except ImportError as error:

@@ -1,5 +1,6 @@
 """``bellwire run``: serve an application."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def command(
     Clients are told when the server stops, and come back by themselves; a second Ctrl+C does not wait for anybody.
     """
     if workers > 1:
+        if not sys.platform.startswith("linux"):
+            raise click.UsageError("--workers above 1 needs Linux: only there does the kernel deal connections out")
         from bellwire.cli.supervisor import supervise
         from bellwire.cli.worker import Order
 

@@ -26,11 +26,9 @@ one after it longer. The kernel kills the workers when this process dies, howeve
 import asyncio
 import contextlib
 import random
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,15 +59,12 @@ def supervise(order: Order, count: int, *, ready: Callable[[str], None]) -> None
     """Serve as ``order`` says with ``count`` workers until a signal comes; ``ready`` is called once all listen.
 
     Raises:
-        UsageError: this system deals no connections out.
         BindError: the address cannot be had.
         BrokerError: the private nats-server does not start.
         ClickException: a worker was killed before it served.
         click.exceptions.Exit: a worker could not serve, and said why; or it failed at the end; or a second SIGINT came.
 
     """
-    if not sys.platform.startswith("linux"):
-        raise click.UsageError("--workers above 1 needs Linux: only there does the kernel share connections out")
     set_up_logging(order.log_level)
     sockets = reserve(order.host, order.port)
     url = url_of(order.host, sockets[0])
@@ -240,7 +235,6 @@ class _Nats:
 
     def __init__(self, data: Path | None) -> None:
         self._data = data
-        self._folder: Path | None = None
         self._private: Private | None = None
         self._starting = asyncio.Lock()
 
@@ -254,21 +248,15 @@ class _Nats:
         """
         async with self._starting:
             if self._private is None:
-                private = private_nats(self._data or await self._make_folder(), Counters())
+                private = private_nats(self._data, Counters())
                 await private.start()
                 self._private = private
         return self._private.url
 
-    async def _make_folder(self) -> Path:
-        self._folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="bellwire-"))
-        return self._folder
-
     async def close(self) -> None:
-        """End it, and forget what it kept unless that was to stay."""
+        """End it, if it was needed."""
         if self._private is not None:
             await self._private.close()
-        if self._folder is not None:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
 async def _start(end: socket.socket) -> Process:

@@ -48,6 +48,8 @@ PROTOCOL: Final = "4"
 PROBE: Final = "2probe"
 PROBE_ANSWER: Final = "3probe"
 
+_SID: Final = re.compile(r"[0-9a-f]{8}[A-Za-z0-9_-]{16}")
+
 _BASE64: Final = "b"
 _FIRST_CHARACTERS: Final = frozenset("0123456")
 
@@ -87,9 +89,14 @@ def decode_handshake(packet: str) -> Handshake:
         raise PacketError(f"the handshake cannot be read: {error}") from None
 
 
-def new_sid() -> str:
-    """Make a session id: 120 random bits as 20 characters of ``[A-Za-z0-9_-]``, as many as Node's have."""
-    return secrets.token_urlsafe(15)
+def new_sid(node: str) -> str:
+    """Make a session's id: that of its ``node``, 8 hexadecimal digits, and 96 random bits as ``[A-Za-z0-9_-]``."""
+    return node + secrets.token_urlsafe(12)
+
+
+def node_of(sid: str) -> str | None:
+    """Return the node of the session that ``sid`` is the id of; None if it is none."""
+    return sid[:8] if _SID.fullmatch(sid) else None
 
 
 # --- packets

@@ -13,6 +13,7 @@ from bellwire.protocol.wire import encode_args
 from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
+from bellwire.server.forwarding import Forwarding
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
 from bellwire.server.leftovers import Leftovers
@@ -70,14 +71,15 @@ class Runtime:
         self.config = config
         self.counters = counters
         self.wheel = Wheel(loop, min(RESOLUTION, config.pong_timeout / 4))
-        self.engine = Engine(application, config, counters, loop, self.wheel)
+        self.dispatcher = Dispatcher(loop)
+        self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
+        self.engine = Engine(application, config, counters, loop, self.wheel, self.cluster.node)
+        self.engine.forwarder = Forwarding(self.engine, self.cluster, self.dispatcher)
         self.fanout = Fanout(self.engine.tick, counters)
         self.heartbeat = Heartbeat(config, loop)
         self.checkpoints = Checkpoints(self.wheel)
-        self.dispatcher = Dispatcher(loop)
         self.broker = broker
         self.readiness = Readiness(broker)
-        self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.cluster.direct = self.streams.direct

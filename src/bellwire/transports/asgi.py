@@ -6,6 +6,7 @@ transport has none of these, and is used wherever Bellwire runs the server itsel
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from typing import ClassVar
 
 from typing_extensions import override
@@ -17,9 +18,9 @@ from bellwire.protocol.outgoing import Message
 from bellwire.protocol.wire import MAX_MESSAGE
 from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Link, Receive, Request, Scope, Send
 from bellwire.transports.engine import Engine
-from bellwire.transports.polling import PollingCarrier, Response, compress
+from bellwire.transports.exchange import Abandoned, Exchange
+from bellwire.transports.polling import Response, compress
 from bellwire.transports.queued import QueuedCarrier
-from bellwire.transports.session import Session
 
 logger = logging.getLogger("bellwire.transports")
 
@@ -27,70 +28,31 @@ logger = logging.getLogger("bellwire.transports")
 async def handle_http(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one long-polling request."""
     request = Request.from_scope(scope)
-    response = await _respond(engine, request, scope["method"], receive)
+    response = await engine.answer(_Exchange(request, scope["method"], receive))
     await _send_response(compress(response, request), send)
 
 
-async def _respond(engine: Engine, request: Request, method: str, receive: Receive) -> Response:
-    sid = request.query.get("sid", "")
-    lingering = engine.lingering.get(sid) if method == "GET" else None
-    if lingering is not None:
-        response = await lingering.get(_never)
-        if not lingering.lingers:
-            engine.lingering.pop(sid, None)
-        return response
-    try:
-        session = engine.check(request, method=method, upgrade=False)
-    except RequestError as error:
-        return Response(error.status, error.body, "application/json")
-    if session is None:
-        return await _handshake(engine, request)
-    carrier = session.carrier
-    assert isinstance(carrier, PollingCarrier)  # noqa: S101 - check() refuses every other pair
-    if method == "GET":
-        return await carrier.get(lambda: _disconnected(receive))
-    limit = engine.config.max_message_bytes
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return await carrier.post(lambda: _read_body(session, request, receive, limit), content_type)
+class _Exchange(Exchange):
+    """A request that came to this node."""
 
+    def __init__(self, request: Request, method: str, receive: Receive) -> None:
+        super().__init__(request, method)
+        self._receive = receive
 
-async def _handshake(engine: Engine, request: Request) -> Response:
-    carrier = PollingCarrier(engine)
-    carrier.session = session = engine.open(carrier, request)
-    response = await carrier.get(_never)
-    cookie = engine.config.cookie
-    if cookie:
-        value = f"{cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax"
-        response = response._replace(headers=(*response.headers, ("set-cookie", value)))
-    return response
+    @override
+    async def chunks(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Abandoned
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
 
-
-async def _never() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _read_body(session: Session, request: Request, receive: Receive, limit: int) -> bytes | None:
-    """The body of a POST; None as soon as it is known to be larger than ``limit``, however it is sent."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        return None
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            session.close("transport error")
-            return b""
-        session.alive = True  # a slow upload is a sign of life as well
-        body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
+    @override
+    async def disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 async def _send_response(response: Response, send: Send) -> None:
@@ -111,14 +73,14 @@ async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send:
     await receive()  # websocket.connect
     request = Request.from_scope(scope)
     try:
-        session = engine.check(request, method="GET", upgrade=True)
+        attach = engine.admit(request)
     except RequestError as error:
         await _deny(error.message, scope, send)
         return
     await send({"type": "websocket.accept"})
     base64 = request.query.get("b64") == "1"
     carrier = ASGIWebSocket(engine, receive, send, max_message=engine.config.max_message_bytes, base64=base64)
-    carrier.session = engine.attach(carrier, request, session)
+    carrier.session = attach(carrier)
     await carrier.run()
 
 

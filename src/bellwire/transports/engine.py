@@ -2,21 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
-from bellwire.protocol.engineio import RequestError, check_request, encode_handshake, new_sid
+from bellwire.protocol.engineio import RequestError, check_request, encode_handshake, new_sid, node_of
 from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.wire import JSON, MSGPACK, PATH, choose_subprotocol
 from bellwire.transports.base import Application, Carrier, Link, RawApplication, Request
-from bellwire.transports.polling import PollingCarrier
+from bellwire.transports.exchange import Exchange, Forwarder, respond
+from bellwire.transports.polling import PollingCarrier, Response
 from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
 from bellwire.transports.tick import Tick
+
+ALONE: Final = "00000000"
+"""The id of a node that has no others beside it."""
 
 logger = logging.getLogger("bellwire.transports")
 
@@ -28,8 +33,10 @@ class Engine:
         "application",
         "config",
         "counters",
+        "forwarder",
         "lingering",
         "loop",
+        "node",
         "raw_application",
         "raw_sessions",
         "sessions",
@@ -44,6 +51,7 @@ class Engine:
         counters: Counters,
         loop: asyncio.AbstractEventLoop,
         wheel: Wheel,
+        node: str = ALONE,
     ) -> None:
         self.application = application
         self.raw_application = application if isinstance(application, RawApplication) else None
@@ -52,6 +60,10 @@ class Engine:
         self.counters = counters
         self.loop = loop
         self.wheel = wheel
+        self.node = node
+        """The id of this node, in the sids of its sessions."""
+        self.forwarder: Forwarder | None = None
+        """What reaches the other nodes, if there can be any."""
         self.tick = Tick(loop)
         self.sessions: dict[str, Session] = {}
         """Those of Engine.IO, by their sid."""
@@ -60,17 +72,49 @@ class Engine:
         self.lingering: dict[str, PollingCarrier] = {}
         """Ended sessions whose last packets wait for the client's next GET."""
 
-    def check(self, request: Request, *, method: str, upgrade: bool) -> Session | None:
-        """The session that a request belongs to, None if it asks for a new one.
+    # --- whose a request is
+
+    def owner(self, request: Request) -> str | None:
+        """The other node that a request belongs to; None if it is for this one to answer."""
+        node = node_of(request.query.get("sid", ""))
+        if node is None or node == self.node or self.forwarder is None or not self.forwarder.knows(node):
+            return None
+        return node
+
+    async def answer(self, exchange: Exchange) -> Response:
+        """Answer a request of long-polling, here or where its session is."""
+        owner = self.owner(exchange.request)
+        if owner is None or self.forwarder is None:
+            return await respond(self, exchange)
+        return await self.forwarder.forward(owner, exchange)
+
+    def admit(self, request: Request) -> Callable[[Carrier], Link]:
+        """Say what a WebSocket is to be given to once it is open: for a new session, or to upgrade one, here or there.
 
         Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers.
         """
-        query = request.query
+        owner, forwarder = self.owner(request), self.forwarder
+        if owner is None or forwarder is None:
+            session = self.check(request, method="GET", upgrade=True)
+            return lambda carrier: self.attach(carrier, request, session)
+        self._check(request, "GET", True, lambda _: "polling")  # the owner will see whether it is
+        return forwarder.tunnel(owner, request)
+
+    def check(self, request: Request, *, method: str, upgrade: bool) -> Session | None:
+        """The session of this node that a request belongs to, None if it asks for a new one.
+
+        Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers.
+        """
+        self._check(request, method, upgrade, self._transport_of)
+        sid = request.query.get("sid")
+        return self.sessions[sid] if sid else None
+
+    def _check(self, request: Request, method: str, upgrade: bool, transport_of: Callable[[str], str | None]) -> None:
         try:
             check_request(
                 method=method,
-                query=query,
-                transport_of=self._transport_of,
+                query=request.query,
+                transport_of=transport_of,
                 is_upgrade=upgrade,
                 origin=request.headers.get("origin"),
                 transports=self.config.transports,
@@ -79,8 +123,6 @@ class Engine:
             self.counters.add("requests_refused_total", reason=error.context.lower())
             logger.debug("refused a request of Engine.IO: %s", error.context)
             raise
-        sid = query.get("sid")
-        return self.sessions[sid] if sid else None
 
     def _transport_of(self, sid: str) -> str | None:
         session = self.sessions.get(sid)
@@ -88,7 +130,7 @@ class Engine:
 
     def open(self, carrier: Carrier, request: Request) -> Session:
         """Begin a session on ``carrier`` and greet the client."""
-        session = Session(new_sid(), self, carrier, request)
+        session = Session(new_sid(self.node), self, carrier, request)
         self.sessions[session.sid] = session
         upgradable = carrier.name == "polling" and "websocket" in self.config.transports
         config = self.config
@@ -171,5 +213,7 @@ class Engine:
 
     def close(self, code: int = 1001) -> None:
         """End every session; clients reconnect by themselves, elsewhere or later."""
+        if self.forwarder is not None:
+            self.forwarder.close(code)
         for session in (*self.sessions.values(), *self.raw_sessions):
             session.close("server shutting down", code=code)

@@ -397,9 +397,7 @@ def engineio_endpoint(engine: Engine) -> Endpoint:
     """Engine.IO's WebSockets: new sessions, and upgrades of those on long-polling."""
 
     def admit(request: Request) -> Admission:
-        session = engine.check(request, method="GET", upgrade=True)
-        base64 = request.query.get("b64") == "1"
-        return Admission(lambda carrier: engine.attach(carrier, request, session), base64=base64)
+        return Admission(engine.admit(request), base64=request.query.get("b64") == "1")
 
     return Endpoint(engine, engine.config.max_message_bytes, MAX_FRAGMENTS, _deflate_bits(engine), admit)
 

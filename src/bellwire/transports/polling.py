@@ -114,6 +114,11 @@ class PollingCarrier(QueuedCarrier[Session]):
             self._waiter.set_result(_NOOP.payload)
         return queue
 
+    def let_go(self) -> None:
+        """Answer a GET that waits, though there is nothing to tell."""
+        if self._waiter is not None:
+            self.send(_NOOP)
+
     def _take(self) -> str:
         # The packet that ends the session comes last, and in a payload of its own, as from Node's server: clients act
         # on it at once but on messages a moment later, and would take a disconnect before it for a broken connection.
