@@ -51,6 +51,8 @@ async def _judged(broker: RedisBroker, stream: str, positions: list[Position], r
         else:
             assert isinstance(answer, Unproved)
             assert answer.reason is Reason.DIVERGED
+            assert answer.since is not None
+            assert 5 <= answer.since.seq <= n
             page = await broker.read(stream, answer.restart, confirmed=True)
             assert isinstance(page, Page)
             assert [entry.mid for entry in page.entries] == right

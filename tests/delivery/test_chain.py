@@ -75,6 +75,9 @@ def test_places() -> None:
 def test_a_number_that_was_left_out_is_astray() -> None:
     chain = _chain([make(2, START), make(7, Point(2, 1002))])
     assert chain.locate(Point(5, 1005)) is Place.ASTRAY
+    assert chain.at_most(6) == Point(2, 1002)
+    assert chain.at_most(7) == Point(7, 1007)
+    assert chain.at_most(1) == START
 
 
 @given(st.integers(1, 30), st.integers(0, 29), st.integers(1, 30))

@@ -152,6 +152,24 @@ def test_two_failovers_the_first_under_one_generation_skip_nothing_of_what_came_
     assert [entry.mid for entry in _page(log, answer.restart).entries][-2:] == ["n6", "n7"]
 
 
+def _since(log: Log, after: Position) -> Point | None:
+    answer = log.read(after)
+    assert isinstance(answer, Unproved)
+    return None if answer.since is None else answer.since.point
+
+
+def test_what_came_after_a_position_that_has_diverged_is_told_from_what_may_have_come_before() -> None:
+    log = _log(8)
+    log.lose_tail(3, "h")
+    for n in (6, 7):
+        log.append(Draft(f"n{n}", n * 13, b""), 0.0)
+    assert _since(log, Position("g", 8, 88)) == Point(5, 55)
+    assert _since(log, Position("g", 6, 66)) == Point(5, 55)
+    assert _since(log, Position("h", 6, 66)) == Point(6, 78)  # the number alone tells
+    assert _since(log, Position("h", 9, 99)) == log.top.point
+    assert _since(log, Position("other", 6, 66)) is None
+
+
 def test_when_the_same_generation_goes_on_the_tag_tells() -> None:
     log = _log(8)
     assert [entry.seq for entry in log.lose_tail(3)] == [6, 7, 8]

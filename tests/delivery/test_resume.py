@@ -315,3 +315,16 @@ def test_when_a_failover_took_the_beginning_back_who_was_told_so_goes_on_where_i
     resume.answered(_page(entries[3:], entries[-1].point))
     assert resume.next() == Proved(at)
     assert resume.next() == Hand(GEN, entries[2].point, tuple(entries[3:]))
+
+
+@pytest.mark.parametrize("at", [Point(77, 7), None])
+def test_when_a_failover_took_the_beginning_back_nothing_is_shown_that_may_be_from_before_it(at: Point | None) -> None:
+    entries = line(8)
+    resume = _resume_above_floor(entries, position(GEN, at or entries[1].point))
+    base, since, top = (position(GEN, point) for point in (START, entries[4].point, entries[-1].point))
+    if at is not None:
+        resume.next()
+        resume.answered(Unproved(Reason.DIVERGED, base, top, confirmed=True, since=since))
+    assert resume.next() == _read_floor(entries)
+    resume.answered(Unproved(Reason.DIVERGED, base, top, confirmed=True, since=since))
+    assert resume.next() == Reset(Reason.DIVERGED, since)

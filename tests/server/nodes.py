@@ -133,6 +133,9 @@ class Tale:
     def belongs(self, stream: str) -> bool:
         return self.spans[stream][-1].left is None
 
+    def floor(self, room: Room) -> Position:
+        return self.spans[room.stream][-1].joined
+
     def undecided(self, entry: Entry) -> bool:
         return False
 

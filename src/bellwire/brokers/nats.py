@@ -456,14 +456,15 @@ class NatsBroker(Broker):
             chain = trimmed(await self._reader.whole(link, stream), self._limits, self.clock())
         gen = self._partition(stream).gen
         top = position(gen, chain.top)
-        reason = Reason.GENERATION
+        reason, since = Reason.GENERATION, None
         if after.gen == gen:
             place = chain.locate(after.point)
             if place is Place.PROVED:
                 entries, more = chain.after(after.point, messages, size)
                 return Page(entries, top, more, confirmed)
             reason = Reason.TRUNCATED if place is Place.BEHIND else Reason.DIVERGED
-        return Unproved(reason, position(gen, chain.base), top, confirmed)
+            since = None if place is Place.BEHIND else position(gen, chain.at_most(after.seq))
+        return Unproved(reason, position(gen, chain.base), top, confirmed, since)
 
     @override
     async def top(self, stream: str) -> Position:

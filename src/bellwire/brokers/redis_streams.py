@@ -210,5 +210,6 @@ def answered(answer: list[bytes]) -> Answer:
     if kind == b"page":
         more, *records = rest
         return Page([opened(record) for record in records], top, more == b"1", confirmed=True)
-    restart = Position(gen, int(rest[0]), int(rest[1]))
-    return Unproved(Reason(kind.decode()), restart, top, confirmed=True)
+    restart, *others = (Position(gen, int(seq), int(tag)) for seq, tag in zip(rest[::2], rest[1::2], strict=True))
+    since = others[0] if others else None
+    return Unproved(Reason(kind.decode()), restart, top, confirmed=True, since=since)

@@ -53,12 +53,16 @@ class Unproved(NamedTuple):
 
     A replay starts at ``restart``, before the log's oldest entry: of nothing newer it is certain that the reader has
     seen it. ``confirmed`` is as in `Page`; where it is False, this is no verdict.
+
+    What lies beyond ``since`` was appended after the position asked for was reached; of what lies before, nobody knows.
+    So who became a member at that position is not shown it. It is None where all that there is came later.
     """
 
     reason: Reason
     restart: Position
     top: Position
     confirmed: bool
+    since: Position | None = None
 
 
 Answer: TypeAlias = Page | Unproved

@@ -114,6 +114,11 @@ class Chain:
             return Place.PROVED
         return Place.ASTRAY
 
+    def at_most(self, seq: int) -> Point:
+        """Return the last point whose number is not above ``seq``; the base if there is none."""
+        index = self._beyond(seq) - 1
+        return self._entries[index].point if index >= self._head else self.base
+
     def after(self, point: Point, messages: int, size: int) -> tuple[list[Entry], bool]:
         """Return the entries beyond ``point`` and whether more follow.
 

@@ -140,10 +140,10 @@ class Feed(Generic[M]):
         """Bring ``member`` back from its ``cursor``, from where its membership began up to where it ended if it did."""
         self._pull(member, cursor, until, floor, lagging=False)
 
-    def lag(self, member: M) -> None:
+    def lag(self, member: M, *, floor: Position | None = None) -> None:
         """Let ``member``, whose socket is slow, pull from the history until it has caught up; KeyError if not here."""
         cursor = position(self.ring.gen, self.audience.leave(member))
-        self._pull(member, cursor, None, None, lagging=True)
+        self._pull(member, cursor, None, floor, lagging=True)
 
     def _pull(
         self, member: M, cursor: Position, until: Position | None, floor: Position | None, *, lagging: bool

@@ -8,6 +8,9 @@ What a reader is answered, by its position and the first rule that applies::
     its number lies below the base                       truncated    from the oldest entry on
     anything else: beyond the top, or another entry      diverged     from the oldest entry on
 
+Whoever became a member at a position that has diverged is shown what came after it, and nothing from before: what lies
+beyond its generation's reach, or beyond its own number if the generation went on.
+
 How far a generation reaches says only that a reader has seen too much. It is no place to restart from: two failovers
 ago the log may have gone on under the same generation with other entries, and the reader has not seen those.
 """
@@ -157,18 +160,20 @@ class Log:
         point, chain = after.point, self._chain
         reach = self.generations.reach(after.gen)
         if reach is None:
-            return self._unproved(Reason.GENERATION, chain.base, confirmed)
+            return self._unproved(Reason.GENERATION, None, confirmed)
         if point.seq > reach:
-            return self._unproved(Reason.DIVERGED, chain.base, confirmed)
+            return self._unproved(Reason.DIVERGED, reach, confirmed)
         place = chain.locate(point)
         if place is Place.PROVED:
             entries, more = chain.after(point, messages, size)
             return Page(entries, self.top, more, confirmed)
         reason = Reason.TRUNCATED if place is Place.BEHIND else Reason.DIVERGED
-        return self._unproved(reason, chain.base, confirmed)
+        return self._unproved(reason, None if place is Place.BEHIND else point.seq, confirmed)
 
-    def _unproved(self, reason: Reason, restart: Point, confirmed: bool) -> Unproved:
-        return Unproved(reason, position(self.generations.current, restart), self.top, confirmed)
+    def _unproved(self, reason: Reason, last: int | None, confirmed: bool) -> Unproved:
+        gen, chain = self.generations.current, self._chain
+        since = None if last is None else position(gen, chain.at_most(last))
+        return Unproved(reason, position(gen, chain.base), self.top, confirmed, since)
 
     def expire(self, now: float) -> None:
         """Drop what is too old at ``now``, the broker's time in seconds."""

@@ -12,8 +12,9 @@ one for all who resume at that moment. The states::
     READING     no proof, confirmed                      READING    Reset, then Read from the restart
     READING     the same, the restart is below the floor READING    Read, from the floor
     READING     from the floor: a page                   READING    Reset to the floor, Hand, Read on
-    READING     from the floor: no proof                 READING    the Reset that it was read for; if it was for the
-                                                                    position, that is judged as if there were no floor
+    READING     from the floor: no proof                 READING    Reset to what came since, if the reader is before
+                                                                    that; else the Reset that it was read for, or the
+                                                                    position is judged as if there were no floor
     READING     what was handed last is in the ring      MERGING
     READING     the log ends, the ring is elsewhere      MERGING    Wait: the ring compares itself with the log
     MERGING     the ring is being repaired               MERGING    Wait
@@ -25,7 +26,8 @@ one for all who resume at that moment. The states::
     any         the end of the membership is reached     ENDED      Ended
 
 The *floor* is where the reader became a member. What it claims to have may be older than that, by mistake or to see
-what was never meant for it: it gets nothing from below, unless a failover has taken the floor itself back.
+what was never meant for it: it gets nothing from below. Where a failover has taken the floor itself back, it gets what
+came after that, as far as it is known.
 
 Each step is taken when the reader's socket has room for it, and a page is read only then. A reader whose socket is
 slow comes here too and pulls; when the history has gone past it, the reason is ``too_far``.
@@ -213,6 +215,10 @@ class Resume:
             self._start_at(Reset(reason, position(answer.top.gen, floor.point)))
             self._take(answer)
             self._floor = floor
+            return
+        since = answer.since if isinstance(answer, Unproved) else None
+        if since is not None and (claim is not None or self._at.seq < since.seq):
+            self._restart(Reset(Reason.DIVERGED if claim is None else claim.reason, since))
         elif claim is not None:
             self._restart(claim)
         else:

@@ -17,7 +17,7 @@ The states (the guarantee, "The node")::
     REPAIRING  last page, but something held has a gap  REPAIRING  ask again
     REPAIRING  no proof, but the log's base is ours     REPAIRING  ask behind that
     REPAIRING  no proof behind our top: diverged        REPAIRING  ask behind our base
-    REPAIRING  no proof otherwise                       REPAIRING  all is taken back: ask behind the restart
+    REPAIRING  no proof otherwise                       REPAIRING  all is taken back: ask behind what came before
 
 A suspicion is no verdict: the log is. Whatever a deposed leader still publishes costs a read and changes nothing.
 """
@@ -243,7 +243,9 @@ class Ring:
             if answer.reason is Reason.DIVERGED and self._proved != self.chain.base:
                 self._prove(self.chain.base)
                 return Repair(None, [])
-        self.chain = Chain(restart.point)
-        self.gen = restart.gen
-        self._prove(restart.point)
-        return Repair(Broken(answer.reason, None, restart), [])
+        # Members have what came before, or are not to be shown it.
+        start = answer.since or restart
+        self.chain = Chain(start.point)
+        self.gen = start.gen
+        self._prove(start.point)
+        return Repair(Broken(answer.reason, None, start), [])

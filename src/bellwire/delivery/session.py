@@ -11,8 +11,8 @@ there (`judge`)::
                                                          over                                  was to be removed
     this holder's, the edition just written    MINE      the write was kept                    go on
     this holder's, an earlier edition          MINE      it was not, or not yet                write again
-    another's, with a lower fence              OLDER     the broker fell back behind this      write over it
-                                                         holder
+    another's, with a lower fence, or of an    OLDER     the broker fell back behind this      write over it
+    older connection (`Record.is_newer`)                 holder
     another's, any other                       TAKEN     somebody took the session up          stop
 
 A holder never writes two editions under one number, so a write that arrives late cannot be taken for another.
@@ -384,4 +384,5 @@ def judge(found: Record | None, mine: Record) -> Verdict:
         return Verdict.NOTHING
     if found.holder == mine.holder:
         return Verdict.MINE
-    return Verdict.OLDER if found.fence < mine.fence else Verdict.TAKEN
+    older = found.fence < mine.fence or mine.is_newer(found.instance, found.turn)
+    return Verdict.OLDER if older else Verdict.TAKEN

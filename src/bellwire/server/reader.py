@@ -246,6 +246,10 @@ class Reader:
         self._rooms[room.stream] = room
         room.admit(self.socket, position, until, self._stay_in(room).joined)
 
+    def floor(self, room: Room) -> Position:
+        """Where the stay that is being read began."""
+        return self._stay_in(room).joined
+
     def _stay_in(self, room: Room) -> Membership:
         """Return the stay that is being read."""
         return self.spans[room.stream][-1 - len(self._to_come.get(room.stream, ()))]

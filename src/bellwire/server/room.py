@@ -244,7 +244,7 @@ class Room:
     def lag(self, socket: "Socket") -> None:
         """The ``socket`` is full: from now on it takes from the history."""
         if self.feed is not None and socket in self.feed.audience:
-            self.feed.lag(socket)
+            self.feed.lag(socket, floor=self._reader(socket).floor(self))
 
     def point(self, socket: "Socket") -> Point | None:
         """Behind which entry ``socket`` will stand once it has all that is on its way to it; None if it is not here."""
@@ -305,8 +305,8 @@ class Room:
         if entry.copies and self.feed is not None:
             for socket in self.feed.audience.members:
                 reader = self._reader(socket)
-                if reader.undecided(entry):
-                    self.feed.lag(socket)  # it takes this entry, or does not, when that is known
+                if reader.undecided(entry):  # it takes this entry, or does not, when that is known
+                    self.feed.lag(socket, floor=reader.floor(self))
                 elif taken_elsewhere(entry, reader.spans):
                     skipped.add(socket)
         return skipped

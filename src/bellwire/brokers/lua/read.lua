@@ -3,22 +3,32 @@
 -- ARGV[7] its generation, ARGV[8] its number, ARGV[9] its tag, ARGV[10] the most entries, ARGV[11] the most bytes
 --
 -- 'page', gen, top number, top tag, 1 if more follow, records ...
--- why not, gen, top number, top tag, number and tag to restart from
+-- why not, gen, top number, top tag, number and tag to restart from, and where it diverged: of what came since
 
 local log = open()
 keep_limits(log, now())
 
-local function answer(reason, seq, tag)
-  return {reason, log.gen, log.seq, log.tag, seq, tag}
+local function refused(reason)
+  return {reason, log.gen, log.seq, log.tag, log.base_seq, log.base_tag}
+end
+
+local function diverged(last)
+  local answer = refused('diverged')
+  local before = redis.call('XREVRANGE', LOG, int(last) .. '-0', '-', 'COUNT', 1)[1]
+  answer[7], answer[8] = log.base_seq, log.base_tag
+  if before then
+    answer[7], answer[8] = numbers(before[2][2])
+  end
+  return answer
 end
 
 local GEN, SEQ, TAG = ARGV[7], ARGV[8], ARGV[9]
 local seq, reach = tonumber(SEQ), reach_of(log, GEN)
 if not reach then
-  return answer('generation', log.base_seq, log.base_tag)
+  return refused('generation')
 end
 if seq > reach then
-  return answer('diverged', log.base_seq, log.base_tag)
+  return diverged(reach)
 end
 
 local function is_proved()
@@ -37,7 +47,7 @@ local function is_proved()
 end
 
 if not is_proved() then
-  return answer(seq < tonumber(log.base_seq) and 'truncated' or 'diverged', log.base_seq, log.base_tag)
+  return seq < tonumber(log.base_seq) and refused('truncated') or diverged(seq)
 end
 
 local most, left = tonumber(ARGV[10]), tonumber(ARGV[11])
