@@ -171,10 +171,14 @@ def fanout(
     seconds: float,
     client: type[Client] = Stock,
     server: int | None = None,
+    publish_at: int | None = None,
 ) -> list[Result]:
-    """Verify, measure each window on the same connections, and verify again."""
+    """Verify, measure each window on the same connections, and verify again.
+
+    Who publishes may be connected to another port.
+    """
     results = []
-    with crowds.swarm(host, port, connections, client, ECHO, server) as crowd:
+    with crowds.swarm(host, port, connections, client, ECHO, server, publish_at) as crowd:
         verify(crowd, size, VERIFIED)
         for window in windows:
             Fanout(crowd, size, window).run(min(seconds, WARM_UP))

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> list[Result]:
     if options.work == "connecting":
         return connecting(*where, **common)
     if options.work == "fanout":
-        return fanout(*where, size=size, windows=options.windows, **common)
+        return fanout(*where, size=size, windows=options.windows, publish_at=options.publish_at, **common)
     return roundtrips(*where, size=size, kind=options.kind, **common)
 
 
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("work", choices=("fanout", "roundtrips", "connecting"))
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--publish-at", type=int, metavar="PORT", help="where the one who publishes is connected")
     parser.add_argument("--client", choices=list(CLIENTS), default="stock")
     parser.add_argument("--kind", choices=KINDS, default=ECHO, help="what round trips ask for")
     parser.add_argument("--connections", type=int, default=1000)

@@ -22,9 +22,10 @@ from bellwire.delivery.entry import Draft
 from bellwire.delivery.position import Position
 from bellwire.delivery.session import Member, encode_record, new_record
 from bench import machine
-from bench.__main__ import CONTESTANTS, HOST, BenchError, raise_file_limit, serving
+from bench.__main__ import CONTESTANTS
 from bench.clients import CLIENTS, LoadError
 from bench.fanout import text
+from bench.processes import HOST, BenchError, raise_file_limit, serving
 from bench.swarm import swarm
 
 CONNECTIONS = 2_000
@@ -48,7 +49,7 @@ def per_connection(name: str, connections: int) -> float:
     """Bytes of a server for each connection that is idle."""
     client = CLIENTS[CONTESTANTS[name].client]
     core, _ = machine.cores()
-    with serving(name, core) as (port, process), swarm(HOST, port, FIRST, client):
+    with serving(name, CONTESTANTS[name].command, core) as (port, process), swarm(HOST, port, FIRST, client):
         before = own_memory(process)
         with swarm(HOST, port, connections, client):
             return (own_memory(process) - before) / connections

@@ -105,13 +105,15 @@ def _against(results: Sequence[Result], others: Sequence[float]) -> Spread | Non
     return Spread.of(result.rate / other for result, other in zip(results, others, strict=True))
 
 
-def text(machine: Machine, rounds: Sequence[Round], plain: str, peer: str) -> str:
-    """The whole report."""
+def text(
+    machine: Machine, rounds: Sequence[Round], plain: str, peer: str, without: str = " without the guarantee"
+) -> str:
+    """The whole report; ``plain`` is ``without`` something, as a rule the guarantee."""
     lines = [
         f"{machine.cpu}, {machine.cores} cores; {machine.system}; {machine.python}",
         ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
         f"Median of {len(rounds)} interleaved rounds (lowest .. highest). Nothing was missing in any round.",
-        f"Ratios are to {peer} and to {plain} without the guarantee, round by round; us: server's time for each.",
+        f"Ratios are to {peer} and to {plain}{without}, round by round; us: server's time for each.",
     ]
     if machine.busy:
         lines.append(f"Mind: others were computing on this machine (load average {machine.load_before:.1f}).")

@@ -101,6 +101,7 @@ class Swarm:
         client: type[Client] = Stock,
         kind: str = ECHO,
         server: int | None = None,
+        first_at: int | None = None,
     ) -> None:
         self.server = server
         """The server's process, if it is known."""
@@ -108,6 +109,8 @@ class Swarm:
         self.members: dict[int, Connection] = {}
         self._client = client, kind
         try:
+            if first_at is not None:
+                self._open((host, first_at), 1)
             while len(self.members) < connections:
                 self._open((host, port), min(CONNECTING, connections - len(self.members)))
         except BaseException:
@@ -146,9 +149,10 @@ def swarm(
     client: type[Client] = Stock,
     kind: str = ECHO,
     server: int | None = None,
+    first_at: int | None = None,
 ) -> Iterator[Swarm]:
-    """Connect, and close in the end."""
-    crowd = Swarm(host, port, connections, client, kind, server)
+    """Connect, the first one to another port if it is said, and close in the end."""
+    crowd = Swarm(host, port, connections, client, kind, server, first_at)
     try:
         yield crowd
     finally:
