@@ -1,19 +1,24 @@
-"""A stream as somebody sees it who looks on: on the broker in memory, which loses and takes back what it is told to."""
+"""A stream as somebody sees it who looks on: on a broker in memory that loses what it is told to, and on real ones."""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from bellwire.brokers.base import Broker
+from bellwire.brokers.guest import visit
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.brokers.tap import LOOK_EVERY, Item, Tap
+from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Draft, Entry, marker
 from bellwire.delivery.log import Limits
 from bellwire.testing.clock import advance
+from tests.brokers.nats_server import Proxy
 
 S = "stream"
 
@@ -21,12 +26,20 @@ S = "stream"
 class Looking:
     """A tap, and what it told: the ids of entries, what was published, reasons."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.heard: list[str] = []
         self.tap = Tap(broker, S, self.hear)
 
+        self._changed = asyncio.Event()
+
     def hear(self, item: Item) -> None:
         self.heard.append(item.mid if isinstance(item, Entry) else item if isinstance(item, Reason) else item.decode())
+        self._changed.set()
+
+    async def until(self, count: int) -> None:
+        while len(self.heard) < count:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 async def append(broker: MemoryBroker, *mids: str) -> None:
@@ -148,3 +161,37 @@ async def test_nobody_who_answers_at_the_start_is_an_error() -> None:
     broker.faults.go_away()
     with pytest.raises(BrokerUnavailable):
         await Looking(broker).tap.run()
+
+
+# --- on real brokers
+
+
+async def append_to(broker: Broker, first: int, last: int) -> None:
+    for n in range(first, last + 1):
+        await broker.append(S, Draft(str(n), random.getrandbits(32), b"body"))
+
+
+@pytest.fixture(params=["redis", "server"], ids=["redis", "nats"])
+def real(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_a_connection_that_is_cut_leaves_no_hole(real: Any) -> None:
+    async with Proxy.to(real) as proxy:
+        url = real.url.replace(f":{real.port}", f":{proxy.port}")
+        async with visit(url, Counters()) as cut, visit(real.url, Counters()) as other:
+            looking = Looking(cut)
+            task = asyncio.create_task(looking.tap.run(None))
+            await looking.tap.following.wait()
+            await append_to(other, 1, 50)
+            proxy.close_door()
+            proxy.cut()
+            await append_to(other, 51, 100)
+            proxy.open_door()
+            await append_to(other, 101, 150)
+            async with asyncio.timeout(20):
+                await looking.until(150)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert looking.heard == [str(n) for n in range(1, 151)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.brokers.nats_server import NatsServer
+from tests.brokers.redis_cluster import Cluster
 from tests.brokers.redis_server import RedisServer
 
 
@@ -22,8 +23,15 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     server.kill()
 
 
-@pytest.fixture(params=["redis", "nats"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture(params=["redis", "cluster", "nats"])
 def url(request: pytest.FixtureRequest) -> str:
-    """The address of a Valkey, then that of a nats-server."""
-    server: RedisServer | NatsServer = request.getfixturevalue(request.param)
+    """The address of a Valkey, then of a cluster of them, then of a nats-server."""
+    server: RedisServer | Cluster | NatsServer = request.getfixturevalue(request.param)
     return server.url
