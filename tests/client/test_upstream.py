@@ -21,6 +21,7 @@ from bellwire.delivery.outbox import OutboxRecord
 from bellwire.protocol import wire
 from bellwire.testing.clock import advance
 from tests.client.desk import LIMIT, Desk, Line, told
+from tests.long import runs
 
 SAY = Event("say", str)
 ASK = Event("ask", str, reply=int)
@@ -643,7 +644,7 @@ class World:
     ),
     st.integers(0, 1_000),
 )
-@settings(max_examples=60)
+@settings(max_examples=runs(60, 40))
 async def test_whatever_the_network_does_each_event_takes_effect_once_and_in_order(steps: list[str], seed: int) -> None:
     world = World(seed)
     for step in steps:

@@ -8,8 +8,6 @@ path must end at the log's top.
 ``BELLWIRE_LONG=100000`` runs that many steps instead of some 2,000.
 """
 
-import os
-
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
@@ -27,12 +25,12 @@ from bellwire.delivery.log import Limits
 from bellwire.delivery.position import Point
 from bellwire.delivery.receiver import Reset
 from tests.delivery.cluster import Client, Node, World
+from tests.long import runs
 
 STREAM = "room"
-STEPS = int(os.environ.get("BELLWIRE_LONG", "2000"))
 STEPS_PER_RUN = 60
 RUN = settings(
-    max_examples=max(1, STEPS // STEPS_PER_RUN),
+    max_examples=runs(33, STEPS_PER_RUN),
     stateful_step_count=STEPS_PER_RUN,
     deadline=None,
     suppress_health_check=list(HealthCheck),

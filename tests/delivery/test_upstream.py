@@ -1,7 +1,5 @@
 """A client, two nodes and brokers that fail over: whatever goes wrong, at most one effect and one outcome for each."""
 
-import os
-
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -9,9 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.producer import Resolve
 from tests.delivery.upstream import World
-
-STEPS = int(os.environ.get("BELLWIRE_STEPS", "2000"))
-"""How many steps in all; a long run is ``BELLWIRE_STEPS=100000 pytest tests/delivery/test_upstream.py``."""
+from tests.long import runs
 
 PER_RUN = 40
 
@@ -151,7 +147,7 @@ class Upstream(RuleBasedStateMachine):
 
 
 Upstream.TestCase.settings = settings(
-    max_examples=max(1, STEPS // PER_RUN),
+    max_examples=runs(50, PER_RUN),
     stateful_step_count=PER_RUN,
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,

@@ -10,6 +10,7 @@ from bellwire import Server, Socket, Target
 from bellwire.protocol.socketio import decode_json
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
+from tests.long import runs
 from tests.server.house import SAY
 
 ROOMS = ("r", "s", "t")
@@ -114,7 +115,7 @@ class World:
                 assert set(hub.members(room)) == {guest.socket for guest in here if room in guest.rooms}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=runs(200, 20), deadline=None)
 @given(st.lists(STEP, max_size=40))
 async def test_each_client_hears_exactly_what_the_model_says_in_order(steps: list[tuple[object, ...]]) -> None:
     async with AsyncExitStack() as stack:

@@ -14,6 +14,7 @@ from bellwire.core.errors import BrokerUnavailable, Disconnected
 from bellwire.server.session import Session
 from bellwire.server.sessions import Sessions
 from bellwire.testing.clock import advance
+from tests.long import runs
 from tests.server.keeping import LIFETIME, Connection, FatefulBroker, at, create, member, node, resume, stored
 
 STREAMS = ("s1", "s2", "s3")
@@ -201,7 +202,7 @@ class World:
         assert len({self.homes[holder] for holder in held}) == len(held), "two hold it on one node"
 
 
-@settings(max_examples=300)
+@settings(max_examples=runs(300, 20))
 @given(st.lists(STEP, max_size=40))
 async def test_any_sequence(steps: list[tuple[str, *tuple[int | str, ...]]]) -> None:
     broker = FatefulBroker()

@@ -15,6 +15,7 @@ from bellwire.server.socket import Socket
 from bellwire.testing.clock import advance
 from tests.guarantee.client import NAMESPACE
 from tests.guarantee.world import BLINK, SAY, Make, Node, World, stream, world_on
+from tests.long import runs
 from tests.server.stock import Stock
 
 ROOMS = "abcdefghijklm"  # more than an offset lists
@@ -184,7 +185,7 @@ class Model:
         await advance(5)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(runs(20, STEPS)))
 async def test_a_stock_client_gets_all_of_it_once_or_is_somebody_new(tmp_path: Path, seed: int) -> None:
     choose = random.Random(seed)
     make: Make = partial(world_on, "memory", tmp_path)
