@@ -53,7 +53,7 @@ class Lines:
 
 
 class ServerProcess:
-    """``bellwire run tests.interop.application:server``, to be killed and started again on the same port."""
+    """``bellwire run`` with a ``target`` and more ``arguments``, to be killed and started again on the same port."""
 
     def __init__(self, *arguments: str, target: str = "tests.interop.application:server") -> None:
         self._arguments = (target, *arguments)
@@ -88,9 +88,9 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[ServerProcess]:
+def running_server(*arguments: str, target: str = "tests.interop.application:server") -> Iterator[ServerProcess]:
     """A server that has nothing to complain of: no traceback in its log, and an orderly end."""
-    server = ServerProcess(*arguments)
+    server = ServerProcess(*arguments, target=target)
     try:
         yield server
     finally:
