@@ -9,7 +9,7 @@ import pytest
 
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.counters import Counters
-from bellwire.delivery.published import Published
+from bellwire.delivery.published import Published, encode_published
 from bellwire.protocol.post import Post
 from bellwire.server.fanout import Fanout
 from bellwire.server.streams import KEPT_BYTES, KEPT_POSTS, Streams
@@ -95,7 +95,7 @@ async def test_what_is_published_by_somebody_else_is_counted_and_left_out() -> N
     async with opened() as streams:
         await streams.emit(("r",), post())  # what is newest is not taken for the others
         published = Published(b"body", True, ("a",), ("b",))
-        assert streams.published(msgspec.msgpack.encode(published)) == published
+        assert streams.published(encode_published(published)) == published
         bodies: list[Any] = [b"", b"\xc1", msgspec.msgpack.encode("text"), msgspec.msgpack.encode([1])]
         for body in bodies:
             assert streams.published(body) is None

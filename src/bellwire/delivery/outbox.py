@@ -336,7 +336,7 @@ def _frames(data: bytes, start: int) -> Iterator[tuple[OutboxRecord, int]]:
             return
         try:
             record = _decode(view[body:end])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BellwireError(f"the outbox holds a record this program does not know: {error}") from None
         yield record, end
         start = end

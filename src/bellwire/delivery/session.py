@@ -348,7 +348,7 @@ def decode_record(data: bytes) -> Record:
     """
     try:
         record = _decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BellwireError(f"a session's record cannot be read: {error}") from None
     if record.version != _VERSION:
         raise BellwireError(f"a session's record has version {record.version}, this program knows {_VERSION}")

@@ -103,5 +103,5 @@ def _key(number: int) -> str:
 def _read(value: bytes) -> dict[str, float]:
     try:
         return _decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BrokerUnavailable(f"the index of relays was not written by Bellwire: {error}") from None

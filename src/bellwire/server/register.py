@@ -58,5 +58,5 @@ class Register:
 def _read(value: bytes) -> frozenset[str]:
     try:
         return _decode(value)
-    except msgspec.MsgspecError:  # another program wrote it: it is written anew
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # another program wrote it: it is written anew
         return frozenset()
