@@ -116,6 +116,16 @@ async def test_bodies_and_answers_may_be_as_large_as_anywhere(native: bool) -> N
 
 
 @on_both
+async def test_an_answer_may_be_larger_than_what_a_client_may_send(native: bool) -> None:
+    async with pair(native=native) as nodes:
+        sid, echo = await nodes.open()
+        waiting = asyncio.create_task(nodes.client.get(sid))
+        await until(lambda: echo.session.carrier._waiter is not None)  # type: ignore[attr-defined]
+        echo.send("a" * 5_000_000)
+        assert len((await waiting).text) == 5_000_001
+
+
+@on_both
 async def test_a_body_too_large_that_does_not_say_so_is_not_read_on(native: bool) -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(100):

@@ -29,7 +29,7 @@ from bellwire.server.dispatch import Dispatcher, Outcome
 PART_BYTES: Final = 128 * 1024
 """Bytes of a message in one part: brokers take 1 MB and more, unless told otherwise."""
 
-MAX_CHANNELS: Final = 8_192
+MAX_CHANNELS: Final = 16_384
 """How many channels of other nodes are open here; more are refused."""
 
 _KIND: Final = "channel"

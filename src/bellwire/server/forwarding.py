@@ -39,14 +39,14 @@ from bellwire.transports.engine import Engine
 from bellwire.transports.exchange import Abandoned, Exchange, Forwarder, refusal, respond
 from bellwire.transports.polling import PollingCarrier, Response
 
-MAX_FORWARDED: Final = 4_096
+MAX_FORWARDED: Final = 16_384
 """Requests and WebSockets for other nodes that are under way here."""
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of one message between two nodes: far more than a session may have waiting, so a bound for what is no such thing."""
 
 _OVER: Final = "session over"
 _FAILED: Final = Response(503)
-_SLACK: Final = 65_536 * 2
-"""Bytes of a message beside what it carries: the head of a request, above all."""
-
 logger = logging.getLogger("bellwire.server")
 
 
@@ -101,8 +101,7 @@ class Forwarding(Forwarder):
         self._cluster = cluster
         self._dispatcher = dispatcher
         self._patience = config.client_ping_interval + config.client_ping_timeout
-        limit = 2 * max(config.max_message_bytes, config.send_buffer_bytes) + _SLACK
-        self._channels = Channels(cluster, dispatcher, engine.counters, self._accept, limit)
+        self._channels = Channels(cluster, dispatcher, engine.counters, self._accept, MAX_BYTES)
         self._most = most
         self._calls: set[_Call] = set()
         self._tunnels: set[TunnelEnd] = set()
