@@ -13,8 +13,9 @@ from bellwire.cli.settings import SettingsError
 
 @click.command()
 @broker_options
-def command(broker: str | None, toml: Path | None) -> None:
-    click.echo(broker_of(broker, toml))
+def command(broker: str | None, prefix: str | None, toml: Path | None) -> None:
+    settings = broker_of(broker, prefix, toml)
+    click.echo(f"{settings.broker} {settings.prefix}")
 
 
 def address(*arguments: str) -> Result:
@@ -22,12 +23,14 @@ def address(*arguments: str) -> Result:
 
 
 def test_a_flag_goes_before_a_variable_and_that_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bellwire.toml").write_text('broker = "nats://file"')
+    (tmp_path / "bellwire.toml").write_text('broker = "nats://file"\nprefix = "shop"')
     file = ("--config", str(tmp_path / "bellwire.toml"))
-    assert address(*file).output == "nats://file\n"
+    assert address(*file).output == "nats://file shop\n"
     monkeypatch.setenv("BELLWIRE_BROKER", "redis://variable")
-    assert address(*file).output == "redis://variable\n"
-    assert address(*file, "--broker", "redis://flag").output == "redis://flag\n"
+    assert address(*file).output == "redis://variable shop\n"
+    assert address(*file, "--broker", "redis://flag", "--prefix", "x").output == "redis://flag x\n"
+    monkeypatch.setenv("BELLWIRE_PREFIX", "y")
+    assert address().output == "redis://variable y\n"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_a_flag_goes_before_a_variable_and_that_before_a_file(tmp_path: Path, mo
 )
 def test_what_is_no_broker_says_what_to_write(broker: str | None, message: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        broker_of(broker, None)
+        broker_of(broker, None, None)
     assert raised.value.message.startswith(message)
     assert raised.value.exit_code == 2
 

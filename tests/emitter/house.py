@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bellwire import Client, Config, Event, Identity, Request, Server, Socket
+from bellwire.brokers.urls import PREFIX
 from tests.serving import serve
 
 SAY = Event("say", str)
@@ -64,8 +65,8 @@ class House:
 
 
 @asynccontextmanager
-async def opened(broker: str) -> AsyncIterator[House]:
-    server = Server(config=Config(broker=broker), auth=identify)
+async def opened(broker: str, prefix: str = PREFIX) -> AsyncIterator[House]:
+    server = Server(config=Config(broker=broker, prefix=prefix), auth=identify)
     root = server.namespace("/")
     server.namespace("/org/{org}")
 

@@ -44,6 +44,30 @@ async def test_rooms_users_and_everyone_are_reached_and_exceptions_are_not(url: 
 
 
 @REAL
+async def test_applications_with_another_prefix_hear_nothing_of_each_other(url: str) -> None:
+    async with (
+        opened(url, "shop") as shop,
+        opened(url, "blog") as blog,
+        shop.client("a") as one,
+        blog.client("a") as two,
+    ):
+        for prefix in ("shop", "blog"):
+            async with Emitter(url, prefix=prefix) as emitter:
+                await emitter.namespace("/").to("a").emit(SAY, prefix)
+            blocking = Emitter(url, prefix=prefix).blocking()
+            await asyncio.to_thread(blocking.namespace("/").to("a").emit, SAY, f"{prefix} again")
+            await asyncio.to_thread(blocking.close)
+        await one.until("shop", "shop again")
+        await two.until("blog", "blog again")
+        assert shop.server.nodes.others == frozenset()
+
+
+def test_a_prefix_that_is_none_says_so() -> None:
+    with pytest.raises(ConfigError, match="prefix"):
+        Emitter("redis://host", prefix="a.b")
+
+
+@REAL
 async def test_a_volatile_event_has_left_when_emit_returns(url: str) -> None:
     async with opened(url) as house, house.client("a") as ear:
         async with Emitter(url) as emitter:

@@ -6,6 +6,7 @@ import pytest
 
 from bellwire import BrokerUnavailable
 from bellwire.brokers.publisher import Publisher
+from bellwire.brokers.urls import PREFIX
 from bellwire.core.counters import Counters
 from bellwire.emitter.worker import Worker
 from tests.brokers.redis_server import RedisServer
@@ -14,7 +15,7 @@ TIMEOUT = 20.0
 
 
 def started(url: str) -> Worker:
-    return Worker(url, Counters())
+    return Worker(url, PREFIX, Counters())
 
 
 def test_all_who_begin_at_once_wait_for_one_connection(redis: RedisServer) -> None:

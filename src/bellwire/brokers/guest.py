@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from bellwire.brokers.base import Broker
-from bellwire.brokers.urls import make_broker
+from bellwire.brokers.urls import PREFIX, make_broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from bellwire.core.redaction import without_secrets
@@ -62,7 +62,7 @@ def check_address(url: str) -> None:
 
 
 @asynccontextmanager
-async def visit(url: str, counters: Counters) -> AsyncIterator[Broker]:
+async def visit(url: str, counters: Counters, *, prefix: str = PREFIX) -> AsyncIterator[Broker]:
     """The broker at ``url``, started, with the limits of the servers; closed at the end.
 
     Raises:
@@ -71,7 +71,7 @@ async def visit(url: str, counters: Counters) -> AsyncIterator[Broker]:
 
     """
     check_address(url)
-    broker = make_broker(url, None, counters)
+    broker = make_broker(url, None, counters, prefix=prefix)
     try:
         await broker.start()
         await _learn(broker)

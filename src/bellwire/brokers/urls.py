@@ -14,10 +14,15 @@ MISSING_NATS: Final = "a broker at nats:// or tls:// needs the NATS client: pip 
 MISSING_REDIS: Final = "a broker at redis:// or rediss:// needs a parser: pip install 'bellwire[redis]'"
 
 
-def make_broker(url: str, limits: Limits | None, counters: Counters) -> Broker:
+PREFIX: Final = "bellwire"
+"""What keys, streams and subjects begin with if nothing else is said."""
+
+
+def make_broker(url: str, limits: Limits | None, counters: Counters, *, prefix: str = PREFIX) -> Broker:
     """Return the broker at ``url``, not started: this touches neither the network nor an event loop.
 
-    Without ``limits`` it leaves those of the servers as they are, and is to be told them (`Broker.limit`).
+    ``prefix`` keeps applications apart that share a broker. Without ``limits`` it leaves those of the servers as they
+    are, and is to be told them (`Broker.limit`).
 
     ``memory://`` is this process, ``nats://host:4222,host:4222`` and ``tls://...`` are NATS with JetStream,
     ``redis://host:6379/0`` and ``rediss://...`` are Redis or Valkey.
@@ -35,14 +40,14 @@ def make_broker(url: str, limits: Limits | None, counters: Counters) -> Broker:
             "and rediss://host:6379 (Redis, Valkey)"
         )
         raise ConfigError(f"broker = {without_secrets(url)!r} is none: there are {known}")
-    return make(url, limits, counters)
+    return make(url, limits, counters, prefix)
 
 
-def _memory(url: str, limits: Limits | None, counters: Counters) -> Broker:
+def _memory(url: str, limits: Limits | None, counters: Counters, prefix: str) -> Broker:
     return MemoryBroker(limits or DEFAULT_LIMITS)
 
 
-def _nats(url: str, limits: Limits | None, counters: Counters) -> Broker:
+def _nats(url: str, limits: Limits | None, counters: Counters, prefix: str) -> Broker:
     from bellwire.brokers.nats_address import NatsAddress
 
     NatsAddress.parse(url)
@@ -52,10 +57,10 @@ def _nats(url: str, limits: Limits | None, counters: Counters) -> Broker:
         raise ConfigError(MISSING_NATS) from None
     from bellwire.brokers.nats import NatsBroker
 
-    return NatsBroker(url, limits, counters=counters)
+    return NatsBroker(url, limits, prefix=prefix, counters=counters)
 
 
-def _redis(url: str, limits: Limits | None, counters: Counters) -> Broker:
+def _redis(url: str, limits: Limits | None, counters: Counters, prefix: str) -> Broker:
     from bellwire.brokers.redis_address import RedisAddress
 
     RedisAddress.parse(url)
@@ -65,10 +70,10 @@ def _redis(url: str, limits: Limits | None, counters: Counters) -> Broker:
         raise ConfigError(MISSING_REDIS) from None
     from bellwire.brokers.redis import RedisBroker
 
-    return RedisBroker(url, limits or DEFAULT_LIMITS, counters=counters)
+    return RedisBroker(url, limits or DEFAULT_LIMITS, prefix=prefix, counters=counters)
 
 
-_BROKERS: Final[Mapping[str, Callable[[str, Limits | None, Counters], Broker]]] = {
+_BROKERS: Final[Mapping[str, Callable[[str, Limits | None, Counters, str], Broker]]] = {
     "memory": _memory,
     "nats": _nats,
     "tls": _nats,

@@ -28,13 +28,21 @@ class WrongUse(click.ClickException):
 
 
 def broker_options(command: F) -> F:
-    """Add ``--broker`` and ``--config``; the command gets ``broker`` and ``toml``, to be given to `broker_of`."""
+    """Add ``--broker``, ``--prefix`` and ``--config``; the command gets ``broker``, ``prefix`` and ``toml``.
+
+    They are to be given to `broker_of`.
+    """
     command = click.option(
         "--config",
         "toml",
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="The servers' TOML file of settings, to find the broker in.",
+    )(command)
+    command = click.option(
+        "--prefix",
+        metavar="TEXT",
+        help="The servers' prefix at the broker. Without it BELLWIRE_PREFIX decides, then --config.",
     )(command)
     return click.option(
         "--broker",
@@ -44,14 +52,14 @@ def broker_options(command: F) -> F:
     )(command)
 
 
-def broker_of(broker: str | None, toml: Path | None) -> str:
-    """Return the broker's address.
+def broker_of(broker: str | None, prefix: str | None, toml: Path | None) -> Config:
+    """Return settings with the broker's address and the prefix.
 
     Raises:
         SettingsError: there is none that other processes can reach.
 
     """
-    flags: Mapping[str, Any] = {"broker": broker}
+    flags: Mapping[str, Any] = {"broker": broker, "prefix": prefix}
     settings = merge(Config(), toml, flags)
     if settings.broker == Config().broker and broker is None:
         raise SettingsError("no broker is named: give --broker URL, or set BELLWIRE_BROKER, to what the servers have")
@@ -59,7 +67,7 @@ def broker_of(broker: str | None, toml: Path | None) -> str:
         check_address(settings.broker)
     except ConfigError as error:
         raise SettingsError(str(error)) from None
-    return settings.broker
+    return settings
 
 
 @asynccontextmanager

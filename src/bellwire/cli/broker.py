@@ -82,7 +82,9 @@ class BrokerKeeper:
         self._private = private
         try:
             broker = (
-                make_broker(settings.broker, limits, counters) if private is None else _on(private, limits, counters)
+                make_broker(settings.broker, limits, counters, prefix=settings.prefix)
+                if private is None
+                else _on(private, limits, counters, settings.prefix)
             )
         except ConfigError as error:
             raise SettingsError(str(error)) from None
@@ -126,14 +128,14 @@ def private_nats(data: Path | None, counters: Counters) -> Private:
     return PrivateNats(data, counters=counters)
 
 
-def _on(private: Private, limits: Limits, counters: Counters) -> Broker:
+def _on(private: Private, limits: Limits, counters: Counters, prefix: str) -> Broker:
     try:
         from bellwire.brokers.nats import NatsBroker
     except ConfigError:  # there is no client of NATS
         raise ConfigError(
             "--data and --workers need the NATS client and the nats-server: pip install 'bellwire[nats]'"
         ) from None
-    return NatsBroker(lambda: private.url, limits, counters=counters)
+    return NatsBroker(lambda: private.url, limits, prefix=prefix, counters=counters)
 
 
 def check_broker(base: Config, toml: Path | None, flags: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ def command(
     event: str,
     payload: tuple[str, ...],
     broker: str | None,
+    prefix: str | None,
     toml: Path | None,
     namespace: str,
     rooms: tuple[str, ...],
@@ -56,13 +57,13 @@ def command(
     bellwire publish chat.events:SENT '{"author": "ada", "text": "hello"}' --namespace /chat --to room:lobby
     """
     try:
-        url = broker_of(broker, toml)
+        settings = broker_of(broker, prefix, toml)
         found = _untyped(event, payload) if untyped else _load(event)
         arguments = _arguments(found, payload)
-        emitter = Emitter(url)
+        emitter = Emitter(settings.broker, prefix=settings.prefix)
         target = _target(emitter, namespace, rooms, users, excluded)
         check_mid(found, mid)
-        asyncio.run(_publish(emitter, url, target, found, arguments, mid))
+        asyncio.run(_publish(emitter, settings.broker, target, found, arguments, mid))
     except click.ClickException as error:
         _fail(error, as_json=as_json)
     except BellwireError as error:

@@ -14,7 +14,7 @@ import msgspec
 from bellwire.brokers.guest import visit
 from bellwire.brokers.tap import Item, Tap
 from bellwire.cli.address import WrongUse, broker_of, broker_options, telling
-from bellwire.core.config import shown
+from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
@@ -36,6 +36,7 @@ from bellwire.protocol.post import Post
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in each line.")
 def command(
     broker: str | None,
+    prefix: str | None,
     toml: Path | None,
     namespace: str,
     rooms: tuple[str, ...],
@@ -51,14 +52,14 @@ def command(
     """
     if from_start and history:
         raise WrongUse("--from-start begins with all there is, and --history with the last of it: give one of the two")
-    url = broker_of(broker, toml)
+    settings = broker_of(broker, prefix, toml)
     try:
         name, keys = concrete_name(namespace), list(_keys(rooms, users))
     except (TypeError, ValueError) as error:
         raise WrongUse(str(error)) from None
     teller = Teller(name, to_json if as_json else to_text)
     try:
-        asyncio.run(_tail(url, teller, keys, None if from_start else history))
+        asyncio.run(_tail(settings, teller, keys, None if from_start else history))
     except BellwireError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
@@ -77,10 +78,11 @@ def _keys(rooms: tuple[str, ...], users: tuple[str, ...]) -> Iterator[Key]:
         yield EVERYONE
 
 
-async def _tail(url: str, teller: "Teller", keys: list[Key], history: int | None) -> None:
+async def _tail(settings: Config, teller: "Teller", keys: list[Key], history: int | None) -> None:
+    url = settings.broker
     async with AsyncExitStack() as stack:
         async with telling(url):
-            broker = await stack.enter_async_context(visit(url, Counters()))
+            broker = await stack.enter_async_context(visit(url, Counters(), prefix=settings.prefix))
         taps = [Tap(broker, stream_of(teller.namespace, key), partial(teller.tell, whom(key))) for key in keys]
         following = f"{', '.join(map(whom, keys))} in {teller.namespace} on {shown('broker', url)}"
         await asyncio.gather(*(tap.run(history) for tap in taps), _announce(taps, following))

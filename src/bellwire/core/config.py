@@ -141,6 +141,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "Redis or Valkey",
         ),
     ] = "memory://"
+    prefix: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=32,
+            pattern=r"\A[A-Za-z0-9_-]+\Z",
+            description="what everything at the broker begins with; applications that share a broker need one each",
+        ),
+    ] = "bellwire"
     history_messages: Annotated[
         int,
         Meta(ge=1, le=1_000_000, description="messages of a room that are kept for those who come back"),

@@ -34,10 +34,11 @@ Ts = TypeVarTuple("Ts")
 class BlockingEmitter:
     """`Emitter` with plain calls. All threads of a process may share one, and the processes that are forked from it."""
 
-    def __init__(self, url: str, counters: Counters) -> None:
+    def __init__(self, url: str, prefix: str, counters: Counters) -> None:
         self.counters = counters
         """What became of the connections to the broker."""
         self._url = url
+        self._prefix = prefix
         self._closed = False
         self._lock = threading.Lock()
         self._worker: Worker | None = None
@@ -80,7 +81,7 @@ class BlockingEmitter:
         if self._closed or (self._finalizer is not None and not self._finalizer.alive):  # the program is at its end
             raise BellwireError(f"{self!r} is closed: make another one")
         if self._worker is None:
-            self._worker = Worker(self._url, self.counters)
+            self._worker = Worker(self._url, self._prefix, self.counters)
             self._finalizer = weakref.finalize(self, self._worker.close)
         return self._worker
 

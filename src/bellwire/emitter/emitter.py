@@ -6,6 +6,8 @@ from typing import Self
 
 from bellwire.brokers.guest import check_address, visit
 from bellwire.brokers.publisher import Publisher
+from bellwire.brokers.urls import PREFIX
+from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
 from bellwire.core.redaction import without_secrets
@@ -22,22 +24,25 @@ class Emitter:
 
     Args:
         broker: the address that the servers have as ``Config.broker``.
+        prefix: what they have as ``Config.prefix``.
 
     Making one touches neither the network nor an event loop. Entering it raises `BrokerUnavailable` if nobody answers.
 
     Raises:
         TypeError: the address is no str.
-        ConfigError: there is no such broker, it is the memory of one process, or a package is missing.
+        ConfigError: there is no such broker, it is the memory of one process, or a package is missing; or the prefix
+            is none.
 
     """
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, *, prefix: str = PREFIX) -> None:
         if not isinstance(broker, str):
             raise TypeError(f"Emitter takes a broker's address as a str, not {type(broker).__name__}: 'redis://host'")
         check_address(broker)
         self.counters = Counters()
         """What became of the connections to the broker."""
         self._url = broker
+        self._prefix = Config(prefix=prefix).prefix
         self._stack = AsyncExitStack()
         self._entered: tuple[asyncio.AbstractEventLoop, Publisher] | None = None
 
@@ -56,12 +61,12 @@ class Emitter:
 
     def blocking(self) -> BlockingEmitter:
         """Return an emitter with plain calls, for threads without an event loop; it has connections of its own."""
-        return BlockingEmitter(self._url, self.counters)
+        return BlockingEmitter(self._url, self._prefix, self.counters)
 
     async def __aenter__(self) -> Self:
         if self._entered is not None:
             raise BellwireError(f"{self!r} is entered already: make another one")
-        broker = await self._stack.enter_async_context(visit(self._url, self.counters))
+        broker = await self._stack.enter_async_context(visit(self._url, self.counters, prefix=self._prefix))
         self._entered = asyncio.get_running_loop(), Publisher(broker)
         return self
 

@@ -20,8 +20,9 @@ too."""
 class Worker:
     """Sends what other threads give it. It connects for the first, and again for the next if nobody answered."""
 
-    def __init__(self, url: str, counters: Counters) -> None:
+    def __init__(self, url: str, prefix: str, counters: Counters) -> None:
         self._url = url
+        self._prefix = prefix
         self._counters = counters
         self._stack = AsyncExitStack()
         self._connecting: asyncio.Task[Publisher] | None = None
@@ -67,7 +68,8 @@ class Worker:
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> Publisher:
-        return Publisher(await self._stack.enter_async_context(visit(self._url, self._counters)))
+        visiting = visit(self._url, self._counters, prefix=self._prefix)
+        return Publisher(await self._stack.enter_async_context(visiting))
 
     def _settle(self, connecting: "asyncio.Task[Publisher]") -> None:
         if connecting.cancelled() or connecting.exception() is not None:

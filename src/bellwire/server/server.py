@@ -243,7 +243,7 @@ class Server(Application):
     async def _start_broker(self) -> Broker:
         config = self.config
         limits = limits_of(config)
-        broker = self._given_broker or make_broker(config.broker, limits, self.counters)
+        broker = self._given_broker or make_broker(config.broker, limits, self.counters, prefix=config.prefix)
         try:
             await broker.start()
             await announce(broker, limits)

@@ -127,14 +127,17 @@ class Target(Recipients["Target"]):
             RoomLimit, EventRefused: as for ``Socket.join``, at the first on its node that has one.
             BrokerUnavailable: the broker cannot be reached.
             NodesUnreachable: some nodes did not say that it is done.
+            RuntimeError: in the handler of a relay, which only emits.
 
         """
+        relay.forbid("join()")
         await self._everywhere(
             self._local.join(room), lambda nodes: self._operations.join(self._selection, room, nodes)
         )
 
     async def leave(self, room: str) -> None:
-        """Take all of them out of ``room``. Raises `BrokerUnavailable` and `NodesUnreachable` as :meth:`join`."""
+        """Take all of them out of ``room``. Raises as :meth:`join` but for what a room refuses."""
+        relay.forbid("leave()")
         await self._everywhere(
             self._local.leave(room), lambda nodes: self._operations.leave(self._selection, room, nodes)
         )
@@ -142,8 +145,9 @@ class Target(Recipients["Target"]):
     async def disconnect(self, *, close: bool = False) -> None:
         """Disconnect all of them; see :meth:`Socket.disconnect <bellwire.server.socket.Socket.disconnect>`.
 
-        Raises `BrokerUnavailable` and `NodesUnreachable` as :meth:`join`.
+        Raises as :meth:`join` but for what a room refuses.
         """
+        relay.forbid("disconnect()")
         await self._everywhere(
             self._local.disconnect(close=close),
             lambda nodes: self._operations.disconnect(self._selection, nodes, close=close),
