@@ -28,13 +28,17 @@ class Looking:
 
     def __init__(self, broker: Broker) -> None:
         self.heard: list[str] = []
-        self.tap = Tap(broker, S, self.hear)
+        self.away = 0
+        self.tap = Tap(broker, S, self.hear, self.be_away)
 
         self._changed = asyncio.Event()
 
     def hear(self, item: Item) -> None:
         self.heard.append(item.mid if isinstance(item, Entry) else item if isinstance(item, Reason) else item.decode())
         self._changed.set()
+
+    def be_away(self, error: BrokerUnavailable) -> None:
+        self.away += 1
 
     async def until(self, count: int) -> None:
         while len(self.heard) < count:
@@ -131,16 +135,25 @@ async def test_what_is_lost_in_a_quiet_stream_is_found_by_a_look_at_its_top() ->
         assert heard == ["a"]
 
 
-async def test_a_broker_that_is_away_is_waited_for() -> None:
+async def test_a_broker_that_is_away_is_waited_for_and_that_is_said() -> None:
     broker = await started()
-    async with looking(broker) as heard:
-        broker.faults.lose_live(S, 1)
-        await append(broker, "a", "b")
-        broker.faults.go_away()
-        await advance(LOOK_EVERY * 3)
-        broker.faults.come_back()
-        await advance(LOOK_EVERY * 2)
-        assert heard == ["a", "b"]
+    looking = Looking(broker)
+    task = asyncio.create_task(looking.tap.run())
+    await looking.tap.following.wait()
+    broker.faults.lose_live(S, 1)
+    await append(broker, "a", "b")
+    broker.faults.go_away()
+    await advance(LOOK_EVERY * 3)
+    assert looking.away > 3
+    broker.faults.come_back()
+    await advance(LOOK_EVERY)
+    assert looking.heard == ["a", "b"]
+    broker.faults.go_away()
+    said = looking.away
+    await advance(LOOK_EVERY * 3)  # nothing is missing, and nobody answers
+    assert looking.away > said
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_a_failover_takes_back_is_said_before_anything_newer() -> None:

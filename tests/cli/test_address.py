@@ -7,8 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from bellwire.cli.address import PATIENCE, TELL_EVERY, broker_of, broker_options, telling
+from bellwire.cli.address import PATIENCE, TELL_EVERY, Waiting, broker_of, broker_options, telling
 from bellwire.cli.settings import SettingsError
+from bellwire.core.errors import BrokerUnavailable
 
 
 @click.command()
@@ -58,3 +59,12 @@ async def test_waiting_is_told_on_standard_error_and_without_secrets(capsys: pyt
     said = capsys.readouterr()
     assert said.err == "Waiting for the broker at redis://***@host (Ctrl+C gives up)\n" * 2
     assert said.out == ""
+
+
+async def test_one_that_is_told_again_and_again_says_it_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = Waiting("nats://token@host")
+    for _ in range(30):
+        waiting.tell(BrokerUnavailable("it is away"))
+        await asyncio.sleep(1)
+    line = "Waiting for the broker at nats://***@host (Ctrl+C gives up): it is away\n"
+    assert capsys.readouterr().err == line * 3

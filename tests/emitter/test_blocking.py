@@ -239,6 +239,23 @@ except TimeLimit:
     assert emitted(redis.url, "limited") == ["next task"]
 
 
+def test_a_thread_that_cannot_start_a_loop_says_so_and_the_next_emit_tries_again(redis: RedisServer) -> None:
+    source = """
+import resource
+files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, files[1]))
+try:
+    room.emit(SAY, "no file")
+except OSError as error:
+    print(error.strerror, flush=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, files)
+room.emit(SAY, "hello")
+"""
+    ended = run(source, redis.url, "no loop")
+    assert (ended.returncode, ended.stdout) == (0, "Too many open files\n")  # asyncio itself complains beside
+    assert emitted(redis.url, "no loop") == ["hello"]
+
+
 def test_it_is_shown_without_secrets() -> None:
     emitter: BlockingEmitter = Emitter("redis://:secret@host").blocking()
     assert repr(emitter) == "Emitter('redis://***@host').blocking()"

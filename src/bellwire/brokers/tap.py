@@ -28,12 +28,22 @@ Item: TypeAlias = Entry | bytes | Reason
 
 
 class Tap:
-    """Tells ``hear`` what goes through ``stream``; it is called in the loop, and may raise to end `run`."""
+    """Tells ``hear`` what goes through ``stream``, and ``away`` again and again that the broker is waited for.
 
-    def __init__(self, broker: Broker, stream: str, hear: Callable[[Item], None]) -> None:
+    Both are called in the loop, and may raise to end `run`.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        stream: str,
+        hear: Callable[[Item], None],
+        away: Callable[[BrokerUnavailable], None] = lambda error: None,
+    ) -> None:
         self._broker = broker
         self._stream = stream
         self._hear = hear
+        self._away = away
         self._ring = Ring()
         self._waiting: deque[Item] = deque()
         self.following = asyncio.Event()
@@ -82,7 +92,8 @@ class Tap:
         while (question := self._ring.question) is not None:
             try:
                 answer = await self._broker.read(self._stream, question, confirmed=True)
-            except BrokerUnavailable:
+            except BrokerUnavailable as error:
+                self._away(error)
                 await asyncio.sleep(PAUSE)
                 continue
             repair = self._ring.repair(answer)
@@ -102,8 +113,10 @@ class Tap:
             async with asyncio.timeout(LOOK_EVERY):
                 await self._woken.wait()
         except TimeoutError:
-            with contextlib.suppress(BrokerUnavailable):
+            try:
                 self._ring.compare(await self._broker.top(self._stream))
+            except BrokerUnavailable as error:
+                self._away(error)
         self._woken.clear()
 
     # --- from the broker

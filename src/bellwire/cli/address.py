@@ -11,7 +11,7 @@ import click
 from bellwire.brokers.guest import check_address
 from bellwire.cli.settings import SettingsError, merge
 from bellwire.core.config import Config, shown
-from bellwire.core.errors import ConfigError
+from bellwire.core.errors import BrokerUnavailable, ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,10 +70,26 @@ def broker_of(broker: str | None, prefix: str | None, toml: Path | None) -> Conf
     return settings
 
 
+class Waiting:
+    """Says on standard error that a broker is waited for, once in a while however often it is told."""
+
+    def __init__(self, broker: str) -> None:
+        self._address = shown("broker", broker)
+        self._said: float | None = None
+
+    def tell(self, error: BrokerUnavailable | None = None) -> None:
+        """Say so now if it is time; with why, if that is known."""
+        now = asyncio.get_running_loop().time()
+        if self._said is None or now - self._said >= TELL_EVERY:
+            self._said = now
+            why = "" if error is None else f": {error}"
+            click.echo(f"Waiting for the broker at {self._address} (Ctrl+C gives up){why}", err=True)
+
+
 @asynccontextmanager
 async def telling(broker: str) -> AsyncIterator[None]:
     """Say on standard error, now and then, that the broker at this address is waited for, until the block ends."""
-    task = asyncio.create_task(_tell(shown("broker", broker)))
+    task = asyncio.create_task(_tell(Waiting(broker)))
     try:
         yield
     finally:
@@ -81,8 +97,8 @@ async def telling(broker: str) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _tell(address: str) -> None:
+async def _tell(waiting: Waiting) -> None:
     await asyncio.sleep(PATIENCE)
     while True:
-        click.echo(f"Waiting for the broker at {address} (Ctrl+C gives up)", err=True)
+        waiting.tell()
         await asyncio.sleep(TELL_EVERY)

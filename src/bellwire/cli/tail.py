@@ -13,7 +13,7 @@ import msgspec
 
 from bellwire.brokers.guest import visit
 from bellwire.brokers.tap import Item, Tap
-from bellwire.cli.address import WrongUse, broker_of, broker_options, telling
+from bellwire.cli.address import Waiting, WrongUse, broker_of, broker_options, telling
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
@@ -83,7 +83,8 @@ async def _tail(settings: Config, teller: "Teller", keys: list[Key], history: in
     async with AsyncExitStack() as stack:
         async with telling(url):
             broker = await stack.enter_async_context(visit(url, Counters(), prefix=settings.prefix))
-        taps = [Tap(broker, stream_of(teller.namespace, key), partial(teller.tell, whom(key))) for key in keys]
+        away = Waiting(url).tell
+        taps = [Tap(broker, stream_of(teller.namespace, key), partial(teller.tell, whom(key)), away) for key in keys]
         following = f"{', '.join(map(whom, keys))} in {teller.namespace} on {shown('broker', url)}"
         await asyncio.gather(*(tap.run(history) for tap in taps), _announce(taps, following))
 

@@ -44,6 +44,7 @@ class Emitter:
         self._url = broker
         self._prefix = Config(prefix=prefix).prefix
         self._stack = AsyncExitStack()
+        self._taken = False
         self._entered: tuple[asyncio.AbstractEventLoop, Publisher] | None = None
 
     def __repr__(self) -> str:
@@ -64,15 +65,23 @@ class Emitter:
         return BlockingEmitter(self._url, self._prefix, self.counters)
 
     async def __aenter__(self) -> Self:
-        if self._entered is not None:
+        if self._taken:
             raise BellwireError(f"{self!r} is entered already: make another one")
-        broker = await self._stack.enter_async_context(visit(self._url, self.counters, prefix=self._prefix))
+        self._taken = True
+        try:
+            broker = await self._stack.enter_async_context(visit(self._url, self.counters, prefix=self._prefix))
+        except BaseException:
+            self._taken = False
+            raise
         self._entered = asyncio.get_running_loop(), Publisher(broker)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self._entered = None
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._taken = False
 
     def _publisher(self) -> Publisher:
         if self._entered is None:

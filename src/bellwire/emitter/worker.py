@@ -28,9 +28,7 @@ class Worker:
         self._connecting: asyncio.Task[Publisher] | None = None
         self._sending: set[asyncio.Task[None] | None] = set()
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(started)), name="bellwire: emitter", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(started,), name="bellwire: emitter", daemon=True)
         self._thread.start()
         self._loop, self._over = started.result()
 
@@ -44,6 +42,16 @@ class Worker:
             self._loop.call_soon_threadsafe(self._over.set)
         if threading.current_thread() is not self._thread:  # the garbage collector runs in any
             self._thread.join()
+
+    def _run(self, started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
+        main = self._main(started)
+        try:
+            asyncio.run(main)
+        except BaseException as error:
+            main.close()
+            if started.done():
+                raise
+            started.set_exception(error)  # there is no loop, for want of file descriptors perhaps
 
     async def _main(self, started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
         over = asyncio.Event()
