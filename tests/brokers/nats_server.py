@@ -125,6 +125,10 @@ class Proxy:
         """Pass nothing on from the server, until the cut."""
         self._muted = True
 
+    def unmute(self) -> None:
+        """Pass on what comes from now on: what came meanwhile must have been whole messages."""
+        self._muted = False
+
     def swallow(self) -> None:
         """Pass nothing on from the client, until the cut; ``swallowed`` is set when there was something."""
         self._swallowing = True
@@ -197,9 +201,9 @@ async def behind_proxy(
         yield broker, other, proxy
 
 
-async def again(action: Callable[[], Any], away: Away = BrokerUnavailable) -> Any:
+async def again(action: Callable[[], Any], away: Away = BrokerUnavailable, *, within: float = 10.0) -> Any:
     """Do what needs a connection, as soon as there is one again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(within):
         while True:
             try:
                 return await action()

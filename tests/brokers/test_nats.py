@@ -4,13 +4,12 @@ import asyncio
 import itertools
 import subprocess
 import sys
-import time
 
 import pytest
 
 from bellwire.brokers import nats_link
-from bellwire.brokers.base import Broker
 from bellwire.brokers.nats import PARTITIONS, NatsBroker
+from bellwire.brokers.nats_fence import Fence
 from bellwire.brokers.nats_keys import keys_name
 from bellwire.brokers.nats_link import Link
 from bellwire.brokers.nats_streams import Reader, ask_api, partition_name, place_of
@@ -19,42 +18,17 @@ from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge
 from bellwire.delivery.answer import Page, Reason, Unproved
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import START, Point, position
-from tests.brokers.contract import Contract, Ears, draft, name
+from tests.brokers.contract import Ears, draft, name
+from tests.brokers.nats_contract import NatsContract
 from tests.brokers.nats_server import NatsServer, again, behind_proxy, broker_at, entries_of, tail_of
 
 pytestmark = pytest.mark.bellwire(clock="real")
 
 
-class TestNats(Contract):
-    """Time passes for the broker's judgement of age; what the server itself times has tests of its own."""
-
+class TestNats(NatsContract):
     @pytest.fixture(autouse=True)
     def _server(self, server: NatsServer) -> None:
-        self.server = server
-        self.shift = 0.0
-
-    def make(self, *, messages: int = 1_000) -> Broker:
-        return NatsBroker(
-            self.server.url,
-            Limits(messages=messages),
-            prefix=f"keep{messages}",
-            monotonic=lambda: time.monotonic() + self.shift,
-        )
-
-    async def pass_time(self, seconds: float) -> None:
-        self.shift += seconds
-
-    async def test_after_the_window_it_is_another_message(self) -> None:
-        broker = NatsBroker(self.server.url, Limits(dedupe=0.2), prefix="window")
-        await broker.start()
-        stream = name()
-        first = await broker.append(stream, draft("m"))
-        assert (await broker.append(stream, draft("m"))).duplicate
-        async with asyncio.timeout(10):
-            while (again := await broker.append(stream, draft("m"))).duplicate:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # the server's own clock
-        assert again.point.seq > first.point.seq
-        await broker.close()
+        self.url = server.url
 
 
 # --- what the package needs
@@ -176,7 +150,7 @@ class Silent(Reader):
 async def test_an_append_that_was_acknowledged_is_never_said_to_have_done_nothing(server: NatsServer) -> None:
     async with broker_at(server.url) as broker:
         stream = name()
-        spoken, broker._reader = broker._reader, Silent("traps", PARTITIONS)
+        spoken, broker._reader = broker._reader, Silent("traps", PARTITIONS, Fence())
         with pytest.raises(OutcomeUnknown):
             await broker.append(stream, draft("m"))
         broker._reader = spoken

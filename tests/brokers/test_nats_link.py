@@ -30,13 +30,15 @@ async def test_what_waits_ends_at_once_when_the_connection_is_cut(server: NatsSe
         await link.close()
 
 
-async def test_a_question_that_nobody_takes_ends_the_link(server: NatsServer) -> None:
+async def test_a_question_that_nobody_takes_did_nothing_and_is_told(server: NatsServer) -> None:
     for many in (False, True):
-        link = Link()
+        missed: list[bool] = []
+        link = Link(lambda missed=missed: missed.append(True))  # type: ignore[misc]
         await link.open(server.url)
         with pytest.raises(BrokerUnavailable, match="nobody answers"):
             await (link.ask_many if many else link.ask)("nobody.there", b"")
-        assert link.lost.is_set()
+        assert missed == [True]
+        assert not link.lost.is_set()
         await link.close()
 
 

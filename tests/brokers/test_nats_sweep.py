@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bellwire.brokers.nats import PARTITIONS
+from bellwire.brokers.nats_fence import Fence
 from bellwire.brokers.nats_link import Link
 from bellwire.brokers.nats_streams import Reader, ask_api, partition_name, place_of
 from bellwire.brokers.nats_sweep import FORGET_AFTER, Sweep
@@ -27,7 +28,7 @@ async def sweeping(
 ) -> AsyncIterator[tuple[Sweep, Link, Counters]]:
     counters, link = Counters(), Link()
     await link.open(server.url)
-    yield Sweep(prefix, Reader(prefix, PARTITIONS), limits, clock, time.monotonic, counters), link, counters
+    yield Sweep(prefix, Reader(prefix, PARTITIONS, Fence()), limits, clock, time.monotonic, counters), link, counters
     await link.close()
 
 

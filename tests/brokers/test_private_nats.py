@@ -409,14 +409,3 @@ async def test_a_temporary_directory_of_a_process_that_was_killed_is_removed_by_
         while await asyncio.to_thread(abandoned.exists):
             async with running():  # threads of the dead server may hold the lock a little longer
                 pass
-
-
-@pytest.mark.parametrize("version", ["2.11.9", "1.4.1", "", "x.y", "2"])
-def test_an_old_server_is_refused(version: str) -> None:
-    with pytest.raises(ConfigError, match=r"2\.12 or newer"):
-        private_nats._check_version(version)
-
-
-@pytest.mark.parametrize("version", ["2.12.0", "2.15.1", "3.0.0-beta.1", "2.12.0-RC.3"])
-def test_a_server_that_has_what_is_needed_is_taken(version: str) -> None:
-    private_nats._check_version(version)

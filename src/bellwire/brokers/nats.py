@@ -20,21 +20,26 @@ import hashlib
 import logging
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from typing_extensions import override
 
 from bellwire.brokers.base import Broker, Kept, Listener
-from bellwire.brokers.nats_keys import Keys, keys_config
+from bellwire.brokers.nats_address import NatsAddress
+from bellwire.brokers.nats_attempts import Attempts, Doubt
+from bellwire.brokers.nats_fence import Fence, caught_up
+from bellwire.brokers.nats_keys import Keys, keys_config, keys_name
 from bellwire.brokers.nats_link import Link, Message, Unanswered
 from bellwire.brokers.nats_live import Live
+from bellwire.brokers.nats_requirements import check_replicas, denied
 from bellwire.brokers.nats_streams import (
     MESSAGE_ID,
     Reader,
+    all_there,
     ask_api,
+    check_jetstream,
     ensure,
     envelope,
     generation,
@@ -60,8 +65,6 @@ prefix that is in use."""
 
 MAX_BACKOFF: Final = 5.0
 _BASE_BACKOFF: Final = 0.05
-_MAX_DOUBTS: Final = 10_000
-_MAX_ANSWERS: Final = 4_096
 _WAIT_FOR_LINK: Final = 5.0
 _CLOCK_SAMPLES: Final = 3
 _CHECK_EVERY: Final = 10.0
@@ -74,14 +77,6 @@ logger = logging.getLogger("bellwire.brokers")
 
 T = TypeVar("T")
 _parse: Final = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class _Doubt(NamedTuple):
-    """An append without an answer: the highest number seen before its first attempt, its connection, and when."""
-
-    since: int
-    connection: int
-    at: float
 
 
 class _Partition:
@@ -131,13 +126,14 @@ class NatsBroker(Broker):
         self._tasks: set[asyncio.Task[None]] = set()
         self._partitions = [_Partition() for _ in range(PARTITIONS)]
         self._generation = ""
-        self._reader = Reader(prefix, PARTITIONS)
-        self._keys = Keys(prefix, self._next_link, self.clock)
+        self._fence = Fence()
+        self._reader = Reader(prefix, PARTITIONS, self._fence)
+        self._keys = Keys(prefix, self._next_link, self.clock, self._fence)
         self._lives: dict[str, Live] = {}
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._judging = asyncio.Semaphore(_JUDGED_AT_ONCE)
-        self._doubts: OrderedDict[str, _Doubt] = OrderedDict()
-        self._answers: OrderedDict[str, Appended] = OrderedDict()
+        self._attempts = Attempts(limits.dedupe, monotonic, self._counters)
+        self._checking: asyncio.Task[None] | None = None
         self._sweep = Sweep(prefix, self._reader, limits, self.clock, monotonic, self._counters)
 
     # --- life
@@ -164,6 +160,7 @@ class NatsBroker(Broker):
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+        await self._fence.close()
 
     @override
     def clock(self) -> float:
@@ -174,16 +171,19 @@ class NatsBroker(Broker):
 
     async def _connect(self) -> None:
         """Connect, set everything up and follow all streams again; the other methods work from then on."""
-        link = Link()
-        await link.open(self._url() if callable(self._url) else self._url, name=self._prefix)
+        link = Link(self._look_for_streams)
+        url = self._url() if callable(self._url) else self._url
+        await link.open(url, name=self._prefix)
         try:
-            await self._set_up(link)
+            await self._set_up(link, NatsAddress.parse(url).replicas)
             lives = [*self._lives.values()]
             for start in range(0, len(lives), _FOLLOWED_AT_ONCE):
                 some = lives[start : start + _FOLLOWED_AT_ONCE]
                 await asyncio.gather(*(self._follow(link, live, again=True) for live in some))
-        except Unanswered as error:
+        except (Unanswered, BrokerUnavailable) as error:
             await link.close()
+            if link.denied:
+                raise denied(link.denied) from error
             raise BrokerUnavailable(f"no answer from NATS: {error}") from error
         except BaseException:
             await link.close()
@@ -192,11 +192,13 @@ class NatsBroker(Broker):
         self._link = link
         self._ready.set()
 
-    async def _set_up(self, link: Link) -> None:
+    async def _set_up(self, link: Link, replicas: int | None) -> None:
+        await check_jetstream(link)
         first = int(time.time() * 1e6)
-        configs = [partition_config(self._prefix, p, self._limits) for p in range(PARTITIONS)]
-        configs.append(keys_config(self._prefix))
+        configs = [partition_config(self._prefix, p, self._limits, replicas) for p in range(PARTITIONS)]
+        configs.append(keys_config(self._prefix, replicas))
         infos = await asyncio.gather(*(ensure(link, c, first, change=self._sets_limits) for c in configs))
+        self._reader.replicated = self._keys.replicated = check_replicas(infos, replicas)
         for partition, info in zip(self._partitions, infos, strict=False):
             partition.gen = generation(info)
             partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
@@ -233,6 +235,8 @@ class NatsBroker(Broker):
                     await self._connect()
                 except BrokerUnavailable:
                     continue
+                except ConfigError as error:
+                    logger.error("NATS is not what it was: %s", error)
                 except Exception:  # whatever answers there is no JetStream as we know it
                     logger.exception("NATS cannot be set up")
 
@@ -246,6 +250,18 @@ class NatsBroker(Broker):
         self._link = None
         self._ready.clear()
         if link is not None:
+            await link.close()
+
+    def _look_for_streams(self) -> None:
+        """Somebody's question was taken by nobody: a stream is gone, or just has no leader."""
+        if self._checking is None or self._checking.done():
+            self._checking = self._spawn(self._check_streams(), "check")
+
+    async def _check_streams(self) -> None:
+        """End a connection on which a stream, or JetStream itself, is gone: the next one makes what is missing."""
+        names = [partition_name(self._prefix, p) for p in range(PARTITIONS)] + [keys_name(self._prefix)]
+        link = self._link
+        if link is not None and not await all_there(link, names):
             await link.close()
 
     def _require(self) -> Link:
@@ -263,10 +279,11 @@ class NatsBroker(Broker):
             raise BrokerUnavailable("NATS is away") from None
         return self._link
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine, name=f"bellwire: NATS {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- append
 
@@ -275,8 +292,8 @@ class NatsBroker(Broker):
         link = self._require()
         self._check_deadline(deadline)
         ident = message_id(stream, draft.mid)
-        doubt = self._doubt(ident)
-        if doubt is not None and doubt.connection != self._connections:
+        doubt = self._attempts.doubt(ident)
+        if doubt is not None and (doubt.connection != self._connections or self._reader.replicated):
             found = await self._seek(link, stream, draft.mid, doubt.since)
             if found is not None:
                 return found
@@ -287,15 +304,7 @@ class NatsBroker(Broker):
         if deadline is not None and (late := self.clock() - deadline) > 0:
             raise BrokerUnavailable(f"the attempt came {late:.3f} s after its deadline")
 
-    def _doubt(self, ident: str) -> _Doubt | None:
-        """Return the memory of an attempt that was not answered, as long as brokers remember ids at all."""
-        doubt = self._doubts.get(ident)
-        if doubt is not None and doubt.at < self._monotonic() - self._limits.dedupe:
-            del self._doubts[ident]
-            return None
-        return doubt
-
-    async def _append(self, link: Link, stream: str, draft: Draft, ident: str, doubt: _Doubt | None) -> Appended:
+    async def _append(self, link: Link, stream: str, draft: Draft, ident: str, doubt: Doubt | None) -> Appended:
         partition = self._partition(stream)
         since = partition.seen if doubt is None else doubt.since
         payload = envelope(draft)
@@ -315,30 +324,29 @@ class NatsBroker(Broker):
             except BrokerUnavailable as error:  # true of the question after it, not of the append
                 raise Unanswered("where it stands") from error
         except (Unanswered, asyncio.CancelledError) as error:
-            self._remember_doubt(ident, since)
+            self._attempts.unanswered(ident, since, self._connections)
             if isinstance(error, Unanswered):
                 raise OutcomeUnknown(draft.mid) from error
             raise
         finally:
             if live is not None:
                 live.settle()
-        self._doubts.pop(ident, None)
         appended = Appended(partition.gen, Point(seq, draft.tag), prev, duplicate=False)
-        self._remember_answer(ident, appended._replace(duplicate=True))
+        self._attempts.answered(ident, appended)
         self._sweep.count(stream, len(payload))
         return appended
 
     async def _first_answer(self, link: Link, stream: str, mid: str, ident: str, seq: int) -> Appended:
         """Return the first attempt's answer."""
-        known = self._answers.get(ident)
-        if known is not None and known.point.seq == seq:
+        known = self._attempts.answer(ident, seq)
+        if known is not None:
             return known
         message = await self._reader.numbered(link, stream, seq)
         if message is None:
             raise OutcomeUnknown(mid)  # it was appended, and went out of the history since: where is not known
         prev = await self._reader.before(link, stream, seq)
         entry = opened(message, prev)
-        self._doubts.pop(ident, None)
+        self._attempts.settled(ident)
         return Appended(self._partition(stream).gen, entry.point, prev, duplicate=True)
 
     async def _seek(self, link: Link, stream: str, mid: str, since: int) -> Appended | None:
@@ -349,7 +357,7 @@ class NatsBroker(Broker):
             BrokerUnavailable: the stream could not be read.
 
         """
-        stored = await self._answer_of(self._reader.whole(link, stream))
+        stored = await self._answer_of(self._reader.all(link, stream))
         for entry in stored:
             if entry.mid == mid and entry.seq > since:
                 return Appended(self._partition(stream).gen, entry.point, entry.prev, duplicate=True)
@@ -357,17 +365,6 @@ class NatsBroker(Broker):
         if not complete:
             raise OutcomeUnknown(mid)
         return None
-
-    def _remember_doubt(self, ident: str, since: int) -> None:
-        self._doubts[ident] = _Doubt(since, self._connections, self._monotonic())
-        if len(self._doubts) > _MAX_DOUBTS:
-            self._doubts.popitem(last=False)
-            self._counters.dropped("doubt", reason="too_many", policy="oldest_dropped")
-
-    def _remember_answer(self, ident: str, appended: Appended) -> None:
-        self._answers[ident] = appended
-        if len(self._answers) > _MAX_ANSWERS:
-            self._answers.popitem(last=False)
 
     def _partition(self, stream: str) -> _Partition:
         return self._partitions[self._reader.place(stream).partition]
@@ -397,8 +394,20 @@ class NatsBroker(Broker):
     async def _read(
         self, link: Link, stream: str, after: Position, messages: int, size: int, confirmed: bool
     ) -> Answer:
-        if confirmed:
-            await self._check_generation(link, stream)
+        if not confirmed:
+            return await self._look(link, stream, after, messages, size, confirmed)
+        least = await self._reader.least(link, stream)
+        await self._check_generation(link, stream)
+
+        async def look() -> Answer | None:
+            answer = await self._look(link, stream, after, messages, size, confirmed)
+            return answer if answer.top.seq >= least else None
+
+        return await caught_up(look)
+
+    async def _look(
+        self, link: Link, stream: str, after: Position, messages: int, size: int, confirmed: bool
+    ) -> Answer:
         if after.seq and after.gen == self._partition(stream).gen:
             page = await self._page(link, stream, after.point, messages, size, confirmed)
             if page is not None:
@@ -469,7 +478,7 @@ class NatsBroker(Broker):
     @override
     async def top(self, stream: str) -> Position:
         link = self._require()
-        newest = await self._answer_of(self._reader.newest(link, stream))
+        newest = await self._answer_of(self._reader.acknowledged(link, stream))
         return position(self._partition(stream).gen, START if newest is None else opened(newest, START).point)
 
     @override
@@ -521,7 +530,7 @@ class NatsBroker(Broker):
     async def _follow(self, link: Link, live: Live, *, again: bool) -> None:
         """Subscribe, and read the top on the same connection: the server takes the two in this order."""
         live.subscription = await link.subscribe(self._reader.live_subject(live.stream), live.take)
-        newest = await self._reader.newest(link, live.stream)
+        newest = await self._reader.acknowledged(link, live.stream)
         if not again:
             live.opened(START if newest is None else opened(newest, START).point)
         elif self._lives.get(live.stream) is not live:  # unsubscribed meanwhile

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bellwire.brokers.base import Kept
+from bellwire.brokers.nats_fence import Fence, newest_behind
 from bellwire.brokers.nats_link import Link, Message, Unanswered
 from bellwire.brokers.nats_streams import SEQUENCE, sequence
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
@@ -63,20 +64,26 @@ def keys_name(prefix: str) -> str:
     return f"{prefix}_keys"
 
 
-def keys_config(prefix: str) -> dict[str, Any]:
+def fence_subject(prefix: str) -> str:
+    """Return the subject of their fences (`nats_fence`)."""
+    return f"{prefix}.fence.keys"
+
+
+def keys_config(prefix: str, replicas: int | None = None) -> dict[str, Any]:
     """Return how it is set up. Without markers of deletion: one would make a comparison with 0 fail."""
     return {
         "name": keys_name(prefix),
-        "subjects": [f"{prefix}.key.*"],
+        "subjects": [f"{prefix}.key.*", fence_subject(prefix)],
         "retention": "limits",
         "discard": "old",
         "storage": "file",
-        "num_replicas": 1,
+        "num_replicas": replicas or 1,
         "max_msgs": -1,
         "max_bytes": -1,
         "max_age": 0,
         "max_msgs_per_subject": 1,
         "allow_direct": True,
+        "allow_rollup_hdrs": True,
         "allow_msg_ttl": True,
     }
 
@@ -84,8 +91,13 @@ def keys_config(prefix: str) -> dict[str, Any]:
 class Keys:
     """The keys of one prefix; ``link`` waits a little for the connection that stands now, ``clock`` is the broker's."""
 
-    def __init__(self, prefix: str, link: Callable[[], Awaitable[Link]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, prefix: str, link: Callable[[], Awaitable[Link]], clock: Callable[[], float], fence: Fence
+    ) -> None:
+        self.replicated = False
+        """Whether several servers answer, of which some may lag."""
         self._prefix = prefix
+        self._fence = fence
         self._link = link
         self._clock = clock
         self._ends: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -145,8 +157,13 @@ class Keys:
         return stored.kind == _VALUE and stored.ends > self._clock()
 
     async def _stored(self, link: Link, key: str) -> _Stored | None:
-        request = msgspec.json.encode({"last_by_subj": self._subject(key)})
-        message = await link.ask(f"$JS.API.DIRECT.GET.{keys_name(self._prefix)}", request)
+        name, subject = keys_name(self._prefix), self._subject(key)
+        if self.replicated:
+            fence = fence_subject(self._prefix)
+            newest = await newest_behind(link, name, subject, fence, await self._fence.put(link, fence))
+            return None if newest is None else _unpack(newest)
+        request = msgspec.json.encode({"last_by_subj": subject})
+        message = await link.ask(f"$JS.API.DIRECT.GET.{name}", request)
         if message.status and message.status != "404":
             raise BrokerUnavailable(f"NATS refused a read: {message.status}")
         return None if message.status or SEQUENCE not in message.headers else _unpack(message)

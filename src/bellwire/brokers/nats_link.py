@@ -7,16 +7,21 @@ that the outcome is unknown.
 
 import asyncio
 import contextlib
+import re
 import secrets
+import ssl
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bellwire.brokers.nats_address import NatsAddress
+from bellwire.brokers.nats_requirements import check_version
 from bellwire.core.errors import BrokerUnavailable, ConfigError, MessageTooLarge
 
 try:
     from nats import errors as nats_errors
-    from nats.aio.client import Client
+    from nats.aio.client import Client, RawCredentials
     from nats.aio.subscription import Subscription
 except ImportError as error:  # pragma: no cover - the tests have it installed
     raise ConfigError("a broker at nats:// needs the NATS client: pip install 'bellwire[nats]'") from error
@@ -38,6 +43,7 @@ MAX_WAITING: Final = 65_536
 """How many questions may wait for their answers."""
 
 _STATUS: Final = "Status"
+_DENIED: Final = "permissions violation"
 _NO_RESPONDERS: Final = "503"
 
 
@@ -93,9 +99,10 @@ class _Sink:
 class _Question:
     """An answer, or the parts of one up to the message that ends it, for whoever waits."""
 
-    __slots__ = ("done", "many", "parts")
+    __slots__ = ("done", "many", "parts", "subject")
 
-    def __init__(self, *, many: bool) -> None:
+    def __init__(self, subject: str, *, many: bool) -> None:
+        self.subject = subject
         self.many = many
         self.parts: list[Message] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -109,10 +116,16 @@ class _Question:
 
 
 class Link:
-    """A connection, from `open` until it is lost or closed; ``lost`` is set then."""
+    """A connection, from `open` until it is lost or closed; ``lost`` is set then.
 
-    def __init__(self) -> None:
+    ``missing`` is called when nobody took a question: what it is about is gone, or without a leader for a moment.
+    """
+
+    def __init__(self, missing: Callable[[], None] = lambda: None) -> None:
         self.lost = asyncio.Event()
+        self.denied = ""
+        """What the server last said about a subject that we may not publish to, or subscribe to."""
+        self._missed = missing
         self._client = _Client()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._refusal: Exception | None = None
@@ -123,12 +136,13 @@ class Link:
         """Connect to one of the servers at ``url``, an address as `NatsAddress` reads it.
 
         Raises:
-            ConfigError: that is no address.
+            ConfigError: that is no address, a file that it names cannot be used, or the server is too old.
             BrokerUnavailable: nobody answers there, or it turned us away.
 
         """
         address = NatsAddress.parse(url)
         self._client.encrypted = address.encrypted
+        keys = await asyncio.to_thread(_keys_of, address)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT * 2):
                 await self._client.connect(
@@ -136,6 +150,7 @@ class Link:
                     user=address.user,
                     password=address.password,
                     token=address.token,
+                    **keys,
                     name=name,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -147,6 +162,7 @@ class Link:
                     disconnected_cb=self._on_lost,
                     closed_cb=self._on_lost,
                 )
+                check_version(str(self._client._server_info.get("version", "")))
                 await self.subscribe(f"{self._inbox}.*", self._answer)
         except (OSError, TimeoutError, nats_errors.Error, ValueError) as error:
             await self.close()
@@ -240,7 +256,7 @@ class Link:
             raise BrokerUnavailable(f"{MAX_WAITING} questions wait for NATS already")
         self._asked += 1
         token = str(self._asked)
-        question = self._questions[token] = _Question(many=many)
+        question = self._questions[token] = _Question(subject, many=many)
         try:
             await self.publish(subject, data, headers, reply=f"{self._inbox}.{token}")
             async with asyncio.timeout(ANSWER_TIMEOUT):
@@ -261,9 +277,9 @@ class Link:
             question.take(message)
 
     def _missing(self, subject: str) -> BrokerUnavailable:
-        """Nobody takes the question, so it did nothing. The link ends: whoever opens the next one sets up anew."""
-        self._lose()
-        return BrokerUnavailable(f"nobody answers to {subject}: the stream, or JetStream itself, is missing")
+        """Nobody takes the question, so it did nothing."""
+        self._missed()
+        return BrokerUnavailable(f"nobody answers to {subject}: the stream, its leader or JetStream itself is missing")
 
     # --- the end
 
@@ -289,13 +305,75 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._refusal = error
+        if _DENIED in str(error).lower():
+            self._deny(str(error).removeprefix("nats: "))
         if self._client.is_closed:
             self._lose()
+
+    def _deny(self, reason: str) -> None:
+        """End the question that the server did not let through: it did nothing."""
+        self.denied = reason
+        for question in self._questions.values():
+            if f'"{question.subject.lower()}"' in reason.lower() and not question.done.done():
+                question.done.set_exception(BrokerUnavailable(f"NATS refuses it: {reason}"))
 
     def check(self) -> None:
         """Find out about a connection that ended without a word."""
         if self._client.is_closed:
             self._lose()
+
+
+def _keys_of(address: NatsAddress) -> dict[str, Any]:
+    """Return how a client proves who it is, and how the server has to, from the files that an address names.
+
+    Raises:
+        ConfigError: one cannot be used.
+
+    """
+    keys: dict[str, Any] = {}
+    named: dict[str, str | None] = {"credentials": address.credentials, "nkey": address.nkey, "ca": address.ca}
+    for option, path in named.items():
+        if path is not None:
+            try:
+                keys |= _KEYS[option](Path(path))
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                words = getattr(error, "strerror", None) or str(error)
+                raise ConfigError(f"broker: {option}={path} cannot be used: {words}") from error
+    return keys
+
+
+def _authorities(path: Path) -> dict[str, Any]:
+    path.open("rb").close()  # which says what is wrong with a path
+    return {"tls": ssl.create_default_context(cafile=path)}
+
+
+def _seed(path: Path) -> dict[str, Any]:
+    seed = path.read_text("ascii").strip()
+    _check_seed(seed)
+    return {"nkeys_seed_str": seed}
+
+
+def _credentials(path: Path) -> dict[str, Any]:
+    text = path.read_text("ascii")
+    if not ("BEGIN NATS USER JWT" in text and (seed := _SEED.search(text))):
+        raise ValueError("it holds no JWT and seed of a user, as nsc writes them")
+    _check_seed(seed[1])
+    return {"user_credentials": RawCredentials(text)}
+
+
+def _check_seed(seed: str) -> None:
+    if find_spec("nkeys") is None:
+        raise ValueError("there is no nkeys: pip install 'bellwire[nats]'")
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        raise ValueError("it holds no seed of an NKey, which begins with SU") from None
+
+
+_KEYS: Final = {"ca": _authorities, "nkey": _seed, "credentials": _credentials}
+_SEED: Final = re.compile(r"BEGIN USER NKEY SEED-+\s+(\w+)\s")
 
 
 def _description(message: Message) -> str:

@@ -8,15 +8,20 @@
   no number for a second time, and all numbers stay below 2^53 until the year 2255.
 """
 
+import asyncio
 import hashlib
 import struct
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bellwire.brokers.nats_link import Link, Message
+from bellwire.brokers.nats_fence import Fence, caught_up, newest_behind
+from bellwire.brokers.nats_link import Link, Message, Unanswered
+from bellwire.brokers.nats_requirements import check_account, missing_jetstream, refused
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.chain import Chain
 from bellwire.delivery.entry import Draft, Entry, enter
@@ -37,6 +42,7 @@ _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 1024 * 1024
+_NEAR: Final = 8
 _SPARE: Final = 16 * 1024
 """Bytes for the entry that a page starts on and the headers."""
 
@@ -112,7 +118,12 @@ def partition_name(prefix: str, partition: int) -> str:
     return f"{prefix}_{partition}"
 
 
-def partition_config(prefix: str, partition: int, limits: Limits) -> dict[str, Any]:
+def fence_subject(prefix: str, partition: int) -> str:
+    """Return the subject of a partition's fences (`nats_fence`)."""
+    return f"{prefix}.fence.{partition}"
+
+
+def partition_config(prefix: str, partition: int, limits: Limits, replicas: int | None = None) -> dict[str, Any]:
     """Return how a partition is set up.
 
     Two messages more than ``limits`` keep behind the newest: the newest itself, and the one before the oldest, which
@@ -121,17 +132,18 @@ def partition_config(prefix: str, partition: int, limits: Limits) -> dict[str, A
     """
     return {
         "name": partition_name(prefix, partition),
-        "subjects": [f"{prefix}.in.{partition}.*"],
+        "subjects": [f"{prefix}.in.{partition}.*", fence_subject(prefix, partition)],
         "retention": "limits",
         "discard": "old",
         "storage": "file",
-        "num_replicas": 1,
+        "num_replicas": replicas or 1,
         "max_msgs": -1,
         "max_bytes": -1,
         "max_age": 0,
         "max_msgs_per_subject": limits.messages + 2,
         "duplicate_window": int(limits.dedupe * 1e9),
         "allow_direct": True,
+        "allow_rollup_hdrs": True,
         "republish": {"src": f"{prefix}.in.{partition}.>", "dest": f"{prefix}.out.{partition}.>"},
     }
 
@@ -142,22 +154,56 @@ async def ask_api(link: Link, subject: str, request: dict[str, Any] | None = Non
     return _parse(message.data)
 
 
+async def check_jetstream(link: Link) -> None:
+    """Check that there is JetStream for us.
+
+    Raises:
+        ConfigError: there is none.
+        BrokerUnavailable: it takes no requests at the moment.
+
+    """
+    try:
+        answer = await ask_api(link, "INFO")
+    except BrokerUnavailable as error:
+        if link.denied or link.lost.is_set():
+            raise
+        raise missing_jetstream() from error
+    check_account(answer)
+
+
+async def all_there(link: Link, names: Iterable[str]) -> bool:
+    """Whether there are JetStream streams of these names, with a leader or without."""
+    try:
+        infos = await asyncio.gather(*(ask_api(link, f"STREAM.INFO.{name}") for name in names))
+    except Unanswered:
+        return True  # where a stream has no leader, nobody may answer
+    except BrokerUnavailable:
+        return False
+    return not any(info.get("error", {}).get("err_code") == _NOT_FOUND for info in infos)
+
+
 async def ensure(link: Link, config: dict[str, Any], first: int, *, change: bool = True) -> dict[str, Any]:
     """Make the JetStream stream as ``config`` says, and return what is known about it.
 
-    One that is there already is changed to that, unless ``change`` says no. ``first`` is the first number if it is made
-    now.
+    One that is there already is changed to that, but for its replicas, unless ``change`` says no. ``first`` is the
+    first number if it is made now.
+
+    Raises:
+        BrokerUnavailable: JetStream refuses it.
+        ConfigError: it has fewer servers than replicas are asked for.
+
     """
-    name = config["name"]
+    name, replicas = config["name"], config["num_replicas"]
+    kept = {key: value for key, value in config.items() if key != "num_replicas"}
     answer = await ask_api(link, f"STREAM.INFO.{name}")
     if answer.get("error", {}).get("err_code") == _NOT_FOUND:
         answer = await ask_api(link, f"STREAM.CREATE.{name}", config | {"first_seq": first})
         if answer.get("error", {}).get("err_code") == _NAME_IN_USE:  # another node was faster
             answer = await ask_api(link, f"STREAM.INFO.{name}")
-    if change and "error" not in answer and not config.items() <= answer["config"].items():
-        answer = await ask_api(link, f"STREAM.UPDATE.{name}", answer["config"] | config)
+    if change and "error" not in answer and not kept.items() <= answer["config"].items():
+        answer = await ask_api(link, f"STREAM.UPDATE.{name}", answer["config"] | kept)
     if "error" in answer:
-        raise BrokerUnavailable(f"JetStream refused the stream {name}: {answer['error'].get('description')}")
+        raise refused(name, answer["error"], replicas)
     return answer
 
 
@@ -177,9 +223,12 @@ def generation(info: dict[str, Any]) -> str:
 class Reader:
     """Reads the streams of one prefix over a link, with direct gets."""
 
-    def __init__(self, prefix: str, partitions: int) -> None:
+    def __init__(self, prefix: str, partitions: int, fence: Fence) -> None:
         self._prefix = prefix
+        self._fence = fence
         self.partitions = partitions
+        self.replicated = False
+        """Whether several servers answer, of which some may lag."""
 
     def place(self, stream: str) -> Place:
         """Return where a stream lies."""
@@ -199,11 +248,35 @@ class Reader:
         return f"{_API}.DIRECT.GET.{partition_name(self._prefix, self.place(stream).partition)}"
 
     async def newest(self, link: Link, stream: str) -> Message | None:
-        """Return the newest message of a stream."""
+        """Return the newest message of a stream, as whoever answers knows it."""
         return await _get(link, self._direct(stream), {"last_by_subj": self.subject(stream)})
+
+    async def acknowledged(self, link: Link, stream: str) -> Message | None:
+        """Return the newest message of all that were acknowledged before the call."""
+        if not self.replicated:
+            return await self.newest(link, stream)
+        partition = self.place(stream).partition
+        name, fence = partition_name(self._prefix, partition), fence_subject(self._prefix, partition)
+        return await newest_behind(link, name, self.subject(stream), fence, await self._fence.put(link, fence))
+
+    async def least(self, link: Link, stream: str) -> int:
+        """Return the number of the newest entry that was acknowledged before the call: what an answer must reach.
+
+        0 on a single server, whose answers know all of it.
+        """
+        newest = await self.acknowledged(link, stream) if self.replicated else None
+        return 0 if newest is None else sequence(newest)
 
     async def numbered(self, link: Link, stream: str, seq: int) -> Message | None:
         """Return the message with this number, None if it is no longer there or is another stream's."""
+        if self.replicated:
+            request = _json({"seq": seq, "next_by_subj": self.subject(stream), "batch": 1})
+
+            async def look() -> Message | None:
+                return next(iter(await link.ask_many(self._direct(stream), request)), None)
+
+            first = await caught_up(look)  # a stream has its newest, so one without any from here on lags
+            return first if sequence(first) == seq else None
         message = await _get(link, self._direct(stream), {"seq": seq})
         if message is None or message.headers.get("Nats-Subject") != self.subject(stream):
             return None
@@ -214,9 +287,22 @@ class Reader:
 
         ``Nats-Last-Sequence`` is no help in a direct get: it is the number before *within that answer*.
         """
+        if self.replicated:
+            return await caught_up(lambda: self._linked(link, stream, seq))
+        return await self._below(link, stream, seq)
+
+    async def _below(self, link: Link, stream: str, seq: int) -> Point:
         request = {"multi_last": [self.subject(stream)], "up_to_seq": seq - 1}
         parts = await link.ask_many(self._direct(stream), _json(request))
         return opened(parts[0], START).point if parts else START
+
+    async def _linked(self, link: Link, stream: str, seq: int) -> Point | None:
+        """Return the point before number ``seq`` if a replica has both with nothing between; one that lags has not."""
+        prev = await self._below(link, stream, seq)
+        entries, _ = await self.page(link, stream, prev.seq, _NEAR, _BATCH_BYTES)
+        if prev == START and entries and entries[0].seq == seq:
+            return START
+        return next((before.point for before, entry in pairwise(entries) if entry.seq == seq), None)
 
     async def page(self, link: Link, stream: str, seq: int, messages: int, size: int) -> tuple[list[Entry], int]:
         """Return entries from number ``seq`` on, each linked to the one before, and how many there are beyond them.
@@ -257,6 +343,16 @@ class Reader:
             else:
                 return entries
         raise BrokerUnavailable("the stream is trimmed faster than it can be read")
+
+    async def all(self, link: Link, stream: str) -> list[Entry]:
+        """Return all that is stored of a stream, that included which was acknowledged before the call."""
+        least = await self.least(link, stream)
+
+        async def look() -> list[Entry] | None:
+            stored = await self.whole(link, stream)
+            return stored if not least or (stored and stored[-1].seq >= least) else None
+
+        return await caught_up(look)
 
     async def onward(
         self, link: Link, stream: str, last: Entry, messages: int, size: int

@@ -4,7 +4,7 @@ JetStream itself limits a stream's entries by number alone. What is too old or t
 it is read; it is taken out here, by the node that wrote it, up to the entry that proves where the history starts.
 Streams of which nobody heard for a day go as a whole: each left an entry or two.
 
-All is purged by number, never by a count to be kept: that would race with what is appended meanwhile.
+What is to be kept is spared by number, never by a count: that would race with what is appended meanwhile.
 """
 
 import asyncio
@@ -117,10 +117,7 @@ class Sweep:
 
     async def drop(self, link: Link, stream: str) -> None:
         """Take out all that is in a stream."""
-        newest = await self._reader.newest(link, stream)
-        if newest is not None:
-            partition, subject = self._reader.place(stream).partition, self._reader.subject(stream)
-            await self._purge(link, partition, subject, sequence(newest) + 1)
+        await self._purge(link, self._reader.place(stream).partition, self._reader.subject(stream))
         self._written.pop(stream, None)
 
     async def forget(self, link: Link, followed: Callable[[], set[str]]) -> None:
@@ -155,8 +152,9 @@ class Sweep:
         await self._purge(link, partition, subject, sequence(newest) + 1)
         self._counters.add("broker_forgotten_streams_total")
 
-    async def _purge(self, link: Link, partition: int, subject: str, below: int) -> None:
+    async def _purge(self, link: Link, partition: int, subject: str, below: int | None = None) -> None:
         name = partition_name(self._prefix, partition)
-        answer = await ask_api(link, f"STREAM.PURGE.{name}", {"filter": subject, "seq": below})
+        request = {"filter": subject} if below is None else {"filter": subject, "seq": below}
+        answer = await ask_api(link, f"STREAM.PURGE.{name}", request)
         if "error" in answer:
             raise BrokerUnavailable(f"JetStream refused a purge: {answer['error'].get('description')}")

@@ -31,15 +31,13 @@ from typing import Any, Final
 
 from bellwire.brokers.nats_folder import Folder
 from bellwire.brokers.nats_health import write_error
+from bellwire.brokers.nats_requirements import check_version
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes in a message: a payload of 1,000,000 bytes and its envelope, with room. More than 8 MB nats-server advises
 against."""
-
-OLDEST: Final = (2, 12)
-"""The first nats-server that is known to keep what `NatsBroker` needs."""
 
 READY_WITHIN: Final = 30.0
 STOP_WITHIN: Final = 10.0
@@ -203,7 +201,7 @@ class PrivateNats:
                 raise BrokerUnavailable(f"the private nats-server ended with {process.returncode}: {end}")
             monitoring = await asyncio.to_thread(_monitoring_port, self._folder.path, process.pid)
             if monitoring and (info := await _greeting(_port_of(self._reserved))) is not None:
-                _check_version(str(info.get("version", "")))
+                check_version(str(info.get("version", "")))
                 self._monitoring = monitoring, self._monitoring[1]
                 return
             await asyncio.sleep(_POLL)
@@ -328,13 +326,6 @@ async def _greeting(port: int) -> dict[str, Any] | None:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return info if info.get("jetstream") else None
-
-
-def _check_version(version: str) -> None:
-    parts = version.split(".")
-    if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()) or (int(parts[0]), int(parts[1])) < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
-        raise ConfigError(f"this nats-server has version {version!r}: {wanted} or newer is needed")
 
 
 def _named(error: OSError) -> str:
