@@ -21,6 +21,7 @@ class Cluster:
         self, folder: Path, *, replicas: bool = False, timeout: int = 15_000, binary: str | None = None
     ) -> None:
         count = MASTERS * (2 if replicas else 1)
+        self._folder, self._options = folder, (timeout, binary)
         self.nodes = [_node(folder / f"node{n}", timeout, binary) for n in range(count)]
         self._ids = {node: node.said("CLUSTER MYID") for node in self.nodes}
         for n, node in enumerate(self.nodes):
@@ -33,6 +34,10 @@ class Cluster:
         self._until_all_say(f"cluster_known_nodes:{len(self.nodes)}\r\n")
         for master, replica in zip(masters, others, strict=False):
             replica.say(f"CLUSTER REPLICATE {self._ids[master]}")
+        self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Return when all nodes say that all slots have a master."""
         self._until_all_say("cluster_state:ok\r\n")
 
     def _until_all_say(self, what: str) -> None:
@@ -50,6 +55,16 @@ class Cluster:
     def kill(self) -> None:
         for node in self.nodes:
             node.kill()
+
+    def add_master(self) -> RedisServer:
+        """Add a master that has no slots yet."""
+        node = _node(self._folder / f"node{len(self.nodes)}", *self._options)
+        self._ids[node] = node.said("CLUSTER MYID")
+        node.say(f"CLUSTER MEET 127.0.0.1 {self.nodes[0].port} {self.nodes[0].bus}")
+        self.nodes.append(node)
+        self._until_all_say(f"cluster_known_nodes:{len(self.nodes)}\r\n")
+        self.wait_until_whole()
+        return node
 
     async def holder(self, slot: int) -> RedisServer:
         """Return the master that has this slot, as it says itself."""
@@ -115,8 +130,14 @@ class Cluster:
 
 def _node(folder: Path, timeout: int, binary: str | None) -> RedisServer:
     folder.mkdir()
-    options = {"cluster_enabled": "yes", "cluster_port": str(free_port()), "cluster_node_timeout": str(timeout)}
-    return RedisServer(folder, binary=binary, **options)
+    return RedisServer(
+        folder,
+        binary=binary,
+        cluster_enabled="yes",
+        cluster_port=str(free_port()),
+        cluster_node_timeout=str(timeout),
+        cluster_allow_replica_migration="no",  # a master without slots stays one
+    )
 
 
 async def _until_role(node: RedisServer, role: bytes) -> None:

@@ -16,7 +16,7 @@ from bellwire.delivery.answer import Page
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import position
 from tests.brokers.contract import Contract, Ears, draft, name
-from tests.brokers.redis_cluster import Cluster
+from tests.brokers.redis_cluster import MASTERS, Cluster
 from tests.brokers.redis_server import REDIS_7, RedisServer, again, broker_at, entries_of, needs_redis_7
 from tests.brokers.test_redis import Shifting
 
@@ -99,23 +99,26 @@ async def test_what_was_missed_while_a_slot_moved_shows_in_the_newest_entry(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with broker_at(cluster.url) as broker:
-        stream, quiet, ears, still = name(), name(), Ears(), Ears()
+        stream, quiet, ears, still, late = name(), name(), Ears(), Ears(), Ears()
         await broker.append(quiet, draft("old"))
         await broker.subscribe(stream, ears)
         await broker.subscribe(quiet, still)
         await broker.append(stream, draft("m1"))
         await ears.until(1)
-        monkeypatch.setattr(broker_module, "_BASE_BACKOFF", 2.0)
+        monkeypatch.setattr(broker_module, "_PAUSE", 2.0)
         await cluster.move(*await journey(cluster, stream))
         await cluster.move(*await journey(cluster, quiet))
         async with broker_at(cluster.url) as other:
             lost = await other.append(stream, draft("lost"))
             await other.append(stream, draft("m2"))
         assert ears.mids == ["m1"]
+        await broker.subscribe(quiet, late)
+        await broker.append(quiet, draft("new"))
+        await late.until(1)
         await ears.until(2)
         assert ears.mids == ["m1", "m2"]
         assert ears.entries[1][2].prev == lost.point
-        assert not still.entries
+        assert still.mids == late.mids == ["new"]
 
 
 async def test_while_a_slot_moves_what_is_there_is_asked_for_there_and_appends_wait(cluster: Cluster) -> None:
@@ -180,6 +183,32 @@ async def test_many_streams_keep_their_order_while_their_slots_move(cluster: Clu
             assert seqs == sorted(set(seqs))
 
 
+async def test_a_slot_moves_to_a_master_that_had_none_and_back(cluster: Cluster) -> None:
+    new = await asyncio.to_thread(cluster.add_master)
+    async with broker_at(cluster.url) as broker, broker_at(cluster.url) as other:
+        stream, ears = name(), Ears()
+        slot, old, _ = await journey(cluster, stream)
+        before = connections(broker)
+        await broker.subscribe(stream, ears)
+        await other.append(stream, draft("m1"))
+        revision = await broker.put(stream, b"value")
+        await cluster.begin_move(slot, old, new)
+        await cluster.move_keys(slot, old, new)
+        early = asyncio.create_task(broker.get(stream))
+        done, _ = await asyncio.wait({early}, timeout=0.1)
+        assert not done
+        await cluster.end_move(slot, old, new)
+        assert await early == (b"value", revision)
+        await other.append(stream, draft("m2"))
+        await ears.until(2)
+        assert len(connections(broker)) == len(before) + 1
+        await cluster.move(slot, new, old)
+        await other.append(stream, draft("m3"))
+        await ears.until(3)
+        assert ears.mids == ["m1", "m2", "m3"] == await entries_of(broker, stream)
+        assert connections(broker) == before
+
+
 # --- masters
 
 
@@ -204,16 +233,40 @@ async def test_one_master_away_leaves_the_others(cluster: Cluster) -> None:
         assert broker.generation() == generation
         await asyncio.to_thread(gone.start)
         assert not (await again(lambda: other.append(stream, draft("m2")), AWAY)).duplicate
-        await ears.until(2)
+        await until_told(ears, "m2")
         assert ears.mids == ["m1", "m2"]
         assert await again(lambda: entries_of(broker, stream)) == ["m1", "m2"]
+
+
+async def test_a_master_that_stays_away_keeps_nobody_from_following_a_slot_between_the_others(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_BASE_BACKOFF", 60.0)
+    monkeypatch.setattr(broker_module, "MAX_BACKOFF", 60.0)
+    async with broker_at(cluster.url) as broker:
+        gone, *others = cluster.nodes[:MASTERS]
+        stream, ears = name(), Ears()
+        while await cluster.holder(slot_of_stream(stream)) is not others[0]:
+            stream = name()
+        await broker.subscribe(stream, ears)
+        await asyncio.to_thread(gone.kill)
+        try:
+            async with asyncio.timeout(5):
+                while len(connections(broker)) > MASTERS - 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await cluster.move(slot_of_stream(stream), *others)
+            await broker.append(stream, draft("m"))
+            await ears.until(1)
+        finally:
+            await asyncio.to_thread(gone.start)
+            await asyncio.to_thread(cluster.wait_until_whole)
 
 
 async def test_any_master_that_was_wiped_makes_another_generation(cluster: Cluster) -> None:
     async with broker_at(cluster.url) as broker, broker_at(cluster.url) as other:
         assert broker.generation() == other.generation()
         seen = {broker.generation()}
-        for node in cluster.nodes:
+        for node in cluster.nodes[:MASTERS]:
             await node.ask("FLUSHALL")
             await broker._masters.look()
             assert broker.generation() not in seen

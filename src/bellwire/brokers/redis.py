@@ -67,6 +67,7 @@ LOOK_EVERY: Final = 1.0
 TOUCH_EVERY: Final = KEEP / 8
 """Seconds after which the streams that somebody follows are kept for another while."""
 
+_PAUSE: Final = 0.05
 _BASE_BACKOFF: Final = 0.05
 _LOCKS: Final = 64
 _AT_ONCE: Final = 256
@@ -158,19 +159,27 @@ class RedisBroker(Broker):
         await self._masters.renew(address, self._follow_all)
 
     async def _keep(self) -> None:
-        """Hold the connections: when one is lost, make others, later each time and never all nodes at once."""
+        """Hold the connections: when one is lost, make others, later each time unless there is something new."""
         while True:
             await self._disturbed.wait()
             for attempt in itertools.count():
-                pause = min(MAX_BACKOFF, _BASE_BACKOFF * 2**attempt)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret
-                try:
-                    await self._renew()
+                await asyncio.sleep(_jittered(_PAUSE))  # never all nodes at once
+                if await self._try_to_renew():
                     break
-                except BrokerUnavailable:
-                    continue
-                except Exception:  # whatever answers there is no Redis that can be used
-                    logger.exception("Redis cannot be used")
+                self._disturbed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_jittered(min(MAX_BACKOFF, _BASE_BACKOFF * 2**attempt))):
+                        await self._disturbed.wait()
+
+    async def _try_to_renew(self) -> bool:
+        try:
+            await self._renew()
+        except BrokerUnavailable:
+            return False
+        except Exception:  # whatever answers there is no Redis that can be used
+            logger.exception("Redis cannot be used")
+            return False
+        return True
 
     async def _watch(self) -> None:
         """Look at all masters again and again, and keep the streams that somebody follows, be they still or not."""
@@ -266,25 +275,22 @@ class RedisBroker(Broker):
     async def subscribe(self, stream: str, listener: Listener) -> None:
         place = self._place(stream)
         async with self._lock(place):
-            live = self._lives.get(place.channel)
-            if live is None:
-                live = await self._begin(stream, place)
-            elif live.source is None or live.source.lost.is_set():
-                raise BrokerUnavailable("the connection to Redis is lost")
+            try:
+                live = self._lives.get(place.channel) or await self._begin(stream, place)
+                if not live.is_followed:
+                    await self._masters.patiently(place.slot, lambda master: self._follow_again(master, live))
+            except (Unanswered, Refused) as error:
+                raise BrokerUnavailable(f"Redis: {error}") from error
             live.add(listener)
 
     async def _begin(self, stream: str, place: Place) -> Live:
         live = self._lives[place.channel] = Live(stream, place.channel, self._counters)
         try:
             await self._masters.patiently(place.slot, lambda master: self._follow(master, live))
-            if live.source is None:  # the slot has moved in the meantime
-                raise BrokerUnavailable("the connection to Redis is lost")
-        except BaseException as error:
+        except BaseException:
             self._lives.pop(place.channel, None)
             if live.source is not None:
                 live.source.unsubscribe(live.channel)
-            if isinstance(error, (Unanswered, Refused)):
-                raise BrokerUnavailable(f"Redis: {error}") from error
             raise
         return live
 
@@ -391,3 +397,7 @@ class RedisBroker(Broker):
     @override
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         return await self._keys.delete(key, expected=expected)
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret

@@ -31,6 +31,11 @@ class Live:
         self._floor: tuple[str, int] | None = None
         self._counters = counters
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether it is told now what is published."""
+        return self.source is not None and not self.source.lost.is_set()
+
     def add(self, listener: Listener) -> None:
         """Tell ``listener`` from now on, once."""
         if listener not in self.listeners:
