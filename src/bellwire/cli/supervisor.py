@@ -127,7 +127,7 @@ class _Supervisor:
             if not self._over.done():
                 self._all_served = True
                 self._ready()
-            await asyncio.wait((self._over,))
+            await asyncio.wait((self._over, *keepers), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._send(signal.SIGTERM)
             await asyncio.gather(*keepers)
@@ -192,8 +192,8 @@ class _Supervisor:
             return 0, 1
         finally:
             theirs.close()
-        if self._over.done():
-            worker.send(signal.SIGTERM)
+        if self._over.done():  # the signal for all came while it was being started
+            worker.send(signal.SIGKILL if self._forced.done() else signal.SIGTERM)
         listening = asyncio.create_task(self._listen(worker, ours), name=f"{worker.name}: messages")
         try:
             return process.pid, await process.wait()

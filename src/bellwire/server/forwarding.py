@@ -14,7 +14,8 @@ session is over, and it is: what the answer held can be had again only by a clie
 What becomes of the client in such a case::
 
     the owner is dead, as far as is known       400 "Session ID unknown", at once
-    it dies, or the way to it breaks            400 "Session ID unknown", as soon as that is known
+    it dies                                     400 "Session ID unknown", as soon as that is known
+    a part is lost, or the broker is away       503, and the session is ended
     no answer for as long as a client waits     503, and the session is ended
     `MAX_FORWARDED` are under way here          503, and the session is ended
 """
@@ -47,6 +48,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 _OVER: Final = "session over"
 _FAILED: Final = Response(503)
+
 logger = logging.getLogger("bellwire.server")
 
 
@@ -193,6 +195,7 @@ class Forwarding(Forwarder):
         carrier.session = self.engine.attach(carrier, request, session)
 
     async def _serve(self, served: "_Served", channel: Channel) -> None:
+        """Answer, once. An answer that cannot be given back is lost, and the session with it."""
         response = await respond(self.engine, served)
         try:
             await channel.send(_encode(response))
