@@ -35,7 +35,8 @@ class Block(NamedTuple):
 def pages() -> list[Path]:
     """Every page that users read."""
     top = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
-    return [*top, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+    folders = [ROOT / name for name in ("docs", "examples", "deploy")]
+    return [*top, *(page for folder in folders for page in sorted(folder.rglob("*.md")))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -79,6 +79,15 @@ class ServerProcess:
             pass
         self.url, self._port = found[0], int(found[1])
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal that does not end it."""
+        self._process.send_signal(number)
+
     def end(self, number: signal.Signals) -> str:
         """End it with a signal; what it had to say."""
         self._process.send_signal(number)

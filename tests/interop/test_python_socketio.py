@@ -23,9 +23,11 @@ each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 @asynccontextmanager
-async def new_client(**options: Any) -> AsyncIterator[socketio.AsyncClient]:
+async def new_client(
+    connector: aiohttp.BaseConnector | None = None, **options: Any
+) -> AsyncIterator[socketio.AsyncClient]:
     """A client with an HTTP session of ours: its own it forgets to close when a connection breaks."""
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(connector=connector) as http:
         client = socketio.AsyncClient(http_session=http, **options)
         try:
             yield client
