@@ -104,9 +104,13 @@ class RedisServer:
         await asyncio.to_thread(self.kill)
         await asyncio.to_thread(self.start)
 
-    async def freeze(self) -> None:
-        """Let it stand still, with all its threads: connections stay open and nothing is answered."""
+    def stand_still(self) -> None:
+        """Let it stand still in a moment: connections stay open and nothing is answered."""
         os.kill(self.process.pid, signal.SIGSTOP)
+
+    async def freeze(self) -> None:
+        """Let it stand still, and return when all its threads do."""
+        self.stand_still()
         await asyncio.to_thread(os.waitpid, self.process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:

@@ -224,7 +224,7 @@ class Backend(ABC):
         """Remove a key, as its time to live does."""
 
 
-async def _history(broker: Broker, stream: str) -> list[Entry]:
+async def history(broker: Broker, stream: str) -> list[Entry]:
     """Read a log from where it begins."""
     after = (await broker.top(stream))._replace(seq=0, tag=0)
     answer = await broker.read(stream, after, confirmed=True)
@@ -285,7 +285,7 @@ class Memory(Backend):
 
     @override
     async def history(self, stream: str) -> list[Entry]:
-        return await _history(self.broker, stream)
+        return await history(self.broker, stream)
 
     @override
     async def expire(self, key: str) -> None:
@@ -338,7 +338,7 @@ class Data(Backend):
 
     @override
     async def history(self, stream: str) -> list[Entry]:
-        return await self._patiently(lambda: _history(self.broker, stream))
+        return await self._patiently(lambda: history(self.broker, stream))
 
     @override
     async def expire(self, key: str) -> None:

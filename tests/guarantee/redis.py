@@ -1,13 +1,88 @@
-"""Two Redis servers, one of which servers take for the master: who that is, a test decides."""
+"""Redis: one server, with all that can become of it, and two, of which a test says who is the master."""
+
+import asyncio
+import time
+from pathlib import Path
 
 import msgspec
 from typing_extensions import override
 
 from bellwire.brokers.redis import RedisBroker
+from bellwire.brokers.redis_streams import Scripts, place_of
 from bellwire.delivery.entry import Draft, Entry
-from bellwire.delivery.log import Appended
-from tests.brokers.redis_server import RedisServer
-from tests.guarantee.brokers import Backend, NodeBroker
+from bellwire.delivery.log import Appended, Limits
+from tests.brokers.redis_server import RedisServer, again, shifted, the_master
+from tests.guarantee.brokers import Backend, NodeBroker, history
+
+
+class OneRedis(Backend):
+    """One server; each Bellwire server has connections of its own to it."""
+
+    def __init__(self, limits: Limits, folder: Path) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._brokers: list[RedisBroker] = []
+
+    def _make(self) -> RedisBroker:
+        broker = RedisBroker(self._server.url, self._limits, monotonic=lambda: time.monotonic() + self.ahead)
+        broker._scripts = shifted(Scripts(), self.ahead)
+        self._brokers.append(broker)
+        return broker
+
+    @override
+    async def start(self) -> None:
+        self._server = await asyncio.to_thread(self._launch)
+        self._broker = self._make()
+        await self._broker.start()
+
+    def _launch(self) -> RedisServer:
+        self._folder.mkdir()
+        return RedisServer(self._folder)
+
+    @override
+    async def close(self) -> None:
+        await self._broker.close()
+        await asyncio.to_thread(self._server.kill)
+
+    @override
+    def connect(self) -> NodeBroker:
+        return NodeBroker(self._make(), shared=False)
+
+    @override
+    async def pass_time(self, seconds: float) -> None:
+        self.ahead += seconds
+        for broker in self._brokers:
+            broker._scripts = shifted(Scripts(), self.ahead)
+
+    @override
+    async def history(self, stream: str) -> list[Entry]:
+        entries: list[Entry] = await again(lambda: history(self._broker, stream))
+        return entries
+
+    @override
+    async def expire(self, key: str) -> None:
+        assert await again(lambda: self._broker.delete(key))
+
+    # --- what happens to it
+
+    async def wipe(self, stream: str) -> None:
+        """Remove a stream."""
+        await again(lambda: self._broker.forget(stream))
+
+    async def unsubscribe(self, node: NodeBroker, stream: str) -> None:
+        """End the subscription of one server to a stream; it does not know."""
+        broker = node.inner
+        assert isinstance(broker, RedisBroker)
+        channel = place_of("bellwire", stream).channel
+        the_master(broker).subscriptions.unsubscribe(channel)
+
+    async def kill(self) -> None:
+        """Kill it as a crash does, and start it again."""
+        await self._server.crash()
+
+    def freeze(self) -> None:
+        """Let it stand still: connections stay open, and nothing is answered."""
+        self._server.stand_still()
 
 
 class Untagged(NodeBroker):

@@ -89,9 +89,9 @@ async def test_c07_a_quiet_room_resets_nobody(make: Make) -> None:
 # --- C8 to C10, C24: another generation, another history
 
 
-async def test_c08_what_a_new_generation_still_holds_is_continued(make: Make) -> None:
-    """On NATS only the loss of a stream begins another generation: its server is killed, and goes on under the same."""
-    async with make() as world:
+async def test_c08_what_a_new_generation_still_holds_is_continued(make_any: Make) -> None:
+    """A Redis that was killed goes on under another generation, a nats-server under the same."""
+    async with make_any() as world:
         node, (client, other) = await _two(world)
         await node.say("a", "m1", "m2")
         await _have(world, client, other, labels=["m1", "m2"])
@@ -99,7 +99,7 @@ async def test_c08_what_a_new_generation_still_holds_is_continued(make: Make) ->
         if world.in_memory:
             world.memory.faults.renew(A)
         else:
-            await world.data.kill()
+            await world.process.kill()
         await node.say("a", "m3")
         await _have(world, other, labels=_numbered(1, 3))
         node = await _return(world, node, client, other)
@@ -147,8 +147,8 @@ async def test_c09_a_phantom_tail_is_reset_to_the_last_valid_entry_and_what_is_k
             assert reset.restart.seq <= places["m5"].seq
 
 
-async def test_c10_a_wiped_stream_is_another_one(make: Make) -> None:
-    async with make() as world:
+async def test_c10_a_wiped_stream_is_another_one(make_any: Make) -> None:
+    async with make_any() as world:
         node, (client, other) = await _two(world)
         await node.say("a", "m1", "m2")
         await _have(world, client, other, labels=["m1", "m2"])
@@ -156,7 +156,7 @@ async def test_c10_a_wiped_stream_is_another_one(make: Make) -> None:
         if world.in_memory:
             world.memory.faults.wipe(A)
         else:
-            await world.data.wipe(A)
+            await world.process.wipe(A)
         node = await _return(world, node, client)
         await node.say("a", "m3")
         await _have(world, client, labels=["m1", "m2", "[generation]", "m3"])
@@ -199,9 +199,9 @@ async def test_c24_a_follower_that_lags_is_no_verdict(make_memory: Make) -> None
 
 
 @pytest.mark.parametrize("done", [True, False])
-async def test_c11_an_unanswered_append_is_one_message_and_one_success(make: Make, done: bool) -> None:
-    """On NATS the server stands still when it is asked, and dies: it had done it (after a moment) or not."""
-    async with make() as world:
+async def test_c11_an_unanswered_append_is_one_message_and_one_success(make_any: Make, done: bool) -> None:
+    """A server stands still when it is asked, and dies: it had done it (after a moment) or not."""
+    async with make_any() as world:
         node, clients = await _two(world)
         await node.say("a", "m1")
         if world.in_memory:
@@ -217,10 +217,10 @@ async def test_c11_an_unanswered_append_is_one_message_and_one_success(make: Mak
 
 async def _say_while_it_dies(world: World, node: Node, label: str, *, moment: float) -> None:
     if not moment:
-        world.data.freeze()
+        world.process.freeze()
     task = asyncio.create_task(node.say("a", label))
     await asyncio.sleep(moment)
-    await world.data.kill()
+    await world.process.kill()
     await task
 
 
@@ -247,12 +247,12 @@ async def _deafen(world: World, node: Node) -> None:
     if world.in_memory:
         world.memory.faults.deafen(node.broker.ear(A))
     else:
-        await world.data.unsubscribe(node.broker, A)
+        await world.process.unsubscribe(node.broker, A)
 
 
-async def test_c12_a_dead_subscription_is_found_within_two_probes_and_made_anew(make: Make) -> None:
-    """On NATS the rounds of the probe, which come every 30 s, are run by hand."""
-    async with make() as world:
+async def test_c12_a_dead_subscription_is_found_within_two_probes_and_made_anew(make_any: Make) -> None:
+    """On a real server the rounds of the probe, which come every 30 s, are run by hand."""
+    async with make_any() as world:
         node, clients = await _two(world)
         await node.say("a", "m1")
         await _have(world, *clients, labels=["m1"])
@@ -276,8 +276,8 @@ async def _probe(world: World, room: Room) -> None:
         await room.probe()
 
 
-async def test_c13_one_lost_message_is_repaired_by_one_read_for_all(make: Make) -> None:
-    async with make() as world:
+async def test_c13_one_lost_message_is_repaired_by_one_read_for_all(make_any: Make) -> None:
+    async with make_any() as world:
         node = await world.node()
         clients = [await world.client(node, "a") for _ in range(5)]
         await node.say("a", "m1")
@@ -293,8 +293,8 @@ async def test_c13_one_lost_message_is_repaired_by_one_read_for_all(make: Make) 
 # --- C16, C22: order, and the moment of joining
 
 
-async def test_c16_all_nodes_have_the_same_order_and_each_publisher_its_own(make: Make) -> None:
-    async with make() as world:
+async def test_c16_all_nodes_have_the_same_order_and_each_publisher_its_own(make_any: Make) -> None:
+    async with make_any() as world:
         nodes = [await world.node(), await world.node()]
         clients = [await world.client(node, "a") for node in nodes for _ in range(2)]
         await asyncio.gather(*(node.say("a", *(f"{node.name}-{n:02}" for n in range(30))) for node in nodes))
@@ -318,8 +318,8 @@ async def test_c16_live_messages_out_of_order_are_handed_over_in_the_order_of_th
         await _have(world, *clients, labels=_numbered(1, 6))
 
 
-async def test_c22_everything_behind_the_position_of_a_join_arrives_once(make: Make) -> None:
-    async with make() as world:
+async def test_c22_everything_behind_the_position_of_a_join_arrives_once(make_any: Make) -> None:
+    async with make_any() as world:
         node, other = await world.node(), await world.node()
         clients = [Client(world, f"joiner{n}") for n in range(6)]
         world.clients += clients

@@ -19,10 +19,11 @@ from bellwire.delivery.naming import EVERYONE, User, stream_of
 from bellwire.server.room import Room
 from tests.guarantee.brokers import Backend, Data, Memory, NodeBroker
 from tests.guarantee.client import NAMESPACE, Client, Connection, Handed
+from tests.guarantee.redis import OneRedis
 
 T = TypeVar("T")
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
-Kind: TypeAlias = Literal["memory", "data"]
+Kind: TypeAlias = Literal["memory", "data", "redis"]
 
 SAY = Event("say", str)
 BLINK = Event("blink", str, volatile=True)
@@ -199,6 +200,12 @@ class World:
         assert isinstance(self.backend, Data)
         return self.backend
 
+    @property
+    def process(self) -> Data | OneRedis:
+        """The broker that is a process of its own."""
+        assert isinstance(self.backend, Data | OneRedis)
+        return self.backend
+
     async def node(self, name: str = "") -> Node:
         """Start one more server."""
         node = Node(self, name or f"node{len(self.nodes)}")
@@ -293,11 +300,17 @@ class World:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _backend(kind: Kind, folder: Path, limits: Limits) -> Backend:
+    if kind == "memory":
+        return Memory(limits)
+    return Data(limits, folder / "data") if kind == "data" else OneRedis(limits, folder / "redis")
+
+
 @asynccontextmanager
 async def world_on(kind: Kind, folder: Path, limits: Limits = DEFAULT_LIMITS, **settings: Any) -> AsyncIterator[World]:
     """Make a world on a broker of this kind; ``settings`` are those of each server."""
-    backend: Backend = Memory(limits) if kind == "memory" else Data(limits, folder / "data")
-    world = World(backend, settings)
+    world = World(_backend(kind, folder, limits), settings)
+    backend = world.backend
     try:
         await backend.start()
         try:
