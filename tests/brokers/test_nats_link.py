@@ -1,8 +1,12 @@
 """One connection: what waits on it ends with it, and nothing leaves after its sender was told that it is over."""
 
 import asyncio
+import contextlib
+import gc
+from typing import Any
 
 import pytest
+import uvloop
 
 from bellwire.brokers import nats_link
 from bellwire.brokers.nats_link import Link, Message, Unanswered
@@ -40,6 +44,28 @@ async def test_a_question_that_nobody_takes_did_nothing_and_is_told(server: Nats
         assert missed == [True]
         assert not link.lost.is_set()
         await link.close()
+
+
+def test_under_uvloop_a_cut_is_told_though_something_was_about_to_be_written(server: NatsServer) -> None:
+    faults: list[dict[str, Any]] = []
+
+    async def cut_while_publishing() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        async with Proxy.to(server) as proxy:
+            for _ in range(20):
+                link = Link()
+                await link.open(proxy.url)
+                proxy.cut()
+                while not link.lost.is_set():
+                    with contextlib.suppress(BrokerUnavailable):
+                        await link.publish("somewhere", b"x")
+                    await asyncio.sleep(0)
+                await link.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(cut_while_publishing())
+    gc.collect()  # so that a task is told of whose exception nobody has taken
+    assert faults == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])

@@ -70,6 +70,15 @@ class _Client(Client):
             raise nats_errors.Error("the server at tls:// does not encrypt")
         return super()._connect_command()
 
+    async def _process_op_err(self, e: Exception) -> None:
+        """The connection broke. What was still to be written is not: to a closed transport uvloop raises an error.
+
+        nats-py, which would try, would tell nobody of the end then.
+        """
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._process_op_err(e)
+
     def abort(self) -> None:
         """End the connection now, if there is one still."""
         writer = getattr(self._transport, "_io_writer", None)
