@@ -18,14 +18,17 @@ To those that come::
     pass        they are connected
     hold        they are accepted, and that is all
     reset       they are accepted and reset at once
+
+Before several servers it is a balancer: those who come go to one after the other, but to none that was taken out, or
+cannot be connected to.
 """
 
 import asyncio
 import contextlib
 import socket
 import struct
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 Direction: TypeAlias = Literal["up", "down"]
@@ -133,6 +136,8 @@ class Connection:
         self.down = Flow()
         self.ended = asyncio.Event()
         """Set when nothing is open any more, on either side."""
+        self.to: int | None = None
+        """The server's port; None as long as it is not connected."""
         self._client = client
         self._server: socket.socket | None = None
         self._faults = faults
@@ -195,10 +200,13 @@ class Connection:
 
     # --- its life
 
-    async def run(self, host: str, port: int) -> None:
-        """Connect to the server, and pass bytes until the end."""
+    async def run(self, host: str, ports: Sequence[int]) -> None:
+        """Connect to the first of the servers that can be connected to, and pass bytes until the end."""
         try:
-            await self._pass(host, port)
+            for port in ports:
+                if await self._connect(host, port):
+                    await self._pass()
+                    break
         finally:
             self.end()
 
@@ -217,12 +225,21 @@ class Connection:
                 _reset(side)
         self.ended.set()
 
-    async def _pass(self, host: str, port: int) -> None:
-        self._server = server = _socket()
+    async def _connect(self, host: str, port: int) -> bool:
+        server = _socket()
         try:
             await asyncio.get_running_loop().sock_connect(server, (host, port))
-        except OSError:
-            return
+        except BaseException as error:
+            server.close()
+            if isinstance(error, OSError):
+                return False
+            raise
+        self._server, self.to = server, port
+        return True
+
+    async def _pass(self) -> None:
+        server = self._server
+        assert server is not None
         pumps = [
             asyncio.create_task(self._pump("up", self._client, server)),
             asyncio.create_task(self._pump("down", server, self._client)),
@@ -274,13 +291,14 @@ class Connection:
 
 
 class ChaosProxy:
-    """Listens on a port of its own and connects whoever comes to ``port``; ``async with`` starts and ends it.
+    """Listens on a port of its own and connects whoever comes to one of ``ports``, or to the next one where that does
+    not work; ``async with`` starts and ends it.
 
     ``on_connect`` is called with each connection before its first byte passes.
     """
 
     def __init__(
-        self, port: int, host: str = "127.0.0.1", *, on_connect: Callable[[Connection], object] | None = None
+        self, *ports: int, host: str = "127.0.0.1", on_connect: Callable[[Connection], object] | None = None
     ) -> None:
         self.admission: Admission = "pass"
         self.on_connect = on_connect
@@ -289,7 +307,9 @@ class ChaosProxy:
         self.faults: Counter[str] = Counter()
         """How often each was done."""
         self.port = 0
-        self._target = host, port
+        self._host = host
+        self._ports = deque(ports)
+        self._taken_out: set[int] = set()
         self._accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
@@ -330,6 +350,24 @@ class ChaosProxy:
         while self._accepted <= number:
             await self._came.wait()
         return self.connections[number]
+
+    def take_out(self, port: int) -> None:
+        """Connect nobody to this server any more; who is connected stays so."""
+        self._taken_out.add(port)
+
+    def put_back(self, port: int) -> None:
+        """Connect to this server again."""
+        self._taken_out.discard(port)
+
+    def connections_to(self, port: int) -> list[Connection]:
+        """Those that are open now."""
+        return [connection for connection in self.connections.values() if connection.to == port]
+
+    def _turn(self) -> list[int]:
+        """Whom to connect to, best first."""
+        ports = [port for port in self._ports if port not in self._taken_out]
+        self._ports.rotate(-1)
+        return ports
 
     @property
     def accepted(self) -> int:
@@ -373,7 +411,7 @@ class ChaosProxy:
     async def _serve(self, connection: Connection, admission: Admission) -> None:
         try:
             if admission == "pass":
-                await connection.run(*self._target)
+                await connection.run(self._host, self._turn())
             else:
                 await connection.hold(still=admission == "hold")
         finally:

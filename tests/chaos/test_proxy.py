@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -265,3 +265,34 @@ async def test_what_breaks_in_the_proxy_itself_is_told() -> None:
     with pytest.raises(ExceptionGroup, match="the proxy is broken"):
         await proxy.close()
     writer.transport.abort()
+
+
+async def test_before_several_servers_each_gets_its_turn_but_for_those_that_are_out_or_not_there() -> None:
+    async with AsyncExitStack() as stack:
+
+        def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            stack.callback(writer.close)
+            writer.write(b"x")
+
+        servers = [await asyncio.start_server(greet, "127.0.0.1", 0) for _ in range(3)]
+        a, b, gone = (server.sockets[0].getsockname()[1] for server in servers)
+        proxy = await stack.enter_async_context(ChaosProxy(a, gone, b))
+        servers[2].close()
+
+        async def come() -> int | None:
+            number = proxy.accepted
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            stack.callback(writer.close)
+            assert await reader.readexactly(1) == b"x"
+            return proxy.connections[number].to
+
+        assert [await come() for _ in range(6)] == [a, b, b, a, b, b]
+        assert (len(proxy.connections_to(a)), len(proxy.connections_to(b))) == (2, 4)
+        proxy.take_out(b)
+        assert [await come() for _ in range(3)] == [a, a, a]
+        assert len(proxy.connections_to(b)) == 4
+        proxy.put_back(b)
+        proxy.take_out(a)
+        assert [await come() for _ in range(3)] == [b, b, b]
+        for server in servers:
+            server.close()
