@@ -98,6 +98,14 @@ class Program:
         """End it with SIGKILL, and all that it started."""
         await self.signal(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it stand still, with all that it started: its connections stay open, and it does nothing."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     async def signal(self, number: signal.Signals) -> int:
         """End it with a signal; return its exit code."""
         if self.process.returncode is None:
@@ -162,6 +170,14 @@ class ServerProgram:
         await self.kill()
         await self.start()
 
+    def freeze(self) -> None:
+        """Let it stand still."""
+        self._program.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._program.thaw()
+
     async def kill_nats(self) -> None:
         """End its nats-server with SIGKILL, as soon as there is one again."""
         async with asyncio.timeout(PATIENCE):
@@ -189,12 +205,20 @@ class ServerProgram:
 async def serving(*flags: str, data: Path | None = None) -> AsyncIterator[ServerProgram]:
     """Run the server; it must end well."""
     server = ServerProgram(flags, data)
-    await server.start()
-    try:
+    async with serving_with(server):
         yield server
-        await server.stop()
+
+
+@asynccontextmanager
+async def serving_with(*servers: ServerProgram) -> AsyncIterator[None]:
+    """Run servers; each must end well."""
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        yield
+        await asyncio.gather(*(server.stop() for server in servers))
     finally:
-        await server._program.kill()
+        for server in servers:
+            await server._program.kill()
 
 
 class ProxyProgram:
