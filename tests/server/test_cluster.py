@@ -213,6 +213,10 @@ async def test_a_node_answers_no_more_questions_at_a_time_than_it_can() -> None:
             await one.cluster.tell("wait", b"", two.id)
         assert await one.ask("wait") == (two.id,)
         assert two.counters.get("dropped_total", kind="question", reason="too_many", policy="failed") == 1
+        heard: list[tuple[str, bytes]] = []
+        two.cluster.hear("note", lambda *told: heard.append(told))
+        await one.cluster.tell("note", b"at once", two.id)
+        assert heard == [(one.id, b"at once")]  # it takes no time, so there is no end to how many
         gate.set_result(None)
         await advance(0)
         assert await one.ask("wait") == ()

@@ -23,7 +23,7 @@ import msgspec
 
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, MessageTooLarge, OutcomeUnknown
-from bellwire.server.cluster import Asked, Cluster
+from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher, Outcome
 
 PART_BYTES: Final = 128 * 1024
@@ -193,7 +193,7 @@ class Channels:
         self._channels: dict[tuple[str, int, bool], Channel] = {}
         self._accepted = 0
         self._number = 0
-        cluster.serve(_KIND, self._heard)
+        cluster.hear(_KIND, self._heard)
         cluster.watch(self)
 
     def open(self, node: str, receiver: Receiver) -> Channel:
@@ -206,15 +206,15 @@ class Channels:
 
     # --- from other nodes
 
-    async def _heard(self, asked: Asked) -> None:
+    def _heard(self, node: str, body: bytes) -> None:
         try:
-            part = _decode(asked.body)
+            part = _decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._counters.dropped("channel_part", reason="malformed", policy="ignored")
             return
-        channel = self._channels.get((asked.node, part.number, not part.opener))
+        channel = self._channels.get((node, part.number, not part.opener))
         if channel is None and part.opener and part.place == 0 and not part.over:
-            channel = self._accepted_from(asked.node, part.number)
+            channel = self._accepted_from(node, part.number)
         if channel is not None:
             channel.take(part, self._limit)
 

@@ -144,6 +144,7 @@ class Cluster:
         self._loop = asyncio.get_running_loop()
         self._register = Register(broker)
         self._answerers: dict[str, Answerer] = {}
+        self._ears: dict[str, Callable[[str, bytes], None]] = {}
         self._watchers: list[Watcher] = []
         self._inquiries: dict[int, _Inquiry] = {}
         self._number = 0
@@ -160,6 +161,10 @@ class Cluster:
     def serve(self, kind: str, answerer: Answerer) -> None:
         """Let ``answerer`` answer the questions of this ``kind``."""
         self._answerers[kind] = answerer
+
+    def hear(self, kind: str, ear: Callable[[str, bytes], None]) -> None:
+        """Let ``ear`` take what is told under this ``kind``, with the node; it neither waits nor raises."""
+        self._ears[kind] = ear
 
     def watch(self, watcher: Watcher) -> None:
         """Tell ``watcher`` of nodes from now on."""
@@ -322,6 +327,10 @@ class Cluster:
             watcher.node_left(node)
 
     def _answer(self, question: Question) -> None:
+        ear = self._ears.get(question.kind)
+        if ear is not None:
+            ear(question.node, question.body)
+            return
         answerer = self._answerers.get(question.kind)
         asked = Asked(self, question)
         if answerer is None or self._asked >= MAX_ASKED:

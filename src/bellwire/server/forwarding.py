@@ -32,7 +32,7 @@ from typing_extensions import override
 from bellwire.core.errors import BellwireError
 from bellwire.protocol.engineio import BAD_REQUEST, UNKNOWN_SID, RequestError, refuse_request
 from bellwire.server.channels import Channel, ChannelClosed, Channels, Receiver
-from bellwire.server.cluster import Asked, Cluster
+from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher, Outcome
 from bellwire.server.tunnel import TunnelCarrier, TunnelEnd
 from bellwire.transports.base import Carrier, Link, Request
@@ -107,7 +107,7 @@ class Forwarding(Forwarder):
         self._most = most
         self._calls: set[_Call] = set()
         self._tunnels: set[TunnelEnd] = set()
-        cluster.serve(_OVER, self._end_session)
+        cluster.hear(_OVER, lambda _, sid: self._end(sid.decode("latin-1")))
 
     # --- where a request has come in
 
@@ -208,9 +208,6 @@ class Forwarding(Forwarder):
         session = self.engine.sessions.get(request.query["sid"])
         if session is not None and isinstance(session.carrier, PollingCarrier):
             session.carrier.let_go()
-
-    async def _end_session(self, asked: Asked) -> None:
-        self._end(asked.body.decode("latin-1"))
 
     def _end(self, sid: str) -> None:
         session = self.engine.sessions.get(sid)

@@ -5,7 +5,6 @@ The two backends are those of the guide `docs/howto/several-processes.md`.
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,14 +14,14 @@ import pytest
 from tests.chaos.application import ROOM
 from tests.chaos.program import ROOT, SCALE, free_port, program, serving
 from tests.chaos.test_stock import LISTENER, NODE
-
-HAPROXY = shutil.which("haproxy")
+from tests.deploy.fronts import HAPROXY
 
 pytestmark = [
     pytest.mark.node,
+    pytest.mark.haproxy,
     pytest.mark.bellwire(clock="real"),
     pytest.mark.timeout(60 * SCALE),
-    pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed"),
+    pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed"),
 ]
 
 FRONT = """
