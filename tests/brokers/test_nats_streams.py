@@ -3,7 +3,7 @@
 import pytest
 
 from bellwire.brokers.nats_link import Message
-from bellwire.brokers.nats_streams import envelope, generation, message_id, opened, place_of, stamp, trimmed
+from bellwire.brokers.nats_streams import envelope, generation, identity, message_id, opened, place_of, stamp, trimmed
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.entry import Copy, Draft, Entry, enter
 from bellwire.delivery.log import Limits, Log
@@ -53,6 +53,14 @@ def test_another_creation_is_another_generation() -> None:
     infos = [{"config": {"name": n}, "created": c} for n in ("a", "b") for c in (CREATED, LATER)]
     assert len({generation(info) for info in infos}) == 4
     assert era(generation(infos[0])) < era(generation(infos[1]))
+    numbered = [{"config": {"name": "a", "first_seq": n}, "created": CREATED} for n in (1_000_000, 2_000_000)]
+    assert [era(generation(info)) for info in numbered] == [1_000, 2_000]
+
+
+def test_a_restored_one_is_of_the_same_generation_and_another_one_all_the_same() -> None:
+    made, restored = ({"config": {"name": "a", "first_seq": 7_000}, "created": c} for c in (CREATED, LATER))
+    assert generation(made) == generation(restored)
+    assert identity(made) != identity(restored)
 
 
 @pytest.mark.parametrize("limits", [Limits(messages=4), Limits(size=700), Limits(age=5), Limits(messages=0), Limits()])

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from typing_extensions import override
 
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.brokers.nats import PARTITIONS, NatsBroker
+from bellwire.brokers.nats_link import Link, Message
 from bellwire.brokers.nats_streams import ask_api, partition_name, place_of
 from bellwire.brokers.private_nats import PrivateNats
 from bellwire.core.errors import BrokerUnavailable
@@ -304,6 +305,42 @@ class _Ahead(NatsBroker):
         return super().clock() + self._ahead()
 
 
+class Snapshot(NamedTuple):
+    """A JetStream stream as it was (nats.docs, "JetStream wire API": STREAM.SNAPSHOT and STREAM.RESTORE)."""
+
+    name: str
+    config: dict[str, Any]
+    state: dict[str, Any]
+    chunks: list[bytes]
+
+    @classmethod
+    async def take(cls, link: Link, name: str) -> "Snapshot":
+        chunks: list[bytes] = []
+        done = asyncio.Event()
+
+        def chunk(_subject: str, message: Message) -> None:
+            if message.data:
+                chunks.append(message.data)
+            else:
+                done.set()
+
+        inbox = f"snapshot.{name}"
+        subscription = await link.subscribe(inbox, chunk)
+        answer = await ask_api(link, f"STREAM.SNAPSHOT.{name}", {"deliver_subject": inbox, "no_consumers": True})
+        async with asyncio.timeout(10):
+            await done.wait()
+        await link.unsubscribe(subscription)
+        return cls(name, answer["config"], answer["state"], chunks)
+
+    async def restore(self, link: Link) -> None:
+        request = {"config": self.config, "state": self.state}
+        answer = await ask_api(link, f"STREAM.RESTORE.{self.name}", request)
+        for chunk in self.chunks:
+            await link.ask(answer["deliver_subject"], chunk)
+        last = await link.ask(answer["deliver_subject"], b"")
+        assert b'"error"' not in last.data, last.data
+
+
 class Data(Backend):
     """What runs behind ``--data DIR``; each server has a connection of its own to the same nats-server."""
 
@@ -358,6 +395,19 @@ class Data(Backend):
         """Remove the JetStream stream that a stream lies in."""
         name = partition_name("bellwire", place_of(stream, PARTITIONS).partition)
         await ask_api(await self.broker._next_link(), f"STREAM.DELETE.{name}")
+
+    async def snapshot(self, stream: str) -> "Snapshot":
+        """Take a snapshot of the JetStream stream that a stream lies in, as ``nats stream backup`` does."""
+        name = partition_name("bellwire", place_of(stream, PARTITIONS).partition)
+        return await Snapshot.take(await self.broker._next_link(), name)
+
+    async def put_back(self, snapshot: "Snapshot") -> None:
+        """Replace a JetStream stream by what it was, while all stay connected, as ``nats stream restore`` does."""
+        link = Link()
+        await link.open(self._private.url)
+        assert "error" not in await ask_api(link, f"STREAM.DELETE.{snapshot.name}")
+        await snapshot.restore(link)
+        await link.close()
 
     async def unsubscribe(self, node: NodeBroker, stream: str) -> None:
         """End the subscription of one server to a stream; it does not know."""

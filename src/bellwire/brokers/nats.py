@@ -35,14 +35,16 @@ from bellwire.brokers.nats_link import Link, Message, Unanswered
 from bellwire.brokers.nats_live import Live
 from bellwire.brokers.nats_requirements import check_replicas, denied
 from bellwire.brokers.nats_streams import (
+    ADVISORY,
     MESSAGE_ID,
     Reader,
-    all_there,
     ask_api,
     check_jetstream,
     ensure,
     envelope,
     generation,
+    identities,
+    identity,
     message_id,
     opened,
     partition_config,
@@ -126,6 +128,8 @@ class NatsBroker(Broker):
         self._tasks: set[asyncio.Task[None]] = set()
         self._partitions = [_Partition() for _ in range(PARTITIONS)]
         self._generation = ""
+        self._names = [partition_name(prefix, p) for p in range(PARTITIONS)] + [keys_name(prefix)]
+        self._identities: list[str] = []
         self._fence = Fence()
         self._reader = Reader(prefix, PARTITIONS, self._fence)
         self._keys = Keys(prefix, self._next_link, self.clock, self._fence)
@@ -194,6 +198,8 @@ class NatsBroker(Broker):
 
     async def _set_up(self, link: Link, replicas: int | None) -> None:
         await check_jetstream(link)
+        for event in ("CREATED", "RESTORE_COMPLETE"):
+            await link.subscribe(f"{ADVISORY}.{event}.*", self._advised)
         first = int(time.time() * 1e6)
         configs = [partition_config(self._prefix, p, self._limits, replicas) for p in range(PARTITIONS)]
         configs.append(keys_config(self._prefix, replicas))
@@ -202,7 +208,8 @@ class NatsBroker(Broker):
         for partition, info in zip(self._partitions, infos, strict=False):
             partition.gen = generation(info)
             partition.seen = max(partition.seen, int(info["state"]["last_seq"]))
-        self._generation = hashlib.blake2b("".join(map(generation, infos)).encode(), digest_size=8).hexdigest()
+        self._identities = [identity(info) for info in infos]
+        self._generation = hashlib.blake2b("".join(self._identities).encode(), digest_size=8).hexdigest()
         await self._set_clock(link)
 
     @override
@@ -253,16 +260,23 @@ class NatsBroker(Broker):
             await link.close()
 
     def _look_for_streams(self) -> None:
-        """Somebody's question was taken by nobody: a stream is gone, or just has no leader."""
+        """Find out what a question that nobody took is about: a stream is gone, or just has no leader."""
         if self._checking is None or self._checking.done():
             self._checking = self._spawn(self._check_streams(), "check")
 
     async def _check_streams(self) -> None:
-        """End a connection on which a stream, or JetStream itself, is gone: the next one makes what is missing."""
-        names = [partition_name(self._prefix, p) for p in range(PARTITIONS)] + [keys_name(self._prefix)]
+        """End a connection on which a stream is gone, or is another: the next one sets all up and follows anew."""
         link = self._link
-        if link is not None and not await all_there(link, names):
-            await link.close()
+        if link is None:
+            return
+        with contextlib.suppress(Unanswered):
+            if await identities(link, self._names) != self._identities:
+                await link.close()
+
+    def _advised(self, subject: str, _message: Message) -> None:
+        """JetStream made or restored a stream."""
+        if self._link is not None and subject.rpartition(".")[2] in self._names:
+            self._look_for_streams()
 
     def _require(self) -> Link:
         if self._link is None or self._link.lost.is_set():
@@ -529,13 +543,14 @@ class NatsBroker(Broker):
 
     async def _follow(self, link: Link, live: Live, *, again: bool) -> None:
         """Subscribe, and read the top on the same connection: the server takes the two in this order."""
+        live.subscribing()
         live.subscription = await link.subscribe(self._reader.live_subject(live.stream), live.take)
         newest = await self._reader.acknowledged(link, live.stream)
         if not again:
-            live.opened(START if newest is None else opened(newest, START).point)
+            live.opened(None if newest is None else opened(newest, START))
         elif self._lives.get(live.stream) is not live:  # unsubscribed meanwhile
             await link.unsubscribe(live.subscription)
-        elif newest is not None:
+        else:
             live.wake(newest)
 
     def _bridge(self, live: Live) -> None:

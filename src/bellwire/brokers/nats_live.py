@@ -7,6 +7,10 @@ one's tag. So a subscription remembers the point of the last it told::
     it is another                               messages wait until the point before the first of them was read
     it lies at or below where it began          not told: it was there before the subscription
 
+By the numbers alone a log that was restored from an older state looks the same: it gives numbers out again. So a
+message counts as known, or as there before, only if its tag or its time says so as well; and where the newest one after
+a reconnection lies below what was told, the chain goes on from there.
+
 What cannot be linked is dropped and counted; the next one shows the gap to whoever listens.
 """
 
@@ -15,7 +19,7 @@ from typing import Final
 
 from bellwire.brokers.base import Listener
 from bellwire.brokers.nats_link import Message, Subscription
-from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, opened, sequence
+from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, TIME, opened, sequence, stamp
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.entry import Entry
@@ -34,8 +38,8 @@ class Live:
     Whoever is called answers with `bridged` or `give_up`.
     """
 
-    __slots__ = ("_bridge", "_counters", "_gen", "_prevs", "_waiting", "floor", "known", "listeners", "own", "stream",
-                 "subscription")  # fmt: skip
+    __slots__ = ("_began", "_bridge", "_counters", "_gen", "_heard", "_prevs", "_waiting", "floor", "known",
+                 "listeners", "own", "stream", "subscription")  # fmt: skip
 
     def __init__(
         self, stream: str, gen: Callable[[], str], bridge: Callable[["Live"], None], counters: Counters
@@ -47,6 +51,8 @@ class Live:
         self.floor = 0
         self.own = 0
         """How many appends of this node wait for their answers: the points before theirs are kept meanwhile."""
+        self._began = 0.0
+        self._heard = False
         self._gen = gen
         self._bridge = bridge
         self._counters = counters
@@ -58,17 +64,24 @@ class Live:
         if SEQUENCE not in message.headers:
             for listener in tuple(self.listeners):
                 listener.volatile(self.stream, message.data)
-        elif self._waiting is None:
+            return
+        self._heard = True
+        if self._waiting is None:
             self._link(message)
         elif len(self._waiting) < MAX_WAITING:
             self._waiting.append(message)
         else:
             self._drop("buffer_full")
 
-    def opened(self, top: Point) -> None:
+    def subscribing(self) -> None:
+        """A subscription is about to be made: nothing was heard on it yet."""
+        self._heard = False
+
+    def opened(self, top: Entry | None) -> None:
         """``top`` was read after the subscription: what is not above it was there before."""
-        self.known = top
-        self.floor = top.seq
+        if top is not None:
+            self.known = top.point
+            self.floor, self._began = top.seq, top.at
         self._resume(self._waiting or [])
 
     @property
@@ -87,11 +100,25 @@ class Live:
         self._drop("unlinked", len(self._waiting or ()))
         self._waiting = None
 
-    def wake(self, newest: Message) -> None:
-        """Take the stream's newest message, read after a reconnection, as if it had been live: a gap will show."""
-        if self._waiting is None and sequence(newest) > self.known.seq:
-            self._waiting = [newest]
-            self._bridge(self)
+    def wake(self, newest: Message | None) -> None:
+        """Take the stream's newest message, read after a reconnection, as if it had been live: a gap will show.
+
+        One below what was told, before anything was heard on the new connection: the log lost what is above it.
+        """
+        if self._waiting is not None:
+            return
+        try:
+            point = START if newest is None else opened(newest, START).point
+        except BrokerUnavailable:
+            self._drop("malformed")
+            return
+        if newest is not None and point.seq >= self.known.seq:
+            if point != self.known:
+                self._waiting = [newest]
+                self._bridge(self)
+        elif not self._heard:
+            self.known = point
+            self.floor = min(self.floor, point.seq)
 
     def prev_of(self, seq: int) -> Point | None:
         """Return the point before number ``seq`` if that was told while an append of this node waited."""
@@ -116,14 +143,24 @@ class Live:
     def _link(self, message: Message) -> None:
         try:
             seq, last = sequence(message), int(message.headers[LAST_SEQUENCE])
-        except (KeyError, ValueError):
+            told = seq > last == self.known.seq
+            passed_over = not told and (self._is_known(message) or self._was_before(message))
+        except (BrokerUnavailable, KeyError, ValueError):
             self._drop("malformed")
             return
-        if last == self.known.seq and seq > last:
+        if told:
             self._tell(message, self.known)
-        elif seq > self.floor and seq != self.known.seq:
+        elif not passed_over:
             self._waiting = [message]
             self._bridge(self)
+
+    def _is_known(self, message: Message) -> bool:
+        """Whether this is the last that was told, and not another one under its number."""
+        return sequence(message) == self.known.seq and opened(message, START).point == self.known
+
+    def _was_before(self, message: Message) -> bool:
+        """Whether it was there before the subscription, by its number and its time."""
+        return sequence(message) <= self.floor and stamp(message.headers[TIME]) <= self._began
 
     def _tell(self, message: Message, prev: Point) -> None:
         try:

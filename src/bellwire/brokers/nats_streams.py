@@ -37,6 +37,9 @@ TIME: Final = "Nats-Time-Stamp"
 PENDING: Final = "Nats-Num-Pending"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
+ADVISORY: Final = "$JS.EVENT.ADVISORY.STREAM"
+"""Where JetStream tells what it does with streams."""
+
 _API: Final = "$JS.API"
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
@@ -171,15 +174,22 @@ async def check_jetstream(link: Link) -> None:
     check_account(answer)
 
 
-async def all_there(link: Link, names: Iterable[str]) -> bool:
-    """Whether there are JetStream streams of these names, with a leader or without."""
+async def identities(link: Link, names: Iterable[str]) -> list[str] | None:
+    """Return the identities of JetStream streams, None if one is not there, or JetStream itself is not.
+
+    Raises:
+        Unanswered: where a stream has no leader, nobody may answer.
+
+    """
     try:
         infos = await asyncio.gather(*(ask_api(link, f"STREAM.INFO.{name}") for name in names))
-    except Unanswered:
-        return True  # where a stream has no leader, nobody may answer
     except BrokerUnavailable:
-        return False
-    return not any(info.get("error", {}).get("err_code") == _NOT_FOUND for info in infos)
+        return None
+    if any(info.get("error", {}).get("err_code") == _NOT_FOUND for info in infos):
+        return None
+    if any("error" in info for info in infos):
+        raise Unanswered("a stream")
+    return [identity(info) for info in infos]
 
 
 async def ensure(link: Link, config: dict[str, Any], first: int, *, change: bool = True) -> dict[str, Any]:
@@ -207,14 +217,21 @@ async def ensure(link: Link, config: dict[str, Any], first: int, *, change: bool
     return answer
 
 
-def generation(info: dict[str, Any]) -> str:
-    """Return the generation that a JetStream stream's identity stands for: one that is made again is another.
+def identity(info: dict[str, Any]) -> str:
+    """Return what a JetStream stream is told by: one that was made again, or restored, is another."""
+    return f"{info['config']['name']} {info['created']}"
 
-    Its era is the time at which the stream was made, in milliseconds.
+
+def generation(info: dict[str, Any]) -> str:
+    """Return the generation of the streams in a partition: if that is made again it is another, and a later one.
+
+    It is what the partition's numbers begin with, which a restored one has too: it gives numbers out again, and tags
+    tell who saw what is gone. Its era is the time at which the partition was first made, in milliseconds.
     """
-    identity = f"{info['config']['name']} {info['created']}"
-    digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
-    return f"{int(stamp(info['created']) * 1000)}.{digest}"
+    config = info["config"]
+    made = int(config.get("first_seq", 0)) // 1_000 or int(stamp(info["created"]) * 1_000)
+    digest = hashlib.blake2b(f"{config['name']} {config.get('first_seq', info['created'])}".encode(), digest_size=8)
+    return f"{made}.{digest.hexdigest()}"
 
 
 # --- reading
