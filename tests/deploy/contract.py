@@ -135,6 +135,13 @@ class ClientContract:
 class ProxyContract(ClientContract):
     """What a recipe has to do beside."""
 
+    reload: signal.Signals
+    """Has the proxy read its file again."""
+
+    def taken_out(self, line: str) -> str:
+        """The line of a node to which new clients are not to be led."""
+        raise NotImplementedError
+
     @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp's, of the client
     async def test_a_large_message_passes(self, front: Front) -> None:
         async with python(front, "polling") as client:
@@ -211,6 +218,23 @@ class ProxyContract(ClientContract):
             finally:
                 await asyncio.to_thread(victim.start)
             await self.until_it_is_back(front, victim)
+
+    async def test_a_node_is_taken_out_of_the_file_and_put_back_in(self, front: Front) -> None:
+        """The proxy reads it again, and the clients that there are notice nothing."""
+        async with own(front.url) as one, own(front.ws) as two:
+            node = front.node(await one.where())
+            text = await asyncio.to_thread(front.file.read_text)
+            (line,) = [line for line in text.splitlines() if node.url.removeprefix("http://") in line]
+            await asyncio.to_thread(front.rewrite, text.replace(line, self.taken_out(line)), self.reload)
+            async with asyncio.timeout(PATIENCE):
+                while node.pid in [await front.where(address) for address in ADDRESSES]:
+                    pass
+            assert await one.client.call(NOTE, 1, timeout=PATIENCE)
+            assert await two.heard.count(1) == [1]
+            assert await one.where() == node.pid
+            await asyncio.to_thread(front.rewrite, text, self.reload)
+            await self.until_it_is_back(front, node)
+            assert one.states.all == two.states.all == ["connecting", "connected"]
 
     async def until_it_is_back(self, front: Front, node: ServerProcess) -> None:
         """Wait until new clients are led to this node."""

@@ -56,7 +56,13 @@ class Front(NamedTuple):
     plain: int
     nodes: Nodes
     authority: Authority
-    folder: Path
+    file: Path
+    process: subprocess.Popen[str]
+
+    def rewrite(self, text: str, reload: signal.Signals) -> None:
+        """Give it another file, to be read at once."""
+        self.file.write_text(text)
+        self.process.send_signal(reload)
 
     @property
     def url(self) -> str:
@@ -83,7 +89,7 @@ class Front(NamedTuple):
 
     async def tell(self, command: str) -> str:
         """Ask HAProxy itself."""
-        reader, writer = await asyncio.open_unix_connection(self.folder / "admin.sock")
+        reader, writer = await asyncio.open_unix_connection(self.file.with_name("admin.sock"))
         writer.write(f"{command}\n".encode())
         answer = (await reader.read()).decode()
         writer.close()
@@ -128,39 +134,37 @@ def _node(*flags: str) -> Iterator[ServerProcess]:
 def haproxy(folder: Path, authority: Authority, nodes: Nodes, *more: tuple[str, str]) -> Iterator[Front]:
     """HAProxy with its recipe."""
     assert HAPROXY is not None
-    front = Front(free_port(), free_port(), nodes, authority, folder)
+    port, plain, file = free_port(), free_port(), folder / "haproxy.cfg"
     changes = _addresses(nodes) | {
         "/run/haproxy/admin.sock": str(folder / "admin.sock"),
-        "bind :80\n": f"bind 127.0.0.1:{front.plain}\n",
-        "bind :443 ": f"bind 127.0.0.1:{front.port} ",
+        "bind :80\n": f"bind 127.0.0.1:{plain}\n",
+        "bind :443 ": f"bind 127.0.0.1:{port} ",
         "/etc/haproxy/chat.pem": str(authority.both),
         **dict(more),
     }
     if os.geteuid() != 0:
         changes |= {"    user haproxy\n": "", "    group haproxy\n": ""}
-    file = folder / "haproxy.cfg"
     file.write_text(render("haproxy/haproxy.cfg", changes))
-    with _running([HAPROXY, "-db", "-f", str(file)], front.port):
-        yield front
+    with _running([HAPROXY, "-W", "-db", "-f", str(file)], port) as process:
+        yield Front(port, plain, nodes, authority, file, process)
 
 
 @contextmanager
 def nginx(folder: Path, authority: Authority, nodes: Nodes, *more: tuple[str, str]) -> Iterator[Front]:
     """The same for nginx."""
     assert NGINX is not None
-    front = Front(free_port(), free_port(), nodes, authority, folder)
+    port, plain, file = free_port(), free_port(), folder / "nginx.conf"
     changes = _addresses(nodes) | {
         "/run/nginx.pid": str(folder / "nginx.pid"),
-        "listen 80;": f"listen 127.0.0.1:{front.plain};",
-        "listen 443 ssl;": f"listen 127.0.0.1:{front.port} ssl;",
+        "listen 80;": f"listen 127.0.0.1:{plain};",
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         "/etc/ssl/chat.pem": str(authority.chain),
         "/etc/ssl/chat.key": str(authority.key),
         **dict(more),
     }
-    file = folder / "nginx.conf"
     file.write_text(render("nginx/nginx.conf", changes))
-    with _running([NGINX, "-e", "stderr", "-g", "daemon off;", "-c", str(file)], front.port):
-        yield front
+    with _running([NGINX, "-e", "stderr", "-g", "daemon off;", "-c", str(file)], port) as process:
+        yield Front(port, plain, nodes, authority, file, process)
 
 
 def _addresses(nodes: Nodes) -> dict[str, str]:
@@ -170,7 +174,7 @@ def _addresses(nodes: Nodes) -> dict[str, str]:
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
+def _running(command: list[str], port: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     output = Lines(process.stdout)
@@ -180,7 +184,7 @@ def _running(command: list[str], port: int) -> Iterator[None]:
             assert process.poll() is None, "".join(output.seen)
             assert time.monotonic() < until, f"it does not listen: {''.join(output.seen)}"
             time.sleep(0.01)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(PATIENCE)

@@ -36,6 +36,11 @@ def front(broker: RedisServer, authority: Authority, tmp_path_factory: pytest.Te
 
 
 class TestHAProxy(ProxyContract):
+    reload = signal.SIGUSR2
+
+    def taken_out(self, line: str) -> str:
+        return f"{line} disabled"
+
     async def test_the_cookie_leads_back_to_the_node(self, front: Front) -> None:
         async with aiohttp.ClientSession(front.url, connector=front.connector()) as http:
             async with http.get("/where") as answer:

@@ -1,5 +1,6 @@
 """nginx with the recipe of deploy/nginx: addresses lead to nodes; the nodes share a NATS."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,11 @@ def in_turns(nodes: Nodes, authority: Authority, tmp_path_factory: pytest.TempPa
 
 
 class TestNginx(ProxyContract):
+    reload = signal.SIGHUP
+
+    def taken_out(self, line: str) -> str:
+        return line.replace(";", " down;")
+
     async def test_an_address_leads_to_a_node(self, front: Front) -> None:
         places = [await front.where(address) for address in ADDRESSES]
         assert places == [await front.where(address) for address in ADDRESSES]
