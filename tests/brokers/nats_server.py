@@ -99,6 +99,8 @@ class Proxy:
         self._server_port = port
         self._door: asyncio.Server | None = None
         self._muted = self._swallowing = self._closed = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self.swallowed = asyncio.Event()
@@ -129,6 +131,14 @@ class Proxy:
         """Pass on what comes from now on: what came meanwhile must have been whole messages."""
         self._muted = False
 
+    def stall(self) -> None:
+        """Read nothing more from the server, until the cut or `flow`."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Read on."""
+        self._flowing.set()
+
     def swallow(self) -> None:
         """Pass nothing on from the client, until the cut; ``swallowed`` is set when there was something."""
         self._swallowing = True
@@ -136,6 +146,7 @@ class Proxy:
     def cut(self) -> None:
         """End all connections; new ones are as they should be."""
         self._muted = self._swallowing = False
+        self._flowing.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -164,6 +175,8 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         try:
             while data := await reader.read(65_536):
+                if not up:
+                    await self._flowing.wait()
                 if up and self._swallowing:
                     self.swallowed.set()
                 elif up or not self._muted:

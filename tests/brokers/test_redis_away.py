@@ -16,6 +16,7 @@ from bellwire.brokers.redis_streams import place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.log import Limits
+from tests.brokers.attempts import Attempts
 from tests.brokers.contract import Ears, draft, name
 from tests.brokers.nats_server import Proxy
 from tests.brokers.redis_node import Node
@@ -25,36 +26,6 @@ pytestmark = pytest.mark.bellwire(clock="real")
 
 AWAY = (BrokerUnavailable, OutcomeUnknown)
 EVERYTHING = Limits(messages=100_000, size=2**30)
-
-
-class Attempts:
-    """Appends m1, m2, ... to one stream, each once, several at a time; what is said of them is kept."""
-
-    def __init__(self, broker: RedisBroker, stream: str) -> None:
-        self.acknowledged: list[str] = []
-        self.unavailable: set[str] = set()
-        self.unknown: set[str] = set()
-        self._broker = broker
-        self._stream = stream
-        self._made = 0
-
-    async def make(self, count: int) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(count):
-                self._made += 1
-                group.create_task(self._try(f"m{self._made}"))
-                if not self._made % 8:
-                    await asyncio.sleep(0.001)
-
-    async def _try(self, mid: str) -> None:
-        try:
-            await self._broker.append(self._stream, draft(mid))
-        except BrokerUnavailable:
-            self.unavailable.add(mid)
-        except OutcomeUnknown:
-            self.unknown.add(mid)
-        else:
-            self.acknowledged.append(mid)
 
 
 async def _crash(server: RedisServer, proxy: Proxy) -> None:
