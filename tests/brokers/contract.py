@@ -38,8 +38,8 @@ class Ears:
         self.bodies.append((stream, body))
         self._told.set()
 
-    async def until(self, count: int) -> None:
-        async with asyncio.timeout(5):
+    async def until(self, count: int, seconds: float = 5) -> None:
+        async with asyncio.timeout(seconds):
             while len(self.entries) + len(self.bodies) < count:
                 self._told.clear()
                 await self._told.wait()

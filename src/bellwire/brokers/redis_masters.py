@@ -126,12 +126,14 @@ class Masters:
 
     async def patiently(self, slot: int, action: Callable[[Master], Awaitable[T]]) -> T:
         """Do something on the master of a slot, again while the slot is on its way to another one."""
-        until = asyncio.get_running_loop().time() + PATIENCE
+        until: float | None = None
         while True:
             try:
                 return await action(self.of(slot))
             except Refused as error:
-                if error.code not in _MOVING or asyncio.get_running_loop().time() > until:
+                now = asyncio.get_running_loop().time()
+                until = now + PATIENCE if until is None else until
+                if error.code not in _MOVING or now > until:
                     raise
                 if error.code == "MOVED":
                     await self._until_renewed(until)
