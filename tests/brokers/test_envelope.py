@@ -11,6 +11,7 @@ from bellwire.brokers.envelope import (
     Gone,
     Question,
     Unreadable,
+    Withdrawn,
     seal,
     unseal,
 )
@@ -22,6 +23,7 @@ ENVELOPES: st.SearchStrategy[Envelope] = st.one_of(
     st.builds(Gone, NODES),
     st.builds(Question, NODES, st.integers(0, 2**63), st.text(max_size=64), st.binary(), st.floats(0, 86_400)),
     st.builds(Answer, NODES, st.integers(0, 2**63), st.integers(0, 2**31), st.binary(), st.booleans(), st.booleans()),
+    st.builds(Withdrawn, NODES, st.integers(0, 2**63)),
     st.builds(Direct, st.text(), st.binary()),
 )
 

@@ -2,13 +2,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from bellwire.brokers.envelope import ALL, Answer, Question, seal, stream_of_node
+from bellwire.brokers.envelope import ALL, MAX_BYTES, Answer, Question, seal, stream_of_node
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.clock import Wheel
 from bellwire.core.counters import Counters
-from bellwire.core.errors import BrokerUnavailable
+from bellwire.core.errors import BrokerUnavailable, MessageTooLarge
 from bellwire.server.cluster import MAX_ASKED, Asked, Cluster
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS
@@ -107,6 +108,18 @@ async def test_a_node_knows_those_who_were_there_before_it_heard_them() -> None:
         await late.dispatcher.close()
 
 
+async def test_a_node_that_stood_still_is_known_again_to_those_who_missed_it_and_to_those_who_start() -> None:
+    async with parties(2) as (broker, (one, two)):
+        assert two.cluster._timer is not None
+        two.cluster._timer.cancel()
+        await advance(LEASE_SECONDS + 2 * BEAT_SECONDS)
+        assert await Register(broker).add(one.id) == {one.id}
+        two.cluster._begin_beat()
+        await advance(BEAT_SECONDS)
+        assert one.news == [("joined", two.id), ("left", two.id), ("joined", two.id)]
+        assert await Register(broker).add(one.id) == {one.id, two.id}
+
+
 async def test_nobody_is_given_up_while_the_broker_is_away() -> None:
     async with parties(2) as (broker, (one, two)):
         with away(broker):
@@ -174,6 +187,81 @@ async def test_a_node_that_dies_meanwhile_ends_the_wait() -> None:
         await two.die()
         await advance(LEASE_SECONDS + 2 * BEAT_SECONDS)
         assert asking.result() == (two.id,)
+
+
+async def never_withdrawn(asked: Asked) -> None:
+    """Answer when nobody waits any longer."""
+    over = asyncio.get_running_loop().create_future()
+    asked.withdrawn = lambda: over.set_result(None)
+    await over
+    await asked.answer(b"too late")
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed", "killed"])
+async def test_those_who_answer_are_told_that_nobody_waits(how: str) -> None:
+    async with parties(3) as (_, (one, two, three)):
+        for party in (two, three):
+            party.cluster.serve("wait", never_withdrawn)
+        asking = asyncio.ensure_future(one.ask("wait", within=600.0))
+        await advance(0)
+        assert len(two.cluster._answering) == len(three.cluster._answering) == 1
+        if how == "cancelled":
+            asking.cancel()
+        elif how == "closed":
+            await one.cluster.close()
+        else:
+            await one.die()
+        await advance(LEASE_SECONDS + 2 * BEAT_SECONDS)
+        for party in (two, three):
+            assert (party.cluster._asked, party.cluster._answering) == (0, {})
+        assert one.taken == []
+        await asyncio.wait((asking,))
+
+
+async def test_a_question_that_reached_only_some_is_taken_back() -> None:
+    async with parties(3) as (broker, (one, two, three)):
+        for party in (two, three):
+            party.cluster.serve("wait", never_withdrawn)
+        late = Party(broker)
+        await late.cluster.start()
+        asking = asyncio.ensure_future(one.ask("wait", b"", two.id, three.id, within=600.0))
+        await advance(0)
+        asking.cancel()
+        await advance(0)
+        assert (two.cluster._asked, three.cluster._asked, late.counters.snapshot()) == (0, 0, {})
+        await late.dispatcher.close()
+        await late.cluster.close()
+
+
+async def test_a_question_may_wait_for_days() -> None:
+    async with parties(2) as (_, (one, two)):
+        two.cluster.serve("echo", echo)
+        assert await one.ask("echo", b"x", within=10**20) == ()
+        assert one.taken == [(two.id, b"you said x")]
+
+
+async def test_a_part_that_was_too_large_can_be_replaced() -> None:
+    async def large(asked: Asked) -> None:
+        with pytest.raises(MessageTooLarge):
+            await asked.answer(b"x" * (MAX_BYTES + 1))
+        await asked.answer(b"less")
+
+    async with parties(2) as (_, (one, two)):
+        two.cluster.serve("large", large)
+        assert await one.ask("large") == ()
+        assert one.taken == [(two.id, b"less")]
+
+
+async def test_a_node_whose_answer_cannot_be_read_has_not_answered() -> None:
+    async with parties(2) as (_, (one, two)):
+        two.cluster.serve("echo", echo)
+
+        def read(node: str, part: bytes) -> None:
+            msgspec.msgpack.decode(part, type=int)
+
+        asking = one.cluster.ask("echo", b"x", read, timeout=5.0, nodes=frozenset({two.id}))
+        assert await asking == (two.id,)
+        assert one.counters.get("dropped_total", kind="answer", reason="malformed", policy="node_unreachable") == 1
 
 
 async def test_a_lost_part_makes_the_answer_incomplete() -> None:

@@ -57,7 +57,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True, tag="question", gc=
     number: Annotated[int, Meta(ge=0)]
     kind: Annotated[str, Meta(max_length=64)]
     body: bytes
-    timeout: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    timeout: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer", gc=False):
@@ -72,6 +72,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer", gc=Fals
     """Whether this is the last because something went wrong there."""
 
 
+class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag="withdrawn", gc=False):
+    """``node`` waits for the answer to its question ``number`` no longer."""
+
+    node: NodeId
+    number: int
+
+
 class Direct(msgspec.Struct, frozen=True, array_like=True, tag="direct", gc=False):
     """An event for one socket of the node: the ``stream`` of that, and a `Published`, encoded."""
 
@@ -79,7 +86,7 @@ class Direct(msgspec.Struct, frozen=True, array_like=True, tag="direct", gc=Fals
     published: bytes
 
 
-Envelope: TypeAlias = Alive | Gone | Question | Answer | Direct
+Envelope: TypeAlias = Alive | Gone | Question | Answer | Withdrawn | Direct
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final[Callable[[memoryview], Envelope]] = msgspec.msgpack.Decoder(Envelope).decode

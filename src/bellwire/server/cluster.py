@@ -2,7 +2,8 @@
 
 Nodes speak over the broker, each on a stream of its own and all on a common one; nothing of it is in a log. A question
 goes to all, or to some, and is answered in as many parts as it takes. A question ends when each node that was asked
-has given its last part, has failed, or has died, or when its time is over; who has not answered in full is named.
+has given its last part, has failed, or has died, or when its time is over; who has not answered in full is named. Where
+nobody waits any longer, because the question was given up or its node has died, those who still answer are told.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
 
 from bellwire.brokers.base import Broker
 from bellwire.brokers.envelope import (
@@ -22,13 +25,14 @@ from bellwire.brokers.envelope import (
     Gone,
     Question,
     Unreadable,
+    Withdrawn,
     seal,
     stream_of_node,
     unseal,
 )
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.counters import Counters
-from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.core.errors import BrokerUnavailable, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.entry import Entry
 from bellwire.server.dispatch import Dispatcher, Outcome
 from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS, Peers
@@ -43,21 +47,30 @@ logger = logging.getLogger("bellwire.server")
 class Asked:
     """A question of another node, as whoever answers it sees it."""
 
-    __slots__ = ("_cluster", "_number", "_place", "body", "node", "timeout")
+    __slots__ = ("_cluster", "_place", "body", "node", "number", "timeout", "withdrawn")
 
     def __init__(self, cluster: "Cluster", question: Question) -> None:
         self.node = question.node
         """Who asks."""
+        self.number = question.number
+        """Its number there, 0 if no answer is wanted."""
         self.body = question.body
         """What is asked."""
         self.timeout = question.timeout
         """Seconds for which it waits, from now."""
+        self.withdrawn: Callable[[], None] = _nothing
+        """Is called if nobody waits for the answer any longer; it neither waits nor raises."""
         self._cluster = cluster
-        self._number = question.number
         self._place = 0
 
     async def answer(self, body: bytes) -> None:
-        """Give a part of the answer. Raises `BrokerUnavailable`, `OutcomeUnknown`, `MessageTooLarge`."""
+        """Give a part of the answer.
+
+        Raises:
+            BrokerUnavailable, OutcomeUnknown: it may be missing there.
+            MessageTooLarge: nothing was given, and another part can take its place.
+
+        """
         await self._say(body)
 
     async def end(self, *, failed: bool = False) -> None:
@@ -65,11 +78,15 @@ class Asked:
         await self._say(b"", last=True, failed=failed)
 
     async def _say(self, body: bytes, *, last: bool = False, failed: bool = False) -> None:
-        if not self._number:
+        if not self.number:
             return
-        answer = Answer(self._cluster.node, self._number, self._place, body, last, failed)
+        answer = Answer(self._cluster.node, self.number, self._place, body, last, failed)
         self._place += 1
-        await self._cluster.say(answer, self.node)
+        try:
+            await self._cluster.say(answer, self.node)
+        except MessageTooLarge:
+            self._place = answer.place
+            raise
 
 
 Answerer: TypeAlias = Callable[[Asked], Coroutine[Any, Any, None]]
@@ -107,7 +124,11 @@ class _Inquiry:
             self.lose(node)
             return
         if answer.body:
-            self._take(node, answer.body)
+            try:
+                self._take(node, answer.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self.lose(node)
+                raise
         if answer.last:
             self.open.discard(node)
             self._check()
@@ -149,9 +170,9 @@ class Cluster:
         self._inquiries: dict[int, _Inquiry] = {}
         self._number = 0
         self._asked = 0
+        self._answering: dict[tuple[str, int], Asked] = {}
         self._timer: Timer | None = None
         self._beaten = 0.0
-        self._generation = ""
 
     @property
     def is_first(self) -> bool:
@@ -176,7 +197,7 @@ class Cluster:
         """Be one of the nodes from now on. Raises `BrokerUnavailable`."""
         for stream in (ALL, stream_of_node(self.node)):
             await self._broker.subscribe(stream, self)
-        for node in await self._enrol():
+        for node in await self._register.add(self.node):
             self._heard(node)
         await self.say(Alive(self.node, ask=True))
         self._beaten = self._loop.time()
@@ -199,10 +220,6 @@ class Cluster:
         for stream in (ALL, stream_of_node(self.node)):
             await self._broker.unsubscribe(stream, self)
 
-    async def _enrol(self) -> frozenset[str]:
-        self._generation = self._broker.generation()
-        return await self._register.add(self.node)
-
     def _begin_beat(self) -> None:
         self._timer = None
         outcome = self._dispatcher.start(self._beat(), self._beat_ended)
@@ -215,8 +232,7 @@ class Cluster:
         self._beaten = now
         try:
             await self.say(Alive(self.node, ask=stood_still))
-            if self._broker.generation() != self._generation:
-                await self._enrol()
+            await self._register.add(self.node)  # it may have been lost, or others have missed this node
         except (BrokerUnavailable, OutcomeUnknown):
             stood_still = True
         if stood_still:
@@ -260,8 +276,8 @@ class Cluster:
 
         A node that uses all of that time has ``lag`` seconds more until its answer must be here.
 
-        ``take`` is called with a node and a part of its answer, for each part, in the node's order. A node that joins
-        meanwhile is not waited for.
+        ``take`` is called with a node and a part of its answer, for each part, in the node's order; what msgspec raises
+        there means that the node has not answered. A node that joins meanwhile is not waited for.
 
         Raises:
             BrokerUnavailable: nobody was asked.
@@ -277,12 +293,14 @@ class Cluster:
             inquiry.lose(dead)
         self._inquiries[number] = inquiry
         try:
-            question = Question(self.node, number, kind, body, timeout)
+            question = Question(self.node, number, kind, body, float(timeout))
             for node in (None,) if nodes == alive else nodes & alive:
                 await self.say(question, node)
             await inquiry.wait(timeout + lag)
         finally:
             del self._inquiries[number]
+            for node in inquiry.open:  # it is given up
+                self._start(self.say(Withdrawn(self.node, number), node))
         return tuple(sorted(inquiry.unreachable))
 
     # --- from the broker
@@ -299,9 +317,7 @@ class Cluster:
             case Direct(target, published):
                 self.direct(target, published)
             case Answer() as answer:
-                inquiry = self._inquiries.get(answer.number)
-                if inquiry is not None:
-                    inquiry.answered(answer)
+                self._answered(answer)
             case Alive(node, ask) if node != self.node:
                 self._heard(node)
                 if ask:
@@ -311,6 +327,8 @@ class Cluster:
                     self._lost(node)
             case Question() as question if question.node != self.node:
                 self._answer(question)
+            case Withdrawn(node, number):
+                self._withdraw(node, number)
 
     def _ignore(self, reason: str) -> None:
         self._counters.dropped("envelope", reason=reason, policy="ignored")
@@ -323,8 +341,19 @@ class Cluster:
     def _lost(self, node: str) -> None:
         for inquiry in tuple(self._inquiries.values()):
             inquiry.lose(node)
+        for asker, number in tuple(self._answering):
+            if asker == node:
+                self._withdraw(node, number)
         for watcher in self._watchers:
             watcher.node_left(node)
+
+    def _answered(self, answer: Answer) -> None:
+        inquiry = self._inquiries.get(answer.number)
+        if inquiry is not None:
+            try:
+                inquiry.answered(answer)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._counters.dropped("answer", reason="malformed", policy="node_unreachable")
 
     def _answer(self, question: Question) -> None:
         ear = self._ears.get(question.kind)
@@ -339,7 +368,15 @@ class Cluster:
             self._start(asked.end(failed=True))
         else:
             self._asked += 1
+            if asked.number:
+                self._answering[asked.node, asked.number] = asked
             self._start(self._run(answerer, asked))
+
+    def _withdraw(self, node: str, number: int) -> None:
+        asked = self._answering.pop((node, number), None)
+        if asked is not None:
+            asked.number = 0
+            asked.withdrawn()
 
     async def _run(self, answerer: Answerer, asked: Asked) -> None:
         failed = True
@@ -352,12 +389,17 @@ class Cluster:
             logger.error("a question of node %s was not answered", asked.node, exc_info=error)
         finally:
             self._asked -= 1
+            self._answering.pop((asked.node, asked.number), None)
         await asked.end(failed=failed)
 
     def _start(self, job: Coroutine[Any, Any, None]) -> None:
         outcome = self._dispatcher.start(job, _told)
         if outcome is not None:
             _told(outcome)
+
+
+def _nothing() -> None:
+    """Whoever answers is soon done anyway."""
 
 
 def _told(outcome: Outcome) -> None:

@@ -1,7 +1,8 @@
 """The register of nodes: who was there last, for a node that starts and has heard nobody yet.
 
 One key at the broker. A node enters itself when it starts and is taken out when it ends, by itself or by another that
-missed it; so it may name the dead for a while, and never leaves out one that has been there for a moment.
+missed it; so it may name the dead for a while. One that was missed and is there after all enters itself again with its
+next beat.
 """
 
 from collections.abc import Callable
