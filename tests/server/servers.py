@@ -74,10 +74,13 @@ class House:
 
 @asynccontextmanager
 async def houses(
-    count: int = 2, config: Config | None = None, furnish: Callable[[House], None] = lambda house: None
+    count: int = 2,
+    config: Config | None = None,
+    furnish: Callable[[House], None] = lambda house: None,
+    broker: SharedBroker | None = None,
 ) -> AsyncIterator[list[House]]:
     """``count`` servers that know each other."""
-    broker = SharedBroker()
+    broker = broker or SharedBroker()
     async with AsyncExitStack() as stack:
         found = []
         for _ in range(count):

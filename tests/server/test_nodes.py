@@ -1,5 +1,6 @@
 import asyncio
 
+import msgspec
 import pytest
 
 from bellwire import BellwireError, BrokerUnavailable, Event, EventRefused, Server
@@ -42,6 +43,27 @@ async def test_replies_come_by_node_and_refusals_are_errors() -> None:
             three.node: "not_here",
             four.node: "unknown_event",
         }
+        assert replies.unreachable_nodes == ()
+
+
+class Odd(msgspec.Struct):
+    """A reply that is checked by code of the application's own."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        {"known": 1}[self.kind]
+
+
+async def test_a_reply_that_its_own_type_does_not_take_is_an_error() -> None:
+    async with houses(2) as (one, two):
+
+        @two.server.nodes.on(Event("odd", reply=dict[str, str]))
+        async def odd(node: str) -> dict[str, str]:
+            return {"kind": "unheard of"}
+
+        replies = await one.server.nodes.call(Event("odd", reply=Odd), timeout=5)
+        assert replies.errors[two.node].code == "invalid_reply"
         assert replies.unreachable_nodes == ()
 
 

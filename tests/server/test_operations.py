@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from typing_extensions import override
 
 from bellwire import (
     BrokerUnavailable,
@@ -11,13 +12,15 @@ from bellwire import (
     Disconnected,
     Event,
     EventRefused,
+    MessageTooLarge,
     NodesUnreachable,
     RoomLimit,
     Socket,
 )
 from bellwire.server.operations import PART_ITEMS, TIMEOUT, Failure
+from bellwire.server.peers import LEASE_SECONDS
 from bellwire.testing.clock import advance
-from tests.server.house import ASK, BLOB, SAY
+from tests.server.house import ASK, BLOB, SAY, raw
 from tests.server.nodes import away
 from tests.server.servers import House, SharedBroker, heard, houses
 
@@ -83,6 +86,88 @@ async def test_bytes_come_back_from_another_node() -> None:
         calling = asyncio.ensure_future(one.root.to("r").call(BLOB, b"\x00\xff", timeout=5))
         assert await client.answer(BLOB, b"\x01\x02") == b"\x00\xff"
         assert (await calling).values == {client.id: b"\x01\x02"}
+
+
+class Narrow(SharedBroker):
+    """A broker that takes messages of 200,000 bytes."""
+
+    @override
+    async def publish(self, stream: str, body: bytes) -> None:
+        if len(body) > 200_000:
+            raise MessageTooLarge(len(body), 200_000, stream)
+        await super().publish(stream, body)
+
+
+async def test_a_reply_that_no_broker_takes_is_an_error_and_the_others_come(caplog: pytest.LogCaptureFixture) -> None:
+    async with houses(2, broker=Narrow()) as (one, two):
+        large, small = await two.come("r"), await two.come("r")
+        calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=5))
+        await large.answer(ASK, "x" * 300_000)
+        await advance(1)
+        await small.answer(ASK, "here")
+        replies = await calling
+        assert replies.values == {small.id: "here"}
+        assert replies.errors[large.id].code == "invalid_reply"
+        assert "300" in str(replies.errors[large.id])
+        assert (replies.unreachable_nodes, caplog.text) == ((), "")
+
+
+async def test_a_reply_that_cannot_be_told_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with houses(2) as (one, two):
+        wicked, good = await two.come("r"), await two.come("r")
+        calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=5))
+        await advance()
+        packet, _ = wicked._events[0]
+        raw(wicked, f'461-{packet.id}[[{"9" * 40},{{"_placeholder":true,"num":0}}]]', b"\x00")
+        await advance(1)
+        await good.answer(ASK, "here")
+        replies = await calling
+        assert replies.values == {good.id: "here"}
+        assert set(replies.errors) == {wicked.id}
+        assert (replies.unreachable_nodes, caplog.text) == ((), "")
+
+
+async def test_sockets_with_many_rooms_are_told_in_parts_that_brokers_take() -> None:
+    async with houses(2, broker=Narrow()) as (one, two):
+        clients = [await two.come(*[f"{n:0250}" for n in range(100)]) for _ in range(20)]
+        found = await one.root.sockets()
+        assert {socket.id: len(socket.rooms) for socket in found} == {client.id: 100 for client in clients}
+        assert found.unreachable_nodes == ()
+
+
+async def test_nothing_stays_behind_where_a_call_is_given_up() -> None:
+    async with houses(3) as (one, two, three):
+        there, elsewhere = await two.come("r"), await three.come("r", recovers=True)
+        for _ in range(100):
+            calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=86_400))
+            await advance()
+            calling.cancel()
+            await asyncio.wait((calling,))
+        await advance()
+        for house, client in ((two, there), (three, elsewhere)):
+            assert house.socket(client)._acks is None
+            assert house.runtime.cluster._asked == 0
+        assert one.runtime.cluster._inquiries == {}
+
+
+async def test_a_call_of_a_node_that_dies_is_given_up() -> None:
+    async with houses(2) as (one, two):
+        client = await two.come("r")
+        calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=86_400))
+        await advance()
+        await one.die()
+        await advance(2 * LEASE_SECONDS)
+        assert two.socket(client)._acks is None
+        calling.cancel()
+        await asyncio.wait((calling,))
+
+
+async def test_a_call_may_wait_for_days() -> None:
+    async with houses(2) as (one, two):
+        client = await two.come("r")
+        calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=10 * 86_400))
+        await client.answer(ASK, "here")
+        assert (await calling).values == {client.id: "here"}
 
 
 async def test_a_socket_can_be_called_by_its_id_from_another_node_and_only_its_node_is_asked() -> None:

@@ -90,6 +90,11 @@ class Waiting(Acknowledgement):
         self.fail(socket.id, error)
         self._close(socket)
 
+    def give_up(self) -> None:
+        """Wait for nobody any longer."""
+        self._open.clear()
+        self._wake()
+
     def _close(self, socket: "Socket") -> None:
         self._open.discard(socket.id)
         if not self._open:
@@ -133,9 +138,7 @@ class Call(Waiting, Generic[R]):
         except EventRefused as error:
             self._errors[id] = error
         except Exception as error:  # a reply type's own __post_init__
-            refusal = EventRefused("invalid_reply", f"{type(error).__name__}: {error}"[:256])
-            refusal.__cause__ = error
-            self._errors[id] = refusal
+            self._errors[id] = invalid_reply(error)
 
     @override
     def fail(self, id: str, error: BellwireError) -> None:
@@ -153,6 +156,13 @@ class Call(Waiting, Generic[R]):
         for value in self._values.values():
             return value
         raise CallTimeout(f"no acknowledgement of {self._name!r} within {self._timeout:g} s")
+
+
+def invalid_reply(error: Exception) -> EventRefused:
+    """Return what stands for a reply that the application's own type did not take."""
+    refusal = EventRefused("invalid_reply", f"{type(error).__name__}: {error}"[:256])
+    refusal.__cause__ = error
+    return refusal
 
 
 def check_timeout(timeout: object) -> None:

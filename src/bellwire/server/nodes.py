@@ -12,7 +12,7 @@ from bellwire.guard.packets import post
 from bellwire.guard.schema import PayloadReader, ReplyReader
 from bellwire.protocol.post import Post
 from bellwire.server import relay
-from bellwire.server.acks import Replies, check_timeout
+from bellwire.server.acks import Replies, check_timeout, invalid_reply
 from bellwire.server.callables import check_handler, payload_names
 from bellwire.server.cluster import Asked, Cluster
 from bellwire.server.operations import LAG
@@ -112,6 +112,10 @@ class Nodes:
                 values[node] = reader.read_objects(_objects(part))
             except BellwireError as error:
                 errors[node] = error
+            except msgspec.MsgspecError:
+                raise
+            except Exception as error:  # a reply type's own __post_init__
+                errors[node] = invalid_reply(error)
 
         cluster = self._cluster
         body = post("/", event, payload).body

@@ -4,7 +4,8 @@
 
     kind          what is asked          the answer
     sockets       a selection            who is there, in parts
-    call          a selection, an event  the acknowledgements as they come, then who did not give one
+    call          a selection, an event  the acknowledgements as they come, then who did not give one; until the other
+                                         node waits no longer
     join, leave   a selection, a room    what went wrong, if anything did
     disconnect    a selection            nothing
 
@@ -12,14 +13,24 @@ Each node does it to its own sockets. Only nodes that can have one are asked, wh
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from typing_extensions import override
 
-from bellwire.core.errors import BellwireError, BrokerUnavailable, CallLimit, Disconnected, EventRefused, RoomLimit
+from bellwire.core.errors import (
+    BellwireError,
+    BrokerUnavailable,
+    CallLimit,
+    Disconnected,
+    EventRefused,
+    MessageTooLarge,
+    PacketError,
+    RoomLimit,
+)
 from bellwire.delivery.naming import Key, key_of, kind_of
+from bellwire.guard.schema import MAX_MESSAGE_LENGTH
 from bellwire.protocol.post import Post
 from bellwire.server.acks import Call, Waiting
 from bellwire.server.cluster import Asked, Cluster
@@ -40,7 +51,7 @@ LAG: Final = 1.0
 PART_ITEMS: Final = 256
 """How many sockets are told in one part of an answer, and"""
 PART_BYTES: Final = 128 * 1024
-"""how many bytes of acknowledgements, or one of them. Brokers take messages of 1 MB."""
+"""how many bytes of what is told, unless it is one socket's. Brokers take messages of 1 MB."""
 
 FindNamespace: TypeAlias = "Callable[[str], tuple[Namespace, Mapping[str, str]] | None]"
 
@@ -90,12 +101,17 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one socket answered to a call: JSON text, or the objects of one with binary data, or why it did not."""
+    """What one socket answered to a call: JSON text, or its objects in msgpack, or why it did not."""
 
     id: str
     text: str | None = None
-    objects: list[Any] | None = None
+    objects: bytes | None = None
     failure: Failure | None = None
+
+    @classmethod
+    def refused(cls, id: str, why: str) -> "Heard":  # noqa: A002 - a socket's
+        """Return what stands for an answer that does not get to the other node."""
+        return cls(id, failure=Failure("invalid_reply", why[:MAX_MESSAGE_LENGTH]))
 
 
 class _InRoom(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -119,6 +135,7 @@ class _Answers(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+_read_objects: Final = msgspec.msgpack.Decoder(list[Any]).decode
 _read_selection: Final = msgspec.msgpack.Decoder(Selection).decode
 _read_in_room: Final = msgspec.msgpack.Decoder(_InRoom).decode
 _read_disconnect: Final = msgspec.msgpack.Decoder(_Disconnect).decode
@@ -220,8 +237,8 @@ class Operations:
     async def _sockets(self, asked: Asked) -> None:
         local = self._local(_read_selection(asked.body))
         found = [] if local is None else [told(socket) for socket in local.sockets()]
-        for start in range(0, len(found), PART_ITEMS):
-            await asked.answer(_encode(found[start : start + PART_ITEMS]))
+        for part in _parts(found):
+            await asked.answer(_encode(part))
 
     async def _joined(self, asked: Asked) -> None:
         wanted = _read_in_room(asked.body)
@@ -252,6 +269,7 @@ class Operations:
         number, audience = hub.next_ack(), local.answering()
         message = Post.read(wanted.selection.namespace, wanted.body, number)
         gathering = _Gathering(audience, asked)
+        asked.withdrawn = gathering.give_up
         telling = asyncio.ensure_future(gathering.tell())
         try:
             missing = await local.call(message, number, gathering, audience)
@@ -271,8 +289,11 @@ def told(socket: "Socket") -> Found:
 def _pass_on(heard: Heard, call: Call[Any]) -> None:
     if heard.failure is not None:
         call.fail(heard.id, heard.failure.as_error())
-    else:
-        call.take(heard.id, heard.objects or [] if heard.text is None else heard.text)
+        return
+    try:
+        call.take(heard.id, _read_objects(heard.objects or b"\x90") if heard.text is None else heard.text)
+    except (PacketError, RecursionError) as error:  # what an own client would be disconnected for
+        call.fail(heard.id, EventRefused("invalid_reply", str(error)[:MAX_MESSAGE_LENGTH]))
 
 
 class _Gathering(Waiting):
@@ -289,8 +310,13 @@ class _Gathering(Waiting):
 
     @override
     def take(self, id: str, payload: str | list[Any]) -> None:
-        text, objects = (payload, None) if isinstance(payload, str) else (None, payload)
-        self._add(Heard(id, text, objects))
+        if isinstance(payload, str):
+            self._add(Heard(id, payload))
+            return
+        try:
+            self._add(Heard(id, objects=_encode(payload)))
+        except (OverflowError, RecursionError) as error:  # JSON has numbers that msgpack does not
+            self._add(Heard.refused(id, str(error)))
 
     @override
     def fail(self, id: str, error: BellwireError) -> None:
@@ -312,13 +338,21 @@ class _Gathering(Waiting):
             self._news.clear()
             heard, self._heard = self._heard, []
             for part in _parts(heard):
-                await self._asked.answer(_encode(_Answers(part, [])))
+                await self._give(part)
+
+    async def _give(self, heard: list[Heard]) -> None:
+        try:
+            await self._asked.answer(_encode(_Answers(heard, [])))
+        except MessageTooLarge as error:  # the clients' doing: the others' answers are not to be lost with it
+            refused = [Heard.refused(one.id, f"the reply does not fit through the broker: {error}") for one in heard]
+            await self._asked.answer(_encode(_Answers(refused, [])))
 
 
-def _parts(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
-    part: list[Heard] = []
+def _parts(items: Iterable[T]) -> Iterator[list[T]]:
+    """Divide what is to be told into parts."""
+    part: list[T] = []
     size = 0
-    for one in heard:
+    for one in items:
         cost = len(_encode(one))
         if part and (len(part) >= PART_ITEMS or size + cost > PART_BYTES):
             yield part
