@@ -23,7 +23,7 @@ pytestmark = pytest.mark.bellwire(clock="real")
 
 AWAY = (BrokerUnavailable, OutcomeUnknown)
 EVERYTHING = Limits(messages=100_000, size=2**30)
-MAX_PENDING = 1024 * 1024
+MAX_PENDING = 8 * 1024 * 1024
 
 
 async def _crash(server: NatsServer, proxy: Proxy) -> None:
