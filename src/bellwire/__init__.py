@@ -23,6 +23,7 @@ from bellwire.core.errors import (
     OutcomeUnknown,
     RoomLimit,
     TooManyAttachments,
+    TooManyConnections,
 )
 from bellwire.core.events import Event, PlainText
 from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
@@ -78,4 +79,5 @@ __all__ = [
     "OutcomeUnknown",
     "RoomLimit",
     "TooManyAttachments",
+    "TooManyConnections",
 ]

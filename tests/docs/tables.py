@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import bellwire
 from bellwire.core.config import Option, config_options
@@ -38,8 +38,14 @@ def replaced(name: str, table: str) -> str:
 
 def _type(option: Option) -> str:
     if get_origin(option.type) is tuple:
-        return " or ".join(f"`{name}`" for name in get_args(get_args(option.type)[0])) + ", a list"
+        return f"{_type_of_literal(get_args(option.type)[0])}, a list"
+    if get_origin(option.type) is Literal:
+        return _type_of_literal(option.type)
     return f"`{option.type.__name__}`"
+
+
+def _type_of_literal(literal: Any) -> str:
+    return " or ".join(f"`{name}`" for name in get_args(literal))
 
 
 def _value(value: Any) -> str:

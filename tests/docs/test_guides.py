@@ -125,6 +125,13 @@ async def test_messages_between_processes(guide: Guide) -> None:
         assert page.cache == {}
 
 
+async def test_a_user_logs_out_everywhere(guide: Guide) -> None:
+    page = guide("logout")
+    async with connect(page.server, user="ada") as ada, connect(page.server, user="ada") as other:
+        await ada.emit(page.LOG_OUT)
+        assert await other.closed() == await ada.closed() == "io server disconnect"
+
+
 async def test_handlers_in_several_files(guide: Guide) -> None:
     page, event = guide("assembled"), guide("presence").AWAY
     async with connect(page.server, "/chat") as client:

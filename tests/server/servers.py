@@ -7,6 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from bellwire import Config, Namespace, Server, Socket
+from bellwire.brokers.base import Broker
 from bellwire.brokers.envelope import ALL, stream_of_node
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.protocol.embedding import KEY
@@ -38,7 +39,7 @@ class SharedBroker(MemoryBroker):
 class House:
     """One of the servers, with its root namespace."""
 
-    def __init__(self, broker: MemoryBroker, stack: AsyncExitStack, config: Config | None = None) -> None:
+    def __init__(self, broker: Broker, stack: AsyncExitStack, config: Config | None = None) -> None:
         self.server = Server(config=config)
         self.server.configure(broker=broker)
         self.root: Namespace = self.server.namespace("/")
@@ -57,7 +58,7 @@ class House:
     ) -> TestClient:
         """Return a new client whose socket is in these rooms."""
         auth = HELLO if recovers else None
-        client = await self.stack.enter_async_context(connect(self.server, namespace, user=user, auth=auth))
+        client = await self.stack.enter_async_context(connect(self.server, namespace, user=user, auth=auth, timeout=5))
         for room in rooms:
             await self.socket(client).join(room)
         return client

@@ -27,8 +27,10 @@ class Party:
         self.dispatcher = Dispatcher(loop)
         self.cluster = Cluster(broker, Wheel(loop), self.dispatcher, self.counters)
         self.cluster.watch(self)
+        self.cluster.remind(self.speak)
         self.news: list[tuple[str, str]] = []
         self.taken: list[tuple[str, bytes]] = []
+        self.renewals = 0
 
     @property
     def id(self) -> str:
@@ -39,6 +41,9 @@ class Party:
 
     def node_left(self, node: str) -> None:
         self.news.append(("left", node))
+
+    def speak(self) -> None:
+        self.renewals += 1
 
     async def ask(self, kind: str, body: bytes = b"", *nodes: str, within: float = 5.0) -> tuple[str, ...]:
         self.taken.clear()
@@ -375,3 +380,26 @@ async def test_an_answer_of_a_node_that_was_not_asked_is_taken_but_not_waited_fo
         two.cluster.serve("echo", with_another)
         assert await one.ask("echo", b"", two.id) == ()
         assert one.taken == [(three.id, b"me too"), (two.id, b"x")]
+
+
+# --- what others may have missed
+
+
+async def test_a_node_that_could_not_say_that_it_is_there_is_told_to_say_all_again() -> None:
+    async with parties(2) as (broker, (one, _)):
+        await advance(60)
+        assert one.renewals == 0
+        with away(broker):
+            await advance(LEASE_SECONDS)
+        await advance(2 * BEAT_SECONDS)
+        assert one.renewals == 1
+        await advance(60)
+        assert one.renewals == 1
+
+
+async def test_so_is_one_whose_broker_lost_what_was_kept() -> None:
+    async with parties(2) as (broker, (one, two)):
+        broker.faults.take_back({})
+        await advance(2 * BEAT_SECONDS)
+        assert one.renewals == two.renewals == 1
+        assert await Register(broker).add(one.id) == {one.id, two.id}

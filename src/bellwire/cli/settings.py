@@ -5,7 +5,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import click
 import msgspec
@@ -56,7 +56,11 @@ def _flag(option: Option) -> Callable[[F], F]:
     flag, help_ = flag_of(option.field), _help(option)
     if option.type is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", option.field, default=None, help=help_)
-    return click.option(flag, option.field, type=str, metavar=_METAVARS.get(option.type, "LIST"), help=help_)
+    return click.option(flag, option.field, type=str, metavar=_metavar(option.type), help=help_)
+
+
+def _metavar(type_: Any) -> str:
+    return "|".join(get_args(type_)) if get_origin(type_) is Literal else _METAVARS.get(type_, "LIST")
 
 
 def flag_of(field: str) -> str:

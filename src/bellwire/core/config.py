@@ -14,11 +14,12 @@ from msgspec import Meta
 from bellwire.core.errors import ConfigError
 from bellwire.core.redaction import without_secrets
 
-__all__ = ["Config", "Option", "Transport", "config_options", "shown"]
+__all__ = ["Config", "ConnectionsPolicy", "Option", "Transport", "config_options", "shown"]
 
 ENVIRONMENT_PREFIX: Final = "BELLWIRE_"
 
 Transport: TypeAlias = Literal["polling", "websocket"]
+ConnectionsPolicy: TypeAlias = Literal["refuse", "close_oldest"]
 
 _A_DAY: Final = 86_400.0
 
@@ -115,6 +116,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=0, description="bytes waiting for a client from which volatile events are dropped for it"),
     ] = 65_536
+    connections_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="connections one user may have on all nodes together; 0 for any number; the same on all nodes",
+        ),
+    ] = 5
+    connections_per_user_policy: Annotated[
+        ConnectionsPolicy,
+        Meta(description="what happens to one more: refuse it, or close_oldest, the user's oldest connection"),
+    ] = "refuse"
     rooms_per_socket: Annotated[int, Meta(ge=1, description="rooms one socket may be in")] = 128
     max_room_name: Annotated[int, Meta(ge=1, description="characters of a room's name")] = 255
     pending_calls_per_socket: Annotated[

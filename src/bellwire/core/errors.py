@@ -5,6 +5,7 @@
     BellwireError                  "error"
      ├── ConfigError               "config"
      ├── ConnectRefused            "connect_refused"
+     │    └── TooManyConnections   "too_many_connections"
      ├── EventRefused              the refusal's own code, e.g. "invalid_payload"
      ├── CallTimeout               "timeout"               (also a TimeoutError)
      ├── Disconnected              "disconnected"
@@ -66,6 +67,25 @@ class ConnectRefused(BellwireError):  # noqa: N818 - the word of the domain: a c
 
     def __str__(self) -> str:
         return self.message
+
+
+class TooManyConnections(ConnectRefused):
+    """A user has as many connections in the whole cluster as ``Config.connections_per_user`` allows.
+
+    The client finds ``{"code": "too_many_connections", "limit": limit}`` in the data of its ``connect_error``.
+    """
+
+    code = "too_many_connections"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"this user has {limit} connections, and no more are allowed: close one of them",
+            {"code": self.code, "limit": limit},
+        )
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.limit,)
 
 
 class EventRefused(BellwireError):  # noqa: N818

@@ -32,9 +32,10 @@ async def admit(socket: Socket, namespace: "Namespace", authenticate: Authentica
                 f"auth returned {type(identity).__name__}: return Identity(user), None, or raise ConnectRefused(...)"
             )
         socket.identify(identity)
-    if socket.phase is Phase.DISCONNECTED:
-        return
-    await socket.enter()
+    for step in (socket.take_place, socket.enter):
+        if socket.gone:
+            return
+        await step()
     await _pass(socket, namespace, 0)
 
 

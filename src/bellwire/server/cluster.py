@@ -167,12 +167,14 @@ class Cluster:
         self._answerers: dict[str, Answerer] = {}
         self._ears: dict[str, Callable[[str, bytes], None]] = {}
         self._watchers: list[Watcher] = []
+        self._reminded: list[Callable[[], None]] = []
         self._inquiries: dict[int, _Inquiry] = {}
         self._number = 0
         self._asked = 0
         self._answering: dict[tuple[str, int], Asked] = {}
         self._timer: Timer | None = None
         self._beaten = 0.0
+        self._generation = ""
 
     @property
     def is_first(self) -> bool:
@@ -191,6 +193,13 @@ class Cluster:
         """Tell ``watcher`` of nodes from now on."""
         self._watchers.append(watcher)
 
+    def remind(self, speaker: Callable[[], None]) -> None:
+        """Call ``speaker`` whenever what this node has said or kept is to be said again.
+
+        That is so when others may have taken it for dead, and when the broker has lost what was kept.
+        """
+        self._reminded.append(speaker)
+
     # --- life
 
     async def start(self) -> None:
@@ -200,7 +209,7 @@ class Cluster:
         for node in await self._register.add(self.node):
             self._heard(node)
         await self.say(Alive(self.node, ask=True))
-        self._beaten = self._loop.time()
+        self._beaten, self._generation = self._loop.time(), self._broker.generation()
         self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
 
     async def close(self) -> None:
@@ -229,10 +238,13 @@ class Cluster:
     async def _beat(self) -> None:
         now = self._loop.time()
         stood_still = now - self._beaten > 2 * BEAT_SECONDS
-        self._beaten = now
         try:
             await self.say(Alive(self.node, ask=stood_still))
             await self._register.add(self.node)  # it may have been lost, or others have missed this node
+            self._beaten = now
+            generation, self._generation = self._generation, self._broker.generation()
+            if stood_still or generation != self._generation:
+                self._remind()
         except (BrokerUnavailable, OutcomeUnknown):
             stood_still = True
         if stood_still:
@@ -242,6 +254,10 @@ class Cluster:
             self._lost(node)
         if over and self.is_first:
             await self._register.remove(set(over))
+
+    def _remind(self) -> None:
+        for speaker in self._reminded:
+            speaker()
 
     def _beat_ended(self, outcome: Outcome) -> None:
         error = outcome.error

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from bellwire.core.clock import Timer
-from bellwire.core.errors import BrokerUnavailable, ConnectRefused, Disconnected, EventRefused, PacketError
+from bellwire.core.errors import (
+    BrokerUnavailable,
+    ConnectRefused,
+    Disconnected,
+    EventRefused,
+    PacketError,
+    TooManyConnections,
+)
 from bellwire.guard.auth import Identity
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.outgoing import Message
@@ -225,7 +232,8 @@ class Connection(Receiver):
             self._refuse(socket, error)
 
     def _refuse(self, socket: Socket, error: ConnectRefused) -> None:
-        self.runtime.counters.add("connects_refused_total", reason="refused")
+        reason = error.code if isinstance(error, TooManyConnections) else "refused"
+        self.runtime.counters.add("connects_refused_total", reason=reason)
         try:
             message = self.refusal(socket.namespace, error.message, error.data)
         except Exception as fault:  # the application gave it data that is no JSON

@@ -296,9 +296,10 @@ class Namespace(Target):
         return self._owner._hubs.get(name)
 
     async def disconnect_user(self, user: str) -> None:
-        """End the connections of a user, in each of this pattern's namespaces."""
-        for name in list(self._hubs):
-            await Target(self, name, (User(user),)).disconnect(close=True)
+        """End the connections of a user to this node, in each of this pattern's namespaces."""
+        for hub in list(self._hubs.values()):
+            for socket in list(hub.members(User(user))):
+                await socket.disconnect(close=True)
 
     def release(self, hub: Hub) -> None:
         """Forget a live namespace that everybody left: a pattern's could otherwise grow without end."""

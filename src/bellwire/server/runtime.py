@@ -19,6 +19,7 @@ from bellwire.server.held import Nowhere
 from bellwire.server.leftovers import Leftovers
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.operations import Operations
+from bellwire.server.places import Places
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
@@ -57,6 +58,7 @@ class Runtime:
         "loop",
         "nowhere",
         "operations",
+        "places",
         "prober",
         "producers",
         "readiness",
@@ -84,6 +86,7 @@ class Runtime:
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.cluster.direct = self.streams.direct
         self.operations = Operations(self.cluster, application.find)
+        self.places = Places(broker, self.cluster, self.wheel, config, counters)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))
@@ -106,6 +109,7 @@ class Runtime:
         self.producers.close()
         await self.sessions.close(self.config.shutdown_grace)
         await self.leftovers.close()
+        await self.places.close(self.config.shutdown_grace)
         await self.cluster.close()
         await self.readiness.close()
         self.heartbeat.close()

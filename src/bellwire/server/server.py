@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVarTuple
+from typing import Any, TypeAlias
 
 from typing_extensions import override
 
@@ -31,13 +31,12 @@ from bellwire.server.raw_connection import RawConnection
 from bellwire.server.runtime import NOT_RUNNING, Runtime
 from bellwire.server.socket import Socket
 from bellwire.server.socketio_connection import SocketIOConnection
+from bellwire.server.user import UserTarget, serve_users
 from bellwire.transports.asgi import handle_http, handle_raw_websocket, handle_websocket
 from bellwire.transports.base import Application, Receive, Scope, Send
 from bellwire.transports.engine import Engine
 from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
-
-Ts = TypeVarTuple("Ts")
 
 ASGIApplication: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 Lifespan: TypeAlias = Callable[["Server"], AbstractAsyncContextManager[Any]]
@@ -139,8 +138,8 @@ class Server(Application):
         namespace.bind(self._runtime)
         return namespace
 
-    def user(self, id: str) -> "UserTarget":  # noqa: A002 - the contract's word
-        """All sockets of a user, in every namespace. Raises :class:`TypeError` if ``id`` is no str."""
+    def user(self, id: str) -> UserTarget:  # noqa: A002 - the contract's word
+        """All sockets of a user, in every namespace and on every node. Raises as `Identity` does for a wrong ``id``."""
         require_user(id, "user")
         return UserTarget(self, id)
 
@@ -230,6 +229,7 @@ class Server(Application):
         for namespace in self.namespaces.values():
             namespace.bind(self._runtime)
         self.nodes.bind(self._runtime)
+        serve_users(self)
         try:
             await self._runtime.start()
             if self._lifespan is not None:
@@ -264,11 +264,16 @@ class Server(Application):
         return self._runtime is not None
 
     @property
-    def engine(self) -> Engine:
-        """The sessions, for the transports. Raises :class:`BellwireError` if the server is not running."""
+    def runtime(self) -> Runtime:
+        """What it is made of while it runs. Raises :class:`BellwireError` if it does not."""
         if self._runtime is None:
             raise BellwireError(f"the server is not running: {NOT_RUNNING}")
-        return self._runtime.engine
+        return self._runtime
+
+    @property
+    def engine(self) -> Engine:
+        """The sessions, for the transports. Raises as :attr:`runtime` does."""
+        return self.runtime.engine
 
     # --- ASGI
 
@@ -335,33 +340,6 @@ class Server(Application):
         """Log what an application's code raised while ``doing`` something for ``socket``."""
         self.counters.add("handler_errors_total")
         logger.error("%s %r failed", doing, socket, exc_info=error)
-
-
-class UserTarget:
-    """All sockets of one user."""
-
-    __slots__ = ("_id", "_server")
-
-    def __init__(self, server: Server, id: str) -> None:  # noqa: A002
-        self._server = server
-        self._id = id
-
-    async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts) -> None:
-        """Send ``event`` to the user's sockets in ``/``.
-
-        Raises:
-            BellwireError: there is no such namespace.
-
-        """
-        root = self._server.namespaces.get("/")
-        if root is None:
-            raise BellwireError("server.user(id).emit speaks in '/': register it with server.namespace('/')")
-        await root.user(self._id).emit(event, *payload)
-
-    async def disconnect(self) -> None:
-        """End every connection of the user, in all namespaces."""
-        for namespace in self._server.namespaces.values():
-            await namespace.disconnect_user(self._id)
 
 
 def relative_path(scope: Scope) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
     from bellwire.server.namespace import Namespace
+    from bellwire.server.places import UserPlaces
     from bellwire.server.runtime import Runtime
 
 R = TypeVar("R")
@@ -69,6 +70,7 @@ class Socket(Inbound):
         "hello",
         "id",
         "params",
+        "places",
         "reader",
         "reason",
         "since",
@@ -108,6 +110,8 @@ class Socket(Inbound):
         """What it recovers with; None if it does not."""
         self.reason = ""
         """Why it was disconnected."""
+        self.places: UserPlaces | None = None
+        """Where its connection has a place among its user's; None of a guest's, and where nobody counts."""
         self._user: str | None = None
         self._rooms: set[str] | None = None
         self._state: dict[str, Any] | None = None
@@ -411,6 +415,13 @@ class Socket(Inbound):
             self.claims = identity.claims
             self.expires = identity.expires
 
+    async def take_place(self) -> None:
+        """Have a place among those of its user. Raises `TooManyConnections` and `BrokerUnavailable`."""
+        places = self._runtime.places
+        if self._user is not None and places.limit:
+            self.places = places.of(self._user)
+            await self.places.take(self._connection)
+
     async def enter(self) -> None:
         """The client is known: rooms and broadcasts can have it from now on; they wait for its CONNECT reply."""
         self._hub = hub = self._namespace.hub(self._hub.name)
@@ -488,6 +499,8 @@ class Socket(Inbound):
         """
         self._connection.delay(1)
         self.reason = reason
+        if self.places is not None:
+            self.places.leave(self._connection)
         self._hub.remove(self, self._rooms or ())
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED

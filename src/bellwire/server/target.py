@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from bellwire.core.errors import NodesUnreachable, OutcomeUnknown
 from bellwire.core.events import Event
-from bellwire.delivery.naming import Key
+from bellwire.delivery.naming import Key, User
 from bellwire.guard.packets import check_mid, post
 from bellwire.guard.recipients import Recipients
 from bellwire.protocol.socket_id import read_socket_id
@@ -97,7 +97,7 @@ class Target(Recipients["Target"]):
 
         """
         relay.forbid("call()")
-        local, others = self._local, self._others()
+        local, others = self._local, await self._others()
         hub, audience = local.hub, local.answering()
         number = 0 if hub is None else hub.next_ack()
         message = post(self._name, event, payload, number)
@@ -114,7 +114,7 @@ class Target(Recipients["Target"]):
     async def sockets(self) -> "Sockets":
         """Who they are at this moment, on all nodes. Raises BrokerUnavailable: the other nodes cannot be asked."""
         here = [told(socket) for socket in self._local.sockets()]
-        elsewhere, unreachable = await self._operations.sockets(self._selection, self._others())
+        elsewhere, unreachable = await self._operations.sockets(self._selection, await self._others())
         return Sockets(
             [RemoteSocket(self._namespace, self._name, *msgspec.structs.astuple(one)) for one in (*here, *elsewhere)],
             unreachable,
@@ -132,14 +132,14 @@ class Target(Recipients["Target"]):
         """
         relay.forbid("join()")
         await self._everywhere(
-            self._local.join(room), lambda nodes: self._operations.join(self._selection, room, nodes)
+            lambda: self._local.join(room), lambda nodes: self._operations.join(self._selection, room, nodes)
         )
 
     async def leave(self, room: str) -> None:
         """Take all of them out of ``room``. Raises as :meth:`join` but for what a room refuses."""
         relay.forbid("leave()")
         await self._everywhere(
-            self._local.leave(room), lambda nodes: self._operations.leave(self._selection, room, nodes)
+            lambda: self._local.leave(room), lambda nodes: self._operations.leave(self._selection, room, nodes)
         )
 
     async def disconnect(self, *, close: bool = False) -> None:
@@ -149,18 +149,20 @@ class Target(Recipients["Target"]):
         """
         relay.forbid("disconnect()")
         await self._everywhere(
-            self._local.disconnect(close=close),
+            lambda: self._local.disconnect(close=close),
             lambda nodes: self._operations.disconnect(self._selection, nodes, close=close),
         )
 
     async def _everywhere(
-        self, here: Coroutine[Any, Any, None], elsewhere: "Callable[[frozenset[str]], Coroutine[Any, Any, Nodes]]"
+        self,
+        here: "Callable[[], Coroutine[Any, Any, None]]",
+        elsewhere: "Callable[[frozenset[str]], Coroutine[Any, Any, Nodes]]",
     ) -> None:
-        others = self._others()
+        others = await self._others()
         if not others:
-            await here
+            await here()
             return
-        _, unreachable = await _both(here, elsewhere(others))
+        _, unreachable = await _both(here(), elsewhere(others))
         if unreachable:
             raise NodesUnreachable(unreachable)
 
@@ -176,11 +178,23 @@ class Target(Recipients["Target"]):
     def _operations(self) -> "Operations":
         return self._namespace.runtime.operations
 
-    def _others(self) -> frozenset[str]:
+    async def _others(self) -> frozenset[str]:
         """The other nodes that can have one of them."""
         peers = self._namespace.runtime.cluster.peers.ids
-        nodes = {_node_of(key) for key in self._keys}
-        return peers if not nodes or None in nodes else peers & nodes
+        nodes: frozenset[str] = frozenset()
+        for key in self._keys if peers else ():
+            found = await self._nodes_of(key)
+            if found is None:
+                return peers
+            nodes |= found
+        return peers & nodes if self._keys else peers
+
+    async def _nodes_of(self, key: Key) -> frozenset[str] | None:
+        """The nodes that can have a socket of ``key``, None for all of them."""
+        if isinstance(key, User):
+            return await self._namespace.runtime.places.nodes_of(key.id)
+        socket = read_socket_id(key) if isinstance(key, str) else None
+        return None if socket is None or socket.node is None else frozenset({socket.node})
 
 
 class Sockets(list["RemoteSocket"]):
@@ -190,12 +204,6 @@ class Sockets(list["RemoteSocket"]):
         super().__init__(found)
         self.unreachable_nodes = unreachable_nodes
         """The ids of nodes that were asked and did not answer in full."""
-
-
-def _node_of(key: Key) -> str | None:
-    """Return the only node that can have a socket of ``key``, None if it may be any."""
-    socket = read_socket_id(key) if isinstance(key, str) else None
-    return None if socket is None else socket.node
 
 
 async def _both(here: Coroutine[Any, Any, S], elsewhere: Coroutine[Any, Any, T]) -> tuple[S, T]:

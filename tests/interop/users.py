@@ -1,0 +1,24 @@
+"""Users on several processes: ``bellwire run tests.interop.users:server --broker ...``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bellwire import Event, Identity, Request, Server, Socket
+
+LOG_OUT = Event("log out everywhere", reply=bool)
+
+
+async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity | None:
+    user = payload.get("user")
+    return Identity(user) if isinstance(user, str) else None
+
+
+server = Server(auth=authenticate)
+root = server.namespace("/")
+
+
+@root.on(LOG_OUT)
+async def log_out(socket: Socket) -> bool:
+    assert socket.user is not None
+    await server.user(socket.user).disconnect()
+    return True
