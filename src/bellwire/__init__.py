@@ -26,6 +26,7 @@ from bellwire.core.errors import (
     TooManyConnections,
 )
 from bellwire.core.events import Event, PlainText
+from bellwire.core.presence import PRESENCE_DIFF, PRESENCE_STATE, PresenceDiff, PresenceState
 from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
 from bellwire.emitter.emitter import Emitter
 from bellwire.emitter.target import EmitterTarget
@@ -41,6 +42,10 @@ __all__ = [
     # declared
     "Event",
     "PlainText",
+    "PRESENCE_DIFF",
+    "PRESENCE_STATE",
+    "PresenceDiff",
+    "PresenceState",
     "Config",
     # served
     "Server",
