@@ -16,7 +16,7 @@ import pytest
 import socketio
 from fastapi import FastAPI
 
-from bellwire import ConnectRefused, Event, Server, Socket
+from bellwire import PRESENCE_DIFF, PRESENCE_STATE, ConnectRefused, Event, Server, Socket
 from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
 from tests.brokers.redis_server import RedisServer
@@ -123,6 +123,21 @@ async def test_messages_between_processes(guide: Guide) -> None:
         assert expired == ["a"]
         await other.nodes.emit(page.EXPIRED, "b")
         assert page.cache == {}
+
+
+async def test_who_is_in_a_room(guide: Guide) -> None:
+    page, onlooker = guide("lobby"), guide("onlookers")
+    async with connect(page.server, "/chat", user="ada") as ada, connect(page.server, "/chat", user="bob") as bob:
+        onlooker.seen(await ada.receive(PRESENCE_STATE))
+        await bob.emit(page.MOOD, "excited")
+        for _ in range(2):
+            onlooker.changed(await ada.receive(PRESENCE_DIFF))
+        assert onlooker.lobby.present == {"ada": [{"mood": "calm"}], "bob": [{"mood": "excited"}]}
+        assert await page.is_there("bob")
+        await bob.disconnect()
+        onlooker.changed(await ada.receive(PRESENCE_DIFF))
+        assert list(onlooker.lobby.present) == ["ada"]
+        assert not await page.is_there("bob")
 
 
 async def test_a_user_logs_out_everywhere(guide: Guide) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import socketio
 
+from bellwire.server.peers import BEAT_SECONDS, LEASE_SECONDS
 from tests.brokers.redis_server import RedisServer
 from tests.interop.processes import ServerProcess
 from tests.interop.test_python_socketio import PATIENCE, new_client
@@ -32,12 +33,38 @@ def processes(tmp_path: Path) -> Iterator[list[ServerProcess]]:
         broker.kill()
 
 
-class Tabs(AsyncExitStack):
-    """Connections of one user."""
+class Lobby:
+    """Who is there, as a client is told."""
 
-    async def open(self, process: ServerProcess, user: str = "ada") -> socketio.AsyncClient:
+    def __init__(self) -> None:
+        self.present: set[str] = set()
+        self._changed = asyncio.Condition()
+
+    async def state(self, state: dict[str, Any]) -> None:
+        async with self._changed:
+            self.present = set(state["present"])
+            self._changed.notify_all()
+
+    async def diff(self, diff: dict[str, Any]) -> None:
+        async with self._changed:
+            self.present = (self.present | set(diff["joined"])) - set(diff["left"])
+            self._changed.notify_all()
+
+    async def until(self, *names: str, within: float = PATIENCE) -> None:
+        """Wait until just these are there."""
+        async with asyncio.timeout(within), self._changed:
+            await self._changed.wait_for(lambda: self.present == set(names))
+
+
+class Tabs(AsyncExitStack):
+    """Connections, of one user if nothing else is said."""
+
+    async def open(self, process: ServerProcess, user: str = "ada", lobby: Lobby | None = None) -> socketio.AsyncClient:
         """Connect one more. Raises what the client raises if it is refused."""
         client = await self.enter_async_context(new_client(reconnection=False))
+        if lobby is not None:
+            client.on("presence:state", lobby.state)
+            client.on("presence:diff", lobby.diff)
         await client.connect(process.url, transports=["websocket"], auth={"user": user}, wait_timeout=PATIENCE)
         return client
 
@@ -83,3 +110,23 @@ async def test_a_user_logs_out_everywhere(processes: list[ServerProcess]) -> Non
             client.on("disconnect", lambda reason, future=future: future.set_result(reason))
         await clients[0].emit("log out everywhere")
         assert set(await asyncio.wait_for(asyncio.gather(*gone), PATIENCE)) == {"server disconnect"}
+
+
+@real
+async def test_all_see_who_is_there_and_who_is_gone_with_a_process_that_was_killed(
+    processes: list[ServerProcess],
+) -> None:
+    here, there = processes
+    async with tabs() as clients:
+        lobby = Lobby()
+        await clients.open(here, "ada", lobby)
+        await clients.open(there, "bob")
+        carl = await clients.open(there, "carl")
+        await lobby.until("ada", "bob", "carl")
+        await clients.open(here, "bob")
+        await carl.disconnect()
+        await lobby.until("ada", "bob")
+        await clients.open(there, "dora")
+        await lobby.until("ada", "bob", "dora")
+        await asyncio.to_thread(there.end, signal.SIGKILL)
+        await lobby.until("ada", "bob", within=LEASE_SECONDS + 3 * BEAT_SECONDS + PATIENCE)

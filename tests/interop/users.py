@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bellwire import Event, Identity, Request, Server, Socket
+from bellwire import PRESENCE_DIFF, PRESENCE_STATE, Event, Identity, Request, Server, Socket
 
 LOG_OUT = Event("log out everywhere", reply=bool)
 
@@ -14,7 +14,13 @@ async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity
 
 
 server = Server(auth=authenticate)
-root = server.namespace("/")
+root = server.namespace("/", emits=(PRESENCE_STATE, PRESENCE_DIFF))
+
+
+@root.on_connect
+async def entered(socket: Socket) -> None:
+    await socket.join("lobby")
+    await socket.track("lobby")
 
 
 @root.on(LOG_OUT)

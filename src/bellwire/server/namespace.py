@@ -235,18 +235,35 @@ class Namespace(Target):
             ValueError: one has characters that no part of a namespace's name can have.
 
         """
+        return Target(self, self._named("at", params))
+
+    async def presence(self, room: str, /, **params: str) -> dict[str, list[Any]]:
+        """Who is shown in ``room``, on all nodes: by user, what each of his sockets says; a guest by his socket's id.
+
+        A node that does not answer within two seconds is left out. Of a pattern, ``params`` name the namespace, as in
+        :meth:`at`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`at`.
+            BrokerUnavailable: the broker cannot be reached.
+
+        """
+        return await self.runtime.presences.present(self._named("presence", params), room)
+
+    def _named(self, where: str, params: Mapping[str, str]) -> str:
+        """The name of the namespace with these parameters."""
         wanted = set(_PARAMETER.findall(self.name))
         if wanted != set(params):
             raise TypeError(f"{self.name!r} takes {sorted(wanted)}, not {sorted(params)}")
         for parameter, value in params.items():
             if not isinstance(value, str):
                 raise TypeError(
-                    f"at({parameter}={value!r}): a parameter is a str, write at({parameter}={str(value)!r})"
+                    f"{where}({parameter}={value!r}): a parameter is a str, write {where}({parameter}={str(value)!r})"
                 )
         name = _PARAMETER.sub(lambda match: params[match[1]], self.name)
         if self.match(name) is None:
             raise ValueError(f"{name!r} is no namespace of {self.name!r}: a part has no '/', no ',' and no braces")
-        return Target(self, name)
+        return name
 
     def match(self, name: str) -> Mapping[str, str] | None:
         """The parameters with which ``name`` is in this namespace; None if it is not."""

@@ -20,6 +20,7 @@ from bellwire.server.leftovers import Leftovers
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.operations import Operations
 from bellwire.server.places import Places
+from bellwire.server.presence import Presences
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
@@ -59,6 +60,7 @@ class Runtime:
         "nowhere",
         "operations",
         "places",
+        "presences",
         "prober",
         "producers",
         "readiness",
@@ -87,6 +89,7 @@ class Runtime:
         self.cluster.direct = self.streams.direct
         self.operations = Operations(self.cluster, application.find)
         self.places = Places(broker, self.cluster, self.wheel, config, counters)
+        self.presences = Presences(broker, self.cluster, self.fanout, self.dispatcher, self.wheel, counters)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))
@@ -105,6 +108,7 @@ class Runtime:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.prober.close()
         self.engine.close()
+        await self.presences.close()
         await self.dispatcher.close(self.config.shutdown_grace)
         self.producers.close()
         await self.sessions.close(self.config.shutdown_grace)

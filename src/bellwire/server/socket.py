@@ -266,6 +266,43 @@ class Socket(Inbound):
         if room not in self._rooms:  # it was to leave before it was in it
             await self._hub.leave(self, room)
 
+    async def track(self, room: str, info: object = None) -> None:
+        """Be shown in ``room``, with ``info``, to all who look at it on any node; and look at it, as in `watch`.
+
+        It is shown until `untrack`, until it leaves the room, or until it disconnects; if its connection is lost, for
+        five seconds more. A client that comes back is to be tracked again. Called once more, it changes ``info``.
+
+        Raises:
+            ValueError: it is not in the room, or ``info`` has more than 1 KiB as JSON.
+            TypeError: ``info`` is nothing that JSON can hold.
+            RoomLimit: 256 sockets are shown in the room.
+            BrokerUnavailable: the broker cannot be reached; it is not shown.
+            RuntimeError: in the handler of a relay, which only emits.
+
+        """
+        self._check_member(room, "track")
+        await self._runtime.presences.track(self, room, info)
+
+    async def watch(self, room: str) -> None:
+        """Tell its client who is in ``room``: `PRESENCE_STATE` once, and `PRESENCE_DIFF` whenever that changes.
+
+        Errors as for `track`.
+        """
+        self._check_member(room, "watch")
+        await self._runtime.presences.watch(self, room)
+
+    async def untrack(self, room: str) -> None:
+        """Be shown in ``room`` no longer, and do not look at it. It stays a member."""
+        relay.forbid("untrack()")
+        self._runtime.presences.untrack(self, room)
+
+    def _check_member(self, room: str, what: str) -> None:
+        relay.forbid(f"{what}()")
+        if self._rooms is None or room not in self._rooms:
+            raise ValueError(
+                f"{what}({room!r}): the socket is not in this room; write await socket.join({room!r}) first"
+            )
+
     async def allowed(self, room: str) -> bool:
         """Whether the namespace's ``authorize`` lets it be in ``room``."""
         authorize = self._namespace.authorizer
@@ -296,6 +333,7 @@ class Socket(Inbound):
         with contextlib.suppress(Disconnected):  # its session is over, and all memberships with it
             await self._hub.leave(self, room)
         self._rooms.discard(room)
+        self._runtime.presences.untrack(self, room)
 
     # --- to the client
 
@@ -467,6 +505,7 @@ class Socket(Inbound):
         """It is in ``room`` no longer: its session is not."""
         if self._rooms is not None:
             self._rooms.discard(room)
+        self._runtime.presences.untrack(self, room)
 
     @property
     def node(self) -> "Runtime":
@@ -501,6 +540,7 @@ class Socket(Inbound):
         self.reason = reason
         if self.places is not None:
             self.places.leave(self._connection)
+        self._runtime.presences.depart(self, reason)
         self._hub.remove(self, self._rooms or ())
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED
