@@ -121,6 +121,21 @@ async def test_what_was_missed_while_a_slot_moved_shows_in_the_newest_entry(
         assert still.mids == late.mids == ["new"]
 
 
+async def test_who_leaves_and_comes_back_while_a_slot_is_followed_is_told(cluster: Cluster) -> None:
+    async with broker_at(cluster.url) as broker:
+        stream, leaver, ears = name(), Ears(), Ears()
+        await broker.subscribe(stream, leaver)
+        place = place_of("bellwire", stream)
+        master, live = broker._masters.of(place.slot), broker._lives[place.channel]
+        following = asyncio.create_task(broker._follow_again(master, live))
+        await broker.unsubscribe(stream, leaver)
+        await broker.subscribe(stream, ears)
+        await following
+        await broker.append(stream, draft("m"))
+        await ears.until(1)
+        assert not leaver.entries
+
+
 async def test_while_a_slot_moves_what_is_there_is_asked_for_there_and_appends_wait(cluster: Cluster) -> None:
     async with broker_at(cluster.url) as broker:
         stream, ears = name(), Ears()

@@ -331,9 +331,10 @@ class RedisBroker(Broker):
             if live.source is master.subscriptions:
                 live.source = None
             raise
-        if self._lives.get(live.channel) is not live:  # unsubscribed meanwhile
+        present = self._lives.get(live.channel)
+        if present is None:  # unsubscribed meanwhile
             master.subscriptions.unsubscribe(live.channel)
-        elif newest and newest[0]:
+        elif present is live and newest and newest[0]:
             live.wake(gen.decode(), newest[0], known)
 
     @override
