@@ -4,6 +4,7 @@ import secrets
 
 import pytest
 
+from bellwire.brokers.envelope import ALL, MESSAGES, stream_of_node
 from bellwire.brokers.redis_live import Live
 from bellwire.brokers.redis_streams import VERSION
 from bellwire.core.counters import Counters
@@ -36,6 +37,15 @@ def test_entries_and_volatile_messages_are_told_to_all_as_they_come() -> None:
     one.remove(ears)
     one.take(payload("h", record(3, Point(2, 22))))
     assert (len(ears.entries), len(other.entries)) == (2, 3)
+
+
+@pytest.mark.parametrize(("stream", "kind"), [("room", "volatile"), (ALL, "node"), (stream_of_node("ab"), "node")])
+def test_what_comes_is_counted_by_kind(stream: str, kind: str) -> None:
+    counters = Counters()
+    live = Live(stream, b"c", counters)
+    for message in (payload("g", record(1)), b"Vnow", payload("g", record(1)), b"X"):
+        live.take(message)
+    assert {kind: counters.get(MESSAGES, kind=kind) for kind in ("entry", kind)} == {"entry": 2, kind: 1}
 
 
 @pytest.mark.parametrize(

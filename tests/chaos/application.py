@@ -21,6 +21,7 @@ ASK = Event("ask", str, reply=list[str])
 ASKED = Event("asked", reply=str)
 MEMBERS = Event("members", str, reply=list[str])
 REASONS = Event("reasons", reply=list[str])
+COUNTERS = Event("counters", reply=dict[str, int])
 
 ROOM = "notes"
 """Everybody is in it."""
@@ -111,3 +112,9 @@ async def members(socket: Socket, room: str) -> list[str]:
 async def tell_reasons(socket: Socket) -> list[str]:
     """Tell why clients went, since the server was started."""
     return reasons
+
+
+@root.on(COUNTERS)
+async def tell_counters(socket: Socket) -> dict[str, int]:
+    """Tell what this node has counted."""
+    return server.counters.snapshot()

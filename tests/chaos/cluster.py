@@ -56,14 +56,14 @@ class Cluster:
         broker: BrokerProcess,
         nodes: Sequence[Node],
         balancer: ChaosProxy,
-        links: Sequence[ChaosProxy],
+        link: ChaosProxy,
         stack: AsyncExitStack,
     ) -> None:
         self.broker = broker
         self.nodes = nodes
         self.balancer = balancer
-        self.links = links
-        """All ways to the broker: the nodes' and, behind them, the emitter's."""
+        self.link = link
+        """The emitter's way to the broker."""
         self.listeners: list[Listener] = []
         self.writer: Writer
         self.lanes: list[Lane]
@@ -80,7 +80,7 @@ class Cluster:
         writer = Client(f"http://127.0.0.1:{port}")
         self.writer = Writer(writer)
         await self._stack.enter_async_context(writer)
-        emitter = await self._stack.enter_async_context(Emitter(self.broker.url(self.links[-1].port)))
+        emitter = await self._stack.enter_async_context(Emitter(self.broker.url(self.link.port)))
         self.lanes = [Lane(emitter, f"e{number}") for number in range(LANES)]
 
     @asynccontextmanager
@@ -111,24 +111,35 @@ class Cluster:
 
     def check(self) -> None:
         """Everybody has heard every note once and in order, and was told of no reset."""
-        assert self.writer.failed == []
+        assert not self.writer.failed, self.writer.failed
         for listener in self.listeners:
-            assert listener.of("reset") == listener.of("dead letter") == []
-            assert verdict(listener.numbers(Writer.name), self.writer.written) == FINE
+            told = listener.of("reset"), listener.of("dead letter")
+            assert told == ([], []), told
+            found = {Writer.name: verdict(listener.numbers(Writer.name), self.writer.written)}
             for lane in self.lanes:
-                assert verdict(listener.numbers(lane.name), lane.possible, lane.unknown) == FINE
+                found[lane.name] = verdict(listener.numbers(lane.name), lane.possible, lane.unknown)
+            assert all(one == FINE for one in found.values()), found
 
 
 @asynccontextmanager
-async def cluster(broker: BrokerProcess, *flags: str, count: int = 2) -> AsyncIterator[Cluster]:
-    """Run so many nodes; each must end well."""
+async def nodes_on(broker: BrokerProcess, *flags: str, count: int = 2) -> AsyncIterator[tuple[ChaosProxy, list[Node]]]:
+    """Run so many nodes behind a balancer; each must end well."""
     async with AsyncExitStack() as stack:
-        links = [await stack.enter_async_context(ChaosProxy(broker.server.port)) for _ in range(count + 1)]
-        flags = (*HISTORY, *flags)
-        servers = [ServerProgram(("--broker", broker.url(link.port), *flags), None) for link in links[:count]]
+        links = [await stack.enter_async_context(ChaosProxy(broker.server.port)) for _ in range(count)]
+        servers = [ServerProgram(("--broker", broker.url(link.port), *HISTORY, *flags), None) for link in links]
         balancer = await stack.enter_async_context(ChaosProxy(*(server.port for server in servers)))
         await stack.enter_async_context(serving_with(*servers))
-        nodes = [Node(server, link, balancer) for server, link in zip(servers, links, strict=False)]
-        made = Cluster(broker, nodes, balancer, links, await stack.enter_async_context(AsyncExitStack()))
+        yield balancer, [Node(server, link, balancer) for server, link in zip(servers, links, strict=True)]
+
+
+@asynccontextmanager
+async def cluster(broker: BrokerProcess) -> AsyncIterator[Cluster]:
+    """Run two nodes, and clients of theirs."""
+    async with (
+        nodes_on(broker) as (balancer, nodes),
+        ChaosProxy(broker.server.port) as link,
+        AsyncExitStack() as clients,
+    ):
+        made = Cluster(broker, nodes, balancer, link, clients)
         await made.enter()
         yield made

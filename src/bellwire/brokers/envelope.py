@@ -6,7 +6,7 @@ it. Anything else on those streams is ignored, and counted.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Final, NamedTuple, TypeAlias
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,15 @@ ALL: Final = "cluster"
 def stream_of_node(node: str) -> str:
     """Return the name of the stream that ``node`` alone listens to."""
     return f"node.{node}"
+
+
+MESSAGES: Final = "broker_messages_total"
+"""The counter of what a broker brings to this process, by kind: ``entry``, or one of `kind_published`."""
+
+
+def kind_published(stream: str) -> Literal["node", "volatile"]:
+    """Return what is published to ``stream`` beside its log: what nodes say to each other, or events for clients."""
+    return "node" if stream == ALL or stream.startswith("node.") else "volatile"
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag="alive", gc=False):

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bellwire.brokers.base import Listener
+from bellwire.brokers.envelope import MESSAGES, kind_published
 from bellwire.brokers.nats_link import Message, Subscription
 from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, TIME, opened, sequence, stamp
 from bellwire.core.counters import Counters
@@ -38,8 +39,8 @@ class Live:
     Whoever is called answers with `bridged` or `give_up`.
     """
 
-    __slots__ = ("_began", "_bridge", "_counters", "_gen", "_heard", "_prevs", "_waiting", "floor", "known",
-                 "listeners", "own", "stream", "subscription")  # fmt: skip
+    __slots__ = ("_began", "_bridge", "_counters", "_gen", "_heard", "_prevs", "_published", "_waiting", "floor",
+                 "known", "listeners", "own", "stream", "subscription")  # fmt: skip
 
     def __init__(
         self, stream: str, gen: Callable[[], str], bridge: Callable[["Live"], None], counters: Counters
@@ -56,12 +57,15 @@ class Live:
         self._gen = gen
         self._bridge = bridge
         self._counters = counters
+        self._published = kind_published(stream)
         self._prevs: dict[int, Point] = {}
         self._waiting: list[Message] | None = []
 
     def take(self, _subject: str, message: Message) -> None:
         """Take what came for the stream; it never raises, whatever it is."""
-        if SEQUENCE not in message.headers:
+        is_entry = SEQUENCE in message.headers
+        self._counters.add(MESSAGES, kind="entry" if is_entry else self._published)
+        if not is_entry:
             for listener in tuple(self.listeners):
                 listener.volatile(self.stream, message.data)
             return

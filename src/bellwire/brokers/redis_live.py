@@ -9,6 +9,7 @@ newest entry is read and told as if it had been live, so that those who missed s
 """
 
 from bellwire.brokers.base import Listener
+from bellwire.brokers.envelope import MESSAGES, kind_published
 from bellwire.brokers.redis_link import Subscriptions
 from bellwire.brokers.redis_streams import ENTRY, VOLATILE, opened, opened_live
 from bellwire.core.counters import Counters
@@ -20,7 +21,7 @@ from bellwire.delivery.position import START, Point
 class Live:
     """The subscription to one stream; ``source`` is the connection that it is told on, none while there is none."""
 
-    __slots__ = ("_counters", "_floor", "channel", "known", "listeners", "source", "stream")
+    __slots__ = ("_counters", "_floor", "_published", "channel", "known", "listeners", "source", "stream")
 
     def __init__(self, stream: str, channel: bytes, counters: Counters) -> None:
         self.stream = stream
@@ -30,6 +31,7 @@ class Live:
         self.known: Point = START
         self._floor: tuple[str, int] | None = None
         self._counters = counters
+        self._published = kind_published(stream)
 
     @property
     def is_followed(self) -> bool:
@@ -49,6 +51,7 @@ class Live:
         """Take what was published; it never raises, whatever it is."""
         kind = payload[:1]
         if kind == ENTRY:
+            self._counters.add(MESSAGES, kind="entry")
             try:
                 gen, entry = opened_live(payload)
             except BrokerUnavailable:
@@ -56,6 +59,7 @@ class Live:
             else:
                 self._arrived(gen, entry)
         elif kind == VOLATILE:
+            self._counters.add(MESSAGES, kind=self._published)
             body = payload[1:]
             for listener in self.listeners:
                 listener.volatile(self.stream, body)
