@@ -1,6 +1,9 @@
+from collections.abc import Callable
+from sys import getrefcount
+
 import pytest
 
-from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, stream_of
+from bellwire.delivery.naming import EVERYONE, MAX_KEPT, Key, User, key_of, kind_of, name_stream, stream_of
 
 KEYS: list[Key] = ["room", "", "n", "uann", User("room"), User(""), EVERYONE]
 
@@ -19,6 +22,15 @@ def test_no_two_rooms_users_or_namespaces_share_a_stream() -> None:
 
 def test_a_name_that_is_no_unicode_has_a_stream_too() -> None:
     assert stream_of("/", "\ud800") != stream_of("/", "\ud801")
+
+
+@pytest.mark.parametrize("length", [255, 256])
+@pytest.mark.parametrize("kind", [str, User])
+def test_long_names_have_streams_and_are_not_kept(length: int, kind: Callable[[str], Key]) -> None:
+    name = "".join(["a"] * length)
+    before = getrefcount(name)
+    assert len({stream_of("/", kind(name)), stream_of("/", kind(name)), name_stream("/", kind(name))}) == 1
+    assert (getrefcount(name) > before) is (length <= MAX_KEPT)
 
 
 @pytest.mark.parametrize("key", KEYS)

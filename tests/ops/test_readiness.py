@@ -2,9 +2,11 @@ import asyncio
 
 import httpx
 import pytest
+from typing_extensions import override
 
 from bellwire import Config, Server
-from bellwire.ops.readiness import BELIEVED, Readiness, Verdict
+from bellwire.brokers.base import Kept
+from bellwire.ops.readiness import BELIEVED, ENDED, Readiness, Verdict
 from bellwire.testing.clock import advance
 from tests.server.nodes import Gate, away, start
 from tests.server.servers import SharedBroker
@@ -57,8 +59,30 @@ async def test_a_broker_that_says_nothing_is_given_up() -> None:
     looking = asyncio.create_task(readiness.look())
     await advance()
     await readiness.close()
-    with pytest.raises(asyncio.CancelledError):
-        await looking
+    assert await looking == ENDED
+
+
+class Faulty(SharedBroker):
+    """Fails once in a way that no broker should."""
+
+    failed = False
+
+    @override
+    async def get(self, key: str) -> Kept | None:
+        if not self.failed:
+            self.failed = True
+            raise ValueError("as it is meant to")
+        return await super().get(key)
+
+
+async def test_a_fault_of_the_broker_is_told_and_logged_and_does_not_stay(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Faulty()
+    await broker.start()
+    readiness = Readiness(broker)
+    assert await readiness.look() == Verdict(False, "the broker cannot be asked")
+    assert "as it is meant to" in caplog.text
+    await advance(BELIEVED)
+    assert (await readiness.look()).ready
 
 
 async def ask(server: Server, path: str) -> httpx.Response:
@@ -79,6 +103,18 @@ async def test_balancers_ask_over_http() -> None:
             assert (answer.status_code, answer.text) == (503, "the broker does not answer\n")
         await advance(BELIEVED)
         assert (await ask(server, "/readyz")).status_code == 200
+
+
+async def test_a_server_that_starts_with_a_request_says_that_it_cannot() -> None:
+    broker, server = SharedBroker(), Server()
+    await broker.start()
+    server.configure(broker=broker)
+    with away(broker):
+        for path in ("/readyz", "/socket.io/?EIO=4&transport=polling"):
+            answer = await ask(server, path)
+            assert (answer.status_code, answer.text) == (503, "the broker does not answer\n")
+    assert (await ask(server, "/readyz")).status_code == 200
+    await server.close()
 
 
 async def test_the_path_can_be_another_and_none() -> None:

@@ -27,6 +27,10 @@ EVERYONE: Final = Everyone()
 Key: TypeAlias = "str | User | Everyone"
 """A room's name, a socket's id (which is a room that holds just it), a user, or everyone in the namespace."""
 
+MAX_KEPT: Final = 255
+"""Characters of a name whose stream is kept. Applications emit to rooms that clients name, of any length; as a rule
+none of those has a member (`Config.max_room_name`)."""
+
 _DIRECT: Final = "~"
 _ID: Final = 20
 
@@ -64,8 +68,13 @@ def name_stream(namespace: str, key: Key) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-stream_of: Final = lru_cache(maxsize=65_536)(name_stream)
-"""The same for whoever is about to ask again."""
+def stream_of(namespace: str, key: Key) -> str:
+    """Return the same, for whoever is about to ask again."""
+    name = key.id if isinstance(key, User) else key
+    return _kept(namespace, key) if len(name) <= MAX_KEPT else name_stream(namespace, key)
+
+
+_kept: Final = lru_cache(maxsize=65_536)(name_stream)
 
 
 def mark_namespace(name: str) -> str:

@@ -1,6 +1,7 @@
 """Whether a server is to be sent clients: what balancers ask again and again."""
 
 import asyncio
+import logging
 from typing import Final, NamedTuple
 
 from bellwire.brokers.base import Broker
@@ -23,6 +24,11 @@ class Verdict(NamedTuple):
     reason: str = "ready"
 
 
+ENDED: Final = Verdict(False, "the server has ended")
+
+logger = logging.getLogger("bellwire.ops")
+
+
 class Readiness:
     """Asks the broker on behalf of all who want to know."""
 
@@ -40,7 +46,9 @@ class Readiness:
             return self._verdict
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask(), name="bellwire: readiness")
-        return await asyncio.shield(self._asking)
+        asking = self._asking
+        await asyncio.wait((asking,))
+        return ENDED if asking.cancelled() else asking.result()
 
     async def _ask(self) -> Verdict:
         verdict = Verdict(True)
@@ -49,6 +57,9 @@ class Readiness:
                 await self._broker.get(PROBE)
         except (BrokerUnavailable, TimeoutError):
             verdict = Verdict(False, "the broker does not answer")
+        except Exception as error:
+            logger.error("asking the broker whether it is there failed", exc_info=error)
+            verdict = Verdict(False, "the broker cannot be asked")
         self._at, self._verdict, self._asking = asyncio.get_running_loop().time(), verdict, None
         return verdict
 

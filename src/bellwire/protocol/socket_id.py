@@ -33,10 +33,14 @@ def new_socket_id(node: str | None) -> str:
     return urlsafe_b64encode(said + _check(said, _RECOVERING if node is None else _PLAIN)).decode()
 
 
-@lru_cache(maxsize=65_536)
 def read_socket_id(name: str) -> SocketId | None:
     """Return what the id ``name`` says, None if it is none."""
-    if len(name) != _LENGTH or not name.isascii():
+    return _read(name) if len(name) == _LENGTH else None  # no other name is kept, whatever its length
+
+
+@lru_cache(maxsize=65_536)
+def _read(name: str) -> SocketId | None:
+    if not name.isascii():
         return None
     try:
         data = urlsafe_b64decode(name)

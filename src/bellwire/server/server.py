@@ -15,11 +15,11 @@ from bellwire.brokers.guest import announce
 from bellwire.brokers.urls import make_broker
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
-from bellwire.core.errors import BellwireError
+from bellwire.core.errors import BellwireError, BrokerUnavailable
 from bellwire.core.events import Event
 from bellwire.delivery.log import limits_of
 from bellwire.guard.auth import require_user
-from bellwire.ops.readiness import Verdict
+from bellwire.ops.readiness import ENDED
 from bellwire.protocol.wire import PATH
 from bellwire.server.admission import Authenticator
 from bellwire.server.callables import check_handler, check_lifespan, no_manager
@@ -283,7 +283,12 @@ class Server(Application):
         if kind == "lifespan":
             await serve_lifespan(self, scope, receive, send)
             return
-        await self.start()
+        try:
+            await self.start()
+        except BrokerUnavailable as error:  # nobody ran its lifespan, which would have told
+            logger.warning("the server cannot start: %s", error)
+            await _turn_away(scope, receive, send)
+            return
         path = relative_path(scope)
         if path == PATH and kind == "websocket":
             await handle_raw_websocket(self.engine, scope, receive, send)
@@ -302,7 +307,7 @@ class Server(Application):
 
     async def _tell_readiness(self, send: Send) -> None:
         runtime = self._runtime
-        verdict = Verdict(False, "the server has ended") if runtime is None else await runtime.readiness.look()
+        verdict = ENDED if runtime is None else await runtime.readiness.look()
         await _say(send, 200 if verdict.ready else 503, f"{verdict.reason}\n")
 
     # --- as the transports' application
@@ -371,6 +376,15 @@ async def _not_found(root: str, socketio: str, send: Send) -> None:
         "Pages come from an application in Server(http=app).\n"
     )
     await _say(send, 404, text)
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for a server that cannot start now."""
+    if scope["type"] == "http":
+        await _say(send, 503, "the broker does not answer\n")
+    else:
+        await receive()
+        await send({"type": "websocket.close", "code": 1013})
 
 
 async def _say(send: Send, status: int, text: str) -> None:
