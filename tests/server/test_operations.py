@@ -19,6 +19,7 @@ from bellwire import (
 )
 from bellwire.server.operations import PART_ITEMS, TIMEOUT, Failure
 from bellwire.server.peers import LEASE_SECONDS
+from bellwire.testing import connect
 from bellwire.testing.clock import advance
 from tests.server.house import ASK, BLOB, SAY, raw
 from tests.server.nodes import away
@@ -226,6 +227,29 @@ async def test_a_remote_socket_can_do_on_another_node_what_a_socket_can() -> Non
         await remote.leave("r")
         await remote.disconnect()
         assert await client.closed() == "io server disconnect"
+
+
+async def test_a_socket_that_came_back_on_another_node_is_one() -> None:
+    async with houses(3) as (one, two, three):
+        before = await two.come("r", recovers=True)
+        reader = two.socket(before).reader
+        assert reader is not None
+        again = {"bellwire": {"version": 1, "instance": "i", "session": reader.session.secret}}
+        client = await one.stack.enter_async_context(connect(three.server, auth=again))
+        assert two.socket(before).id == three.socket(client).id == client.id  # the one does not know it yet
+        assert [socket.id for socket in await one.root.to("r").sockets()] == [client.id]
+        await heard(client)
+        calling = asyncio.ensure_future(one.root.to("r").call(ASK, "well?", timeout=3))
+        assert await client.answer(ASK, "here") == "well?"
+        replies = await calling
+        assert (replies.values, replies.errors, replies.missing) == ({client.id: "here"}, {}, frozenset())
+
+
+async def test_a_rooms_name_is_a_string_whoever_would_be_in_it() -> None:
+    async with houses(2) as (one, _):
+        for operation in (one.root.join(7), one.root.leave(7)):  # type: ignore[arg-type]  # what a program may do
+            with pytest.raises(TypeError, match="rooms are named by strings"):
+                await operation
 
 
 # --- nodes that do not answer

@@ -42,11 +42,11 @@ class Recipients(ABC, Generic[T]):
         """
         if not rooms:
             raise ValueError("to() names no room: name one, or use the namespace itself to reach everybody")
-        return self._with(_more(self._keys, _names(rooms)), self._excluded)
+        return self._with(_more(self._keys, check_rooms(rooms)), self._excluded)
 
     def except_(self, *rooms: str) -> T:
         """Without the members of these rooms."""
-        return self._with(self._keys, _more(self._excluded, _names(rooms)))
+        return self._with(self._keys, _more(self._excluded, check_rooms(rooms)))
 
     def user(self, id: str) -> T:  # noqa: A002 - the contract's word
         """The sockets of this user, beside those already meant. Raises :class:`TypeError` if ``id`` is no str."""
@@ -83,7 +83,8 @@ def concrete_name(name: str) -> str:
     return name
 
 
-def _names(rooms: tuple[str, ...]) -> tuple[str, ...]:
+def check_rooms(rooms: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``rooms``; raise :class:`TypeError` if one is no str."""
     for room in rooms:
         if not isinstance(room, str):
             raise TypeError(f"rooms are named by strings, not {type(room).__name__}: to('a', 'b')")

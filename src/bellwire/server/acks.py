@@ -145,8 +145,12 @@ class Call(Waiting, Generic[R]):
         self._errors[id] = error
 
     def replies(self, missing: frozenset[str], unreachable: tuple[str, ...] = ()) -> Replies[R]:
-        """Return what came, and who did not answer."""
-        return Replies(self._values, self._errors, missing, unreachable)
+        """Return what came, and who did not answer.
+
+        A socket that has come back on another node may be asked on both, and answers on one: that counts.
+        """
+        errors = {id_: error for id_, error in self._errors.items() if id_ not in self._values}
+        return Replies(self._values, errors, missing - self._values.keys() - errors.keys(), unreachable)
 
     async def wait_for_one(self, wheel: Wheel) -> R:
         """The only socket's reply. Raises what stands in its place: refused, disconnected, out of time."""

@@ -11,7 +11,7 @@ from bellwire.core.errors import NodesUnreachable, OutcomeUnknown
 from bellwire.core.events import Event
 from bellwire.delivery.naming import Key, User
 from bellwire.guard.packets import check_mid, post
-from bellwire.guard.recipients import Recipients
+from bellwire.guard.recipients import Recipients, check_rooms
 from bellwire.protocol.socket_id import read_socket_id
 from bellwire.server import relay
 from bellwire.server.acks import Call, Replies
@@ -115,8 +115,9 @@ class Target(Recipients["Target"]):
         """Who they are at this moment, on all nodes. Raises BrokerUnavailable: the other nodes cannot be asked."""
         here = [told(socket) for socket in self._local.sockets()]
         elsewhere, unreachable = await self._operations.sockets(self._selection, await self._others())
+        found = {one.id: one for one in (*here, *elsewhere)}  # one that has come back may still be where it was
         return Sockets(
-            [RemoteSocket(self._namespace, self._name, *msgspec.structs.astuple(one)) for one in (*here, *elsewhere)],
+            [RemoteSocket(self._namespace, self._name, *msgspec.structs.astuple(one)) for one in found.values()],
             unreachable,
         )
 
@@ -125,12 +126,14 @@ class Target(Recipients["Target"]):
 
         Raises:
             RoomLimit, EventRefused: as for ``Socket.join``, at the first on its node that has one.
+            TypeError: the room's name is no str.
             BrokerUnavailable: the broker cannot be reached.
             NodesUnreachable: some nodes did not say that it is done.
             RuntimeError: in the handler of a relay, which only emits.
 
         """
         relay.forbid("join()")
+        check_rooms((room,))
         await self._everywhere(
             lambda: self._local.join(room), lambda nodes: self._operations.join(self._selection, room, nodes)
         )
@@ -138,6 +141,7 @@ class Target(Recipients["Target"]):
     async def leave(self, room: str) -> None:
         """Take all of them out of ``room``. Raises as :meth:`join` but for what a room refuses."""
         relay.forbid("leave()")
+        check_rooms((room,))
         await self._everywhere(
             lambda: self._local.leave(room), lambda nodes: self._operations.leave(self._selection, room, nodes)
         )
