@@ -257,6 +257,18 @@ async def test_a_node_that_was_taken_for_dead_enters_its_places_again() -> None:
         await is_refused(here)
 
 
+async def test_a_node_that_was_too_slow_to_answer_enters_its_places_again() -> None:
+    async with lines() as (broker, (here, there)):
+        await fill(there)
+        there.line.mute = True
+        await here.come(user="ada")
+        there.line.mute = False
+        await advance(1)
+        assert len(kept(broker)) == 6
+        await is_refused(here)
+        assert await here.runtime.places.nodes_of("ada") == frozenset({here.node, there.node})
+
+
 async def test_a_node_whose_line_was_cut_enters_its_places_again() -> None:
     async with lines() as (broker, (here, there)):
         await fill(there, count=4)

@@ -16,6 +16,11 @@ from tests.server.lines import LEASE_OVER, Remote, lines
 from tests.server.servers import HELLO
 
 
+def deep(levels: int) -> object:
+    """Lists in lists."""
+    return [deep(levels - 1)] if levels else 0
+
+
 class Page:
     """What a client shows, from what it is told."""
 
@@ -229,7 +234,7 @@ async def test_only_members_are_shown_or_look() -> None:
         await socket.untrack("r")
 
 
-@pytest.mark.parametrize("info", [object(), {"n": 10**400}, float])
+@pytest.mark.parametrize("info", [object(), {"n": 10**400}, float, deep(33)])
 async def test_what_json_cannot_hold_is_refused(info: object) -> None:
     async with lines(1) as (_, (here,)):
         socket = here.socket(await here.come("r"))
@@ -289,6 +294,27 @@ async def test_garbage_on_a_rooms_stream_is_ignored_and_counted() -> None:
         assert await ada.look() == {"ada": [None]}
         counted = here.server.counters.get("dropped_total", kind="envelope", reason="malformed", policy="ignored")
         assert counted == 4
+
+
+async def test_every_wire_can_hold_what_is_said() -> None:
+    async with lines(1) as (_, (here,)):
+        for number, recovers in enumerate((False, True), 1):
+            ada = await enter(here, "ada", deep(20), recovers=recovers)
+            assert await ada.look() == {"ada": [deep(20)] * number}
+
+
+async def test_many_rooms_are_told_in_several_parts() -> None:
+    async with lines() as (_, (here, there)):
+        names = [f"r{n}" for n in range(100)]
+        for name in names:
+            await here.socket(await here.come(name)).track(name, "x" * 1_000)
+            await look_on(there, name)
+        there.runtime.presences.node_left(here.node)
+        assert await there.root.presence("r7") == {}
+        there.runtime.presences.node_joined(here.node)
+        await advance(0)
+        for name in names:
+            assert [said for (said,) in (await there.root.presence(name)).values()] == ["x" * 1_000]
 
 
 # --- nodes that die, and lines that are cut

@@ -128,6 +128,10 @@ class Presence:
         """The other nodes that show somebody, as far as is known."""
         return [node for node, part in self._parts.items() if part.shown and node != self.node]
 
+    def knows(self, node: str) -> bool:
+        """Whether ``node`` is one of the others that are there."""
+        return node in self._parts and node != self.node
+
     def version(self, node: str) -> int:
         """Return how far the part of ``node`` is known."""
         part = self._parts.get(node)

@@ -145,6 +145,7 @@ class UserPlaces:
 
     async def _enter(self, held: _Held) -> None:
         silent: set[str] | None = None
+        unreachable: set[str] = set()
         tried = False
         try:
             for _ in range(ATTEMPTS):
@@ -152,12 +153,13 @@ class UserPlaces:
                 taken = [place for place in (*others, *self._own) if silent is None or place.connection not in silent]
                 over = surplus(taken, self._node.limit)
                 if over and silent is None:
-                    silent = await self._silent(taken)
+                    silent, unreachable = await self._silent(taken)
                     continue
                 if over and not self._node.closes_oldest:
                     raise TooManyConnections(self._node.limit)
                 tried = True
                 if await self._put(kept, (*(place for place in taken if place not in over), held.place)):
+                    self._node.struck_out(unreachable)
                     self._entered(held, over)
                     return
             raise BrokerUnavailable("a user's places change faster than they can be written")
@@ -227,8 +229,8 @@ class UserPlaces:
 
     # --- who is still there
 
-    async def _silent(self, places: Collection[Place]) -> set[str]:
-        """Return the connections of ``places`` whose clients, or nodes, do not answer."""
+    async def _silent(self, places: Collection[Place]) -> tuple[set[str], set[str]]:
+        """Return the connections of ``places`` whose clients, or nodes, do not answer; and those nodes."""
         alive: set[str] = set()
         nodes = {place.node for place in places}
         here = asyncio.ensure_future(self.probe())
@@ -236,8 +238,7 @@ class UserPlaces:
             unreachable = await self._node.probe(self.user, nodes, alive.update)
         finally:
             alive.update(await here)
-        self._node.struck_out(set(unreachable))
-        return {place.connection for place in places} - alive
+        return {place.connection for place in places} - alive, set(unreachable)
 
     async def probe(self) -> list[str]:
         """Ask the clients of this node; close those that do not answer, and return those that do."""

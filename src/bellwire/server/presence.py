@@ -19,7 +19,7 @@ from bellwire.brokers.base import Broker
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, OutcomeUnknown, RoomLimit
-from bellwire.core.presence import PRESENCE_DIFF, PRESENCE_STATE, PresenceDiff
+from bellwire.core.presence import PRESENCE_DIFF, PRESENCE_STATE, PresenceDiff, PresenceState
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.naming import stream_of
 from bellwire.delivery.presence import NOTHING, Presence, Shown, Step
@@ -50,6 +50,9 @@ MAX_INFO: Final = 1_024
 STREAMS_AT_ONCE: Final = 1_000
 """How many rooms a node is asked for in one question."""
 
+PART_BYTES: Final = 128 * 1024
+"""How many bytes of an answer make a part, beside one more room. Brokers take messages of 1 MB."""
+
 ANSWERS: Final = 3
 """How many wholes are asked for that turn out to be older than what was heard of, until the next repair."""
 
@@ -68,7 +71,7 @@ class _Whole(msgspec.Struct, frozen=True, array_like=True, gc=False):
     step: Step
 
 
-_read_whole: Final = msgspec.msgpack.Decoder(_Whole).decode
+_read_wholes: Final = msgspec.msgpack.Decoder(list[_Whole]).decode
 
 
 class ServedRoom:
@@ -193,6 +196,8 @@ class ServedRoom:
 
     def take(self, step: Step) -> None:
         """Take what a node said of itself."""
+        if not self.presence.knows(step.node):
+            return
         diff = self.presence.take(step)
         self._heard[step.node] = self._node.now
         if diff is not None:
@@ -253,7 +258,7 @@ class Presences:
         cluster.watch(self)
         cluster.remind(self._say_again)
         cluster.serve("presence", self._asked)
-        cluster.serve("presence.leaving", self._told_of_leaving)
+        cluster.hear("presence.leaving", self._told_of_leaving)
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -408,24 +413,32 @@ class Presences:
             raise BrokerUnavailable("the other nodes may not have been asked") from error
 
     def _answered(self, node: str, part: bytes) -> None:
-        whole = _read_whole(part)
-        served = self._rooms.get(whole.stream)
-        if served is not None and whole.step.node == node:
-            served.take(whole.step)
+        for whole in _read_wholes(part):
+            served = self._rooms.get(whole.stream)
+            if served is not None and whole.step.node == node:
+                served.take(whole.step)
 
     async def _asked(self, asked: Asked) -> None:
+        part: list[_Whole] = []
+        size = 0
         for key in _read_streams(asked.body):
             served = self._rooms.get(key)
             nobody = Step(self._cluster.node, NOTHING, self._version)
-            await asked.answer(_encode(_Whole(key, nobody if served is None else served.presence.whole())))
+            part.append(_Whole(key, nobody if served is None else served.presence.whole()))
+            size += len(_encode(part[-1]))
+            if size > PART_BYTES:
+                await asked.answer(_encode(part))
+                part, size = [], 0
+        if part:
+            await asked.answer(_encode(part))
 
     async def _ask_for_all(self, nodes: Iterable[str]) -> None:
         keys = list(self._rooms)
         for start in range(0, len(keys), STREAMS_AT_ONCE):
             await self.ask(keys[start : start + STREAMS_AT_ONCE], frozenset(nodes))
 
-    async def _told_of_leaving(self, asked: Asked) -> None:
-        self._leaving.add(asked.node)
+    def _told_of_leaving(self, node: str, body: bytes) -> None:
+        self._leaving.add(node)
 
     def node_joined(self, node: str) -> None:
         """``node`` is there: it may have said something before it was heard."""
@@ -470,7 +483,7 @@ def checked(info: object) -> Any:
     try:
         text = msgspec.json.encode(info)
         plain = msgspec.json.decode(text)
-        _encode(plain)  # nodes are told in MessagePack, which has no larger integers than 64 bits
+        post("/", PRESENCE_STATE, (PresenceState("", {"": [plain]}),)).body  # noqa: B018 - all wires can hold it
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"what a socket says of itself is plain values or a Struct: {error}") from None
     if len(text) > MAX_INFO:
