@@ -300,6 +300,18 @@ async def test_sockets_of_a_node_that_is_known_to_be_gone_are_nobody() -> None:
         await one.root.to(client.id).disconnect()
 
 
+@pytest.mark.parametrize("kind", ["sockets", "call", "join", "leave", "disconnect", "places.close", "presence"])
+async def test_a_question_of_another_version_is_not_answered_and_counted(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with houses(2) as (one, two):
+        nobody = one.runtime.cluster.ask(kind, b"\x91\xc1", lambda *_: None, timeout=5, nodes=frozenset({two.node}))
+        assert await nobody == (two.node,)
+        counters = two.server.counters
+        assert counters.get("dropped_total", kind="question", reason="malformed", policy="failed") == 1
+        assert caplog.text == ""
+
+
 async def test_the_broker_that_is_away_is_told() -> None:
     async with houses(2) as (one, two):
         await two.come("r")

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -41,7 +41,13 @@ from bellwire.server.register import Register
 MAX_ASKED: Final = 1_024
 """How many questions of others may be under way here; a node answers the next ones that it cannot."""
 
+T = TypeVar("T")
+
 logger = logging.getLogger("bellwire.server")
+
+
+class Malformed(Exception):  # noqa: N818 - what it is; another version of Bellwire asks
+    """A question cannot be read."""
 
 
 class Asked:
@@ -62,6 +68,13 @@ class Asked:
         """Is called if nobody waits for the answer any longer; it neither waits nor raises."""
         self._cluster = cluster
         self._place = 0
+
+    def read(self, decode: Callable[[bytes], T]) -> T:
+        """Return what is asked, decoded; raise `Malformed`, for the answerer to end with, where msgspec raises."""
+        try:
+            return decode(self.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Malformed from error
 
     async def answer(self, body: bytes) -> None:
         """Give a part of the answer.
@@ -401,6 +414,8 @@ class Cluster:
             failed = False
         except (BrokerUnavailable, OutcomeUnknown):
             raise
+        except Malformed:
+            self._counters.dropped("question", reason="malformed", policy="failed")
         except Exception as error:
             logger.error("a question of node %s was not answered", asked.node, exc_info=error)
         finally:

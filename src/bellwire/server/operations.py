@@ -235,21 +235,21 @@ class Operations:
         return None if found is None else Local(found[0], selection.namespace, keys, selection.excluded)
 
     async def _sockets(self, asked: Asked) -> None:
-        local = self._local(_read_selection(asked.body))
+        local = self._local(asked.read(_read_selection))
         found = [] if local is None else [told(socket) for socket in local.sockets()]
         for part in _parts(found):
             await asked.answer(_encode(part))
 
     async def _joined(self, asked: Asked) -> None:
-        wanted = _read_in_room(asked.body)
+        wanted = asked.read(_read_in_room)
         await self._do(asked, wanted.selection, lambda local: local.join(wanted.room))
 
     async def _left(self, asked: Asked) -> None:
-        wanted = _read_in_room(asked.body)
+        wanted = asked.read(_read_in_room)
         await self._do(asked, wanted.selection, lambda local: local.leave(wanted.room))
 
     async def _disconnected(self, asked: Asked) -> None:
-        wanted = _read_disconnect(asked.body)
+        wanted = asked.read(_read_disconnect)
         await self._do(asked, wanted.selection, lambda local: local.disconnect(close=wanted.close))
 
     async def _do(self, asked: Asked, selection: Selection, what: "Callable[[Local], Any]") -> None:
@@ -261,7 +261,7 @@ class Operations:
             await asked.answer(_encode(Failure.of(error)))
 
     async def _called(self, asked: Asked) -> None:
-        wanted = _read_call(asked.body)
+        wanted = asked.read(_read_call)
         local = self._local(wanted.selection)
         hub = None if local is None else local.hub
         if local is None or hub is None:

@@ -379,7 +379,7 @@ class Places:
         await asked.answer(_encode([] if places is None else await places.probe()))
 
     async def _told_to_close(self, asked: Asked) -> None:
-        wanted = _read_close(asked.body)
+        wanted = asked.read(_read_close)
         places = self._users.get(wanted.user)
         if places is not None:
             places.close(wanted.connection)

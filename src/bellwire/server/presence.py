@@ -421,7 +421,7 @@ class Presences:
     async def _asked(self, asked: Asked) -> None:
         part: list[_Whole] = []
         size = 0
-        for key in _read_streams(asked.body):
+        for key in asked.read(_read_streams):
             served = self._rooms.get(key)
             nobody = Step(self._cluster.node, NOTHING, self._version)
             part.append(_Whole(key, nobody if served is None else served.presence.whole()))
