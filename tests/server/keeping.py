@@ -130,8 +130,17 @@ async def started() -> FatefulBroker:
     return broker
 
 
+class Alone:
+    """A node that hears nothing of the others, nor they of it."""
+
+    node = "aaaaaaaa"
+
+    async def tell(self, node: str, key: str) -> None:
+        raise AssertionError("all are this one")
+
+
 def node(broker: Broker) -> Sessions:
-    return Sessions(broker, LIFETIME, Counters())
+    return Sessions(broker, LIFETIME, Counters(), Alone())
 
 
 async def create(

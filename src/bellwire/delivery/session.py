@@ -125,6 +125,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """Which of its connections holds it, or held it last."""
     lost: dict[str, Position] = {}
     """By stream, the end of the newest membership that gave way (`MAX_LEFT`): who has not come there is to be told."""
+    node: str = ""
+    """Where its holder is, so that it can be told when somebody else takes the session up."""
 
     def spans(self, stream: str) -> list[Membership]:
         """Return all memberships of ``stream`` that are kept, the oldest first."""

@@ -27,6 +27,7 @@ from bellwire.server.recovery import Checkpoints
 from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
 from bellwire.server.succession import Succession
+from bellwire.server.takeover import Takeover
 from bellwire.transports.engine import Engine
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class Runtime:
         too_large = encode_args((TOO_LARGE.as_reply(),), msgpack=True)
         self.producers = Producers(broker, self.streams.publisher.attempt, self.wheel, too_large=bytes(too_large))
         Succession(self.cluster, self.producers, self.dispatcher)
-        self.sessions = Sessions(broker, config.session_lifetime, counters)
+        takeover = Takeover(self.cluster)
+        self.sessions = Sessions(broker, config.session_lifetime, counters, takeover)
+        takeover.serve(self.sessions)
         self.leftovers = Leftovers(broker, self.wheel, counters, config.session_lifetime)
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""

@@ -5,8 +5,10 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
@@ -30,14 +32,26 @@ class Overtaken(Exception):  # noqa: N818 - no error: the client is elsewhere by
     """A newer connection of the same client was faster to take the session up."""
 
 
+class Others(Protocol):
+    """The other nodes, and ``node``, which is this one's id."""
+
+    @property
+    def node(self) -> str:
+        """The id."""
+
+    async def tell(self, node: str, key: str) -> None:
+        """Tell ``node`` that the session under ``key`` was taken up here. It may get lost; that raises nothing."""
+
+
 class Sessions:
     """All sessions of a node; made, and used, in the running loop.
 
     ``lifetime`` is the time in seconds for which a session can be taken up again once its connection is lost.
     """
 
-    def __init__(self, broker: Broker, lifetime: float, counters: Counters) -> None:
+    def __init__(self, broker: Broker, lifetime: float, counters: Counters, others: Others) -> None:
         self.broker = broker
+        self._others = others
         self.lifetime = lifetime
         self.counters = counters
         self.upkeep = Upkeep("session", counters)
@@ -98,7 +112,7 @@ class Sessions:
 
         Memberships that ended at the client's ``cursors``, or before, are forgotten; `Session.found` has them still.
 
-        Whoever held it before is fenced off; if that was on this node, it is told now, else when it writes next. But if
+        Whoever held it before is fenced off, and told: on another node when it writes next, at the latest. But if
         another ``instance`` holds it on this node and is alive, that one goes on, as after a browser's tab was
         duplicated. The answer is a copy then: `Session.forked`, with a secret and a socket's id of its own.
 
@@ -132,6 +146,7 @@ class Sessions:
 
     async def _begin(self, record: Record, namespace: str, principal: str | None, holder: Holder) -> Session:
         secret = secrets.token_urlsafe(16)
+        record = self._here(record)
         session = Session(self, secret, session_key(secret, namespace, principal), record, holder)
         try:
             async with self.lock(session):
@@ -159,6 +174,7 @@ class Sessions:
                     session = Session(self, secret, key, record, holder)
                     session.found = before or record
                     session.stored(record, kept.revision, begun)
+                    await self._tell(session)
                     return session
                 if record.is_newer(instance, turn):
                     raise Overtaken
@@ -173,7 +189,7 @@ class Sessions:
                     self,
                     secret,
                     key,
-                    record.reached(cursors).taken(instance, mark, turn),
+                    self._here(record.reached(cursors).taken(instance, mark, turn)),
                     holder,
                     doubt=session is not None and session.doubt,
                 )
@@ -181,12 +197,28 @@ class Sessions:
                 revision = await session.send(session.record, kept.revision)
                 if revision is not None:
                     session.stored(session.record, revision, begun)
+                    await self._tell(session)
                     return session
             raise BrokerUnavailable("the session's record changes faster than it can be taken up")
         except BaseException:
             if session is not None:
                 session.abandon(ended=False)
             raise
+
+    def _here(self, record: Record) -> Record:
+        return msgspec.structs.replace(record, node=self._others.node)
+
+    async def _tell(self, session: Session) -> None:
+        """Tell the node that held it before: it may still take a connection for alive that its client has given up."""
+        before = session.found
+        if before is not None and before.node != self._others.node:
+            await self._others.tell(before.node, session.key)
+
+    def check(self, key: str) -> None:
+        """Another node says that it has taken this session up. Whoever holds it here finds out by writing it."""
+        held = self._held.get(key)
+        if held is not None:
+            held.renew()
 
     def _rival(self, key: str, record: Record, instance: str) -> Session | None:
         """Return who on this node holds ``record`` for another run of a client's program."""
