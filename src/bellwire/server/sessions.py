@@ -38,6 +38,7 @@ class Others(Protocol):
     @property
     def node(self) -> str:
         """The id."""
+        ...
 
     async def tell(self, node: str, key: str) -> None:
         """Tell ``node`` that the session under ``key`` was taken up here. It may get lost; that raises nothing."""
