@@ -2,7 +2,7 @@
 
 import pytest
 
-from bellwire.brokers.envelope import ALL, MESSAGES, stream_of_node
+from bellwire.brokers.envelope import ALL, stream_of_node
 from bellwire.brokers.nats_link import Message
 from bellwire.brokers.nats_live import MAX_WAITING, Live
 from bellwire.brokers.nats_streams import envelope, opened
@@ -62,7 +62,10 @@ def test_what_comes_is_counted_by_kind(stream: str, kind: str) -> None:
     bench = Bench()
     bench.live = Live(stream, lambda: "g", lambda live: None, bench.counters)
     bench.take(message(3, 0), Message({}, b"now", ""), message(7, 3))
-    assert {kind: bench.counters.get(MESSAGES, kind=kind) for kind in ("entry", kind)} == {"entry": 2, kind: 1}
+    assert {kind: bench.counters.get("broker_messages_total", kind=kind) for kind in ("entry", kind)} == {
+        "entry": 2,
+        kind: 1,
+    }
 
 
 def test_what_waited_for_the_top_is_told_if_it_is_above_it() -> None:

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from bellwire.brokers.envelope import ALL, MESSAGES, stream_of_node
+from bellwire.brokers.envelope import ALL, stream_of_node
 from bellwire.brokers.redis_live import Live
 from bellwire.brokers.redis_streams import VERSION
 from bellwire.core.counters import Counters
@@ -45,7 +45,7 @@ def test_what_comes_is_counted_by_kind(stream: str, kind: str) -> None:
     live = Live(stream, b"c", counters)
     for message in (payload("g", record(1)), b"Vnow", payload("g", record(1)), b"X"):
         live.take(message)
-    assert {kind: counters.get(MESSAGES, kind=kind) for kind in ("entry", kind)} == {"entry": 2, kind: 1}
+    assert {kind: counters.get("broker_messages_total", kind=kind) for kind in ("entry", kind)} == {"entry": 2, kind: 1}
 
 
 @pytest.mark.parametrize(

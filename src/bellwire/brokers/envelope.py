@@ -34,12 +34,11 @@ def stream_of_node(node: str) -> str:
     return f"node.{node}"
 
 
-MESSAGES: Final = "broker_messages_total"
-"""The counter of what a broker brings to this process, by kind: ``entry``, or one of `kind_published`."""
-
-
 def kind_published(stream: str) -> Literal["node", "volatile"]:
-    """Return what is published to ``stream`` beside its log: what nodes say to each other, or events for clients."""
+    """Return what is published to ``stream`` beside its log: what nodes say to each other, or events for clients.
+
+    It is a label of the counter of what a broker brings.
+    """
     return "node" if stream == ALL or stream.startswith("node.") else "volatile"
 
 

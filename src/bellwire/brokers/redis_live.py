@@ -9,7 +9,7 @@ newest entry is read and told as if it had been live, so that those who missed s
 """
 
 from bellwire.brokers.base import Listener
-from bellwire.brokers.envelope import MESSAGES, kind_published
+from bellwire.brokers.envelope import kind_published
 from bellwire.brokers.redis_link import Subscriptions
 from bellwire.brokers.redis_streams import ENTRY, VOLATILE, opened, opened_live
 from bellwire.core.counters import Counters
@@ -51,7 +51,7 @@ class Live:
         """Take what was published; it never raises, whatever it is."""
         kind = payload[:1]
         if kind == ENTRY:
-            self._counters.add(MESSAGES, kind="entry")
+            self._counters.add("broker_messages_total", kind="entry")
             try:
                 gen, entry = opened_live(payload)
             except BrokerUnavailable:
@@ -59,7 +59,7 @@ class Live:
             else:
                 self._arrived(gen, entry)
         elif kind == VOLATILE:
-            self._counters.add(MESSAGES, kind=self._published)
+            self._counters.add("broker_messages_total", kind=self._published)
             body = payload[1:]
             for listener in self.listeners:
                 listener.volatile(self.stream, body)
