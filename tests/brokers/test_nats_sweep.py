@@ -104,14 +104,31 @@ async def test_a_stream_of_which_nobody_heard_for_a_day_is_forgotten(server: Nat
         assert answer.reason is Reason.DIVERGED
 
 
+async def test_a_stream_that_is_followed_on_another_node_is_not_forgotten(server: NatsServer) -> None:
+    async with (
+        broker_at(server.url, prefix="elsewhere") as broker,
+        broker_at(server.url, prefix="elsewhere") as other,
+        sweeping(server, lambda: broker.clock() + FORGET_AFTER + 1, prefix="elsewhere") as (sweep, link, counters),
+    ):
+        followed, ears = name(), Ears()
+        await other.subscribe(followed, ears)
+        await broker.append(followed, draft("m"))
+        await sweep.forget(link, broker._followed)
+        assert await stored_in(link, followed, "elsewhere") == 1
+        assert not counters.snapshot()
+        await other.publish(followed, b"told")
+        await ears.until(2)
+        assert ears.bodies == [(followed, b"told")]  # and nothing of the question whether it listens
+
+
 async def test_a_stream_that_was_heard_of_today_is_not_forgotten(server: NatsServer) -> None:
     async with (
-        broker_at(server.url, prefix="day") as broker,
-        sweeping(server, lambda: broker.clock() + FORGET_AFTER - 5, prefix="day") as (sweep, link, counters),
+        broker_at(server.url, prefix="today") as broker,
+        sweeping(server, lambda: broker.clock() + FORGET_AFTER - 5, prefix="today") as (sweep, link, counters),
     ):
         stream = name()
         for n in range(3):
             await broker.append(stream, draft(f"m{n}"))
         await sweep.forget(link, set)
-        assert await stored_in(link, stream, "day") == 3
+        assert await stored_in(link, stream, "today") == 3
         assert not counters.snapshot()

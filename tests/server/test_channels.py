@@ -71,7 +71,7 @@ async def speakers(kind: type[Speaker] = Speaker) -> AsyncIterator[tuple[Lossy, 
     finally:
         for speaker in (one, other):
             await speaker.dispatcher.close()
-            await speaker.cluster.close()
+            await speaker.cluster.close(1)
         await broker.close()
 
 
@@ -158,7 +158,7 @@ async def test_a_node_that_leaves_or_dies_ends_its_channels() -> None:
     async with speakers() as (_, one, other):
         _, ear, *_ = await talk(one, other)
         *_, far = await talk(other, one)
-        await other.cluster.close()
+        await other.cluster.close(1)
         assert (ear.overs, far.overs) == (1, 1)
     async with speakers() as (_, one, other):
         _, ear, *_ = await talk(one, other)

@@ -71,7 +71,7 @@ async def parties(count: int) -> AsyncIterator[tuple[MemoryBroker, list[Party]]]
     finally:
         for party in found:
             await party.dispatcher.close()
-            await party.cluster.close()
+            await party.cluster.close(1)
 
 
 async def echo(asked: Asked) -> None:
@@ -85,7 +85,7 @@ async def test_nodes_know_each_other_and_hear_who_comes_and_goes() -> None:
     async with parties(3) as (_, (one, two, three)):
         assert one.cluster.peers.ids == {two.id, three.id}
         assert three.cluster.peers.ids == {one.id, two.id}
-        await two.cluster.close()
+        await two.cluster.close(1)
         assert one.news == [("joined", two.id), ("joined", three.id), ("left", two.id)]
         await advance(3 * LEASE_SECONDS)
         assert one.cluster.peers.ids == {three.id}
@@ -213,7 +213,7 @@ async def test_those_who_answer_are_told_that_nobody_waits(how: str) -> None:
         if how == "cancelled":
             asking.cancel()
         elif how == "closed":
-            await one.cluster.close()
+            await one.cluster.close(1)
         else:
             await one.die()
         await advance(LEASE_SECONDS + 2 * BEAT_SECONDS)
@@ -235,7 +235,7 @@ async def test_a_question_that_reached_only_some_is_taken_back() -> None:
         await advance(0)
         assert (two.cluster._asked, three.cluster._asked, late.counters.snapshot()) == (0, 0, {})
         await late.dispatcher.close()
-        await late.cluster.close()
+        await late.cluster.close(1)
 
 
 async def test_a_question_may_wait_for_days() -> None:
@@ -344,7 +344,7 @@ async def test_a_closing_node_gives_its_questions_up() -> None:
         two.cluster.serve("wait", never)
         asking = asyncio.ensure_future(one.ask("wait", within=600.0))
         await advance(0)
-        await one.cluster.close()
+        await one.cluster.close(1)
         assert await asking == (two.id,)
 
 

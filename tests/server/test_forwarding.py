@@ -40,7 +40,7 @@ class Node(EchoServer):
 
     async def close(self) -> None:
         await self.dispatcher.close()
-        await self.cluster.close()
+        await self.cluster.close(1)
 
 
 class Pair(NamedTuple):
@@ -237,7 +237,7 @@ async def test_what_waits_is_answered_when_the_other_node_leaves(native: bool) -
         sid, echo = await nodes.open()
         waiting = asyncio.create_task(nodes.client.get(sid))
         await until(lambda: echo.session.carrier._waiter is not None)  # type: ignore[attr-defined]
-        await nodes.there.cluster.close()
+        await nodes.there.cluster.close(1)
         answer = await waiting
         assert (answer.status, answer.text) == UNKNOWN
         answer = await nodes.client.post(sid, "4a")
@@ -375,7 +375,7 @@ async def test_a_node_that_stops_closes_the_websockets_that_it_has_for_others(na
 async def test_a_websocket_whose_sessions_node_leaves_is_closed(native: bool) -> None:
     async with pair(native=native) as nodes:
         _, _, ws = await upgraded(nodes)
-        await nodes.there.cluster.close()
+        await nodes.there.cluster.close(1)
         assert await ws.close_code() == 1012
 
 

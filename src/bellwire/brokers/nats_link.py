@@ -46,6 +46,12 @@ _STATUS: Final = "Status"
 _DENIED: Final = "permissions violation"
 _NO_RESPONDERS: Final = "503"
 
+_SAID_AT_ONCE: Final = 1.0
+"""Seconds within which the server says that nobody is there."""
+
+LISTENING: Final = "Bellwire-Listening"
+"""The header of a message that only finds out whether somebody listens."""
+
 
 class Unanswered(Exception):  # noqa: N818 - it is no fault, it is what happened
     """A question may have reached the server, and no answer came."""
@@ -245,6 +251,18 @@ class Link:
         if message.status == _NO_RESPONDERS:
             raise self._missing(subject)
         return message
+
+    async def is_heard(self, subject: str) -> bool:
+        """Whether anybody on the server listens to ``subject``; those who do get a message with the header `LISTENING`.
+
+        Raises BrokerUnavailable as in `publish`.
+        """
+        try:
+            async with asyncio.timeout(_SAID_AT_ONCE):
+                (message,) = await self._ask(subject, b"", {LISTENING: "?"}, many=False)
+        except (TimeoutError, Unanswered):  # those who are there say nothing
+            return True
+        return message.status != _NO_RESPONDERS
 
     async def ask_many(self, subject: str, data: bytes) -> list[Message]:
         """Send a question whose answer has several parts, and return those before the one that ends it.

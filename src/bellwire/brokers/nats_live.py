@@ -19,7 +19,7 @@ from typing import Final
 
 from bellwire.brokers.base import Listener
 from bellwire.brokers.envelope import kind_published
-from bellwire.brokers.nats_link import Message, Subscription
+from bellwire.brokers.nats_link import LISTENING, Message, Subscription
 from bellwire.brokers.nats_streams import LAST_SEQUENCE, SEQUENCE, TIME, opened, sequence, stamp
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
@@ -64,6 +64,8 @@ class Live:
     def take(self, _subject: str, message: Message) -> None:
         """Take what came for the stream; it never raises, whatever it is."""
         is_entry = SEQUENCE in message.headers
+        if not is_entry and LISTENING in message.headers:
+            return
         self._counters.add("broker_messages_total", kind="entry" if is_entry else self._published)
         if not is_entry:
             for listener in tuple(self.listeners):

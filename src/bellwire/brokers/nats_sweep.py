@@ -34,6 +34,7 @@ FORGET_AFTER: Final = 24 * 3600.0
 
 _FORGET_EVERY: Final = 3600.0
 _BATCH: Final = 500
+_AT_ONCE: Final = 64
 
 logger = logging.getLogger("bellwire.brokers")
 
@@ -121,7 +122,7 @@ class Sweep:
         self._written.pop(stream, None)
 
     async def forget(self, link: Link, followed: Callable[[], set[str]]) -> None:
-        """Take out the streams whose newest entry is older than a day and that nobody follows.
+        """Take out the streams whose newest entry is older than a day and that nobody follows, here or elsewhere.
 
         A reader that comes back to one finds an empty log and is reset, as its position is not in it.
         """
@@ -130,8 +131,10 @@ class Sweep:
             while more:
                 old, more = await self._old(link, partition, seq)
                 subjects = {message.headers["Nats-Subject"] for message in old}
-                for subject in sorted(subjects - followed()):
-                    await self._forget(link, partition, subject)
+                unheard = sorted(subjects - followed())
+                for start in range(0, len(unheard), _AT_ONCE):
+                    some = unheard[start : start + _AT_ONCE]
+                    await asyncio.gather(*(self._forget(link, partition, subject) for subject in some))
                 seq = sequence(old[-1]) + 1 if old else seq
 
     async def _old(self, link: Link, partition: int, seq: int) -> tuple[list[Message], bool]:
@@ -149,6 +152,8 @@ class Sweep:
         newest = await link.ask(direct, msgspec.json.encode(request))
         if newest.status or stamp(newest.headers["Nats-Time-Stamp"]) >= self._clock() - FORGET_AFTER:
             return
+        if await link.is_heard(subject.replace(f"{self._prefix}.in.", f"{self._prefix}.out.", 1)):
+            return  # members on another node stand there
         await self._purge(link, partition, subject, sequence(newest) + 1)
         self._counters.add("broker_forgotten_streams_total")
 

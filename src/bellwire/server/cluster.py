@@ -225,15 +225,15 @@ class Cluster:
         self._beaten, self._generation = self._loop.time(), self._broker.generation()
         self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
 
-    async def close(self) -> None:
-        """Leave; what is asked is given up."""
+    async def close(self, grace: float) -> None:
+        """Leave, and wait at most ``grace`` seconds for the broker to take that; what is asked is given up."""
         if self._timer is not None:
             self._timer.cancel()
         for inquiry in tuple(self._inquiries.values()):
             for node in tuple(inquiry.open):
                 inquiry.lose(node)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown, TimeoutError):  # its lease is over soon
-            async with asyncio.timeout(LEASE_SECONDS / 2):
+            async with asyncio.timeout(min(grace, LEASE_SECONDS / 2)):
                 await self._take_leave()
 
     async def _take_leave(self) -> None:

@@ -117,6 +117,6 @@ class Runtime:
         await self.sessions.close(self.config.shutdown_grace)
         await self.leftovers.close()
         await self.places.close(self.config.shutdown_grace)
-        await self.cluster.close()
+        await self.cluster.close(self.config.shutdown_grace)
         await self.readiness.close()
         self.heartbeat.close()
