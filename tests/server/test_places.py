@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bellwire import Config, ConnectRefused, Disconnected, Server
+from bellwire import Config, ConnectRefused, Disconnected, OutcomeUnknown, Server
 from bellwire.core.errors import NodesUnreachable
 from bellwire.delivery.place import Place, decode_places, places_key
 from bellwire.server.places import KEPT_SECONDS, PROBE_SECONDS
@@ -336,6 +336,23 @@ async def test_an_answer_that_is_lost_takes_no_place_twice(done: bool) -> None:
         broker.faults.lose_put_answer(done=done)
         await here.come(user="ada")
         assert len(kept(broker)) == 1
+
+
+async def test_a_place_that_may_have_been_taken_is_given_back() -> None:
+    async with lines() as (broker, (here, _)):
+
+        def lose_the_answer(where: str) -> None:
+            if where == "after put":
+                here.line.cut, here.line.trip = True, None
+                raise OutcomeUnknown("the put")
+
+        here.line.trip = lose_the_answer
+        with pytest.raises(Disconnected):
+            await here.come(user="ada")
+        assert len(kept(broker)) == 1
+        here.line.cut = False
+        await advance(6)
+        assert kept(broker) == ()
 
 
 async def test_a_client_that_leaves_while_it_is_counted_has_no_place() -> None:

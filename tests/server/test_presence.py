@@ -382,6 +382,22 @@ async def test_a_step_that_was_lost_is_found_after_a_while() -> None:
         assert (await ada.look())["bob"] == ["lost"]
 
 
+async def test_an_answer_that_was_overtaken_is_asked_for_again() -> None:
+    async with lines() as (_, (here, there)):
+        ada, bob = await enter(here, "ada"), await enter(there, "bob")
+        socket = there.socket(bob.client)
+        there.line.mute = True
+        await socket.track("r", 1)
+        there.line.mute = False
+        delays = [0.0, 1.0]  # of a step, and of the answer to who missed the one before
+        there.line.latency = lambda: delays.pop(0) if delays else 0.0
+        await socket.track("r", 2)
+        await advance(0.5)
+        await socket.track("r", 3)
+        await advance(1)
+        assert (await ada.look())["bob"] == [3]
+
+
 async def test_a_last_step_that_was_lost_is_found_too() -> None:
     async with lines() as (_, (here, there)):
         ada, bob = await enter(here, "ada"), await enter(there, "bob")

@@ -211,7 +211,7 @@ class Connection(Receiver):
             data = {key: value for key, value in error.as_reply()["error"].items() if key != "message"}
             error = ConnectRefused(str(error.message), data)
         elif isinstance(error, ConnectRefused):
-            logger.debug("refused to connect %r: ConnectRefused", socket)
+            logger.debug("refused to connect %r: %s", socket, type(error).__name__)
         elif isinstance(error, Overtaken):  # where clocks differ it is the client's newest after all: it comes back
             self.session.close("a newer connection has the session", code=TRY_AGAIN_LATER)
             return

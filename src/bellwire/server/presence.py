@@ -10,6 +10,7 @@ When a node has died the others do not wait: each takes out whom that one showed
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -323,11 +324,10 @@ class Presences:
             self._timer.cancel()
         for served in self._rooms.values():
             served.close()
-        try:
-            async with asyncio.timeout(SYNC_SECONDS):
-                await self._cluster.tell("presence.leaving", b"")
-        except (BellwireError, TimeoutError):
-            """They take them for gone at once."""
+        if self._rooms:
+            with contextlib.suppress(BellwireError, TimeoutError):  # then they take them for gone at once
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await self._cluster.tell("presence.leaving", b"")
 
     def _belongs(self, socket: Socket, room: str) -> bool:
         return not socket.gone and room in socket.rooms
