@@ -18,6 +18,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -82,23 +83,22 @@ class _Held:
 class UserPlaces:
     """One user's places, as this node sees them. It is a job of the upkeep."""
 
-    __slots__ = ("_dead", "_held", "_key", "_lock", "_node", "_written", "unsettled", "user")
+    __slots__ = ("_busy", "_dead", "_held", "_node", "_written", "unsettled", "user")
 
     def __init__(self, node: "Places", user: str) -> None:
         self.user = user
         self.unsettled = False
         """Whether the broker may have something else than what is so."""
         self._node = node
-        self._key = places_key(user)
         self._held: dict[Connection, _Held] = {}
-        self._dead: set[str] = set()
-        self._lock = asyncio.Lock()
+        self._dead: Collection[str] = ()
+        self._busy = 0
         self._written = node.now
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to know about the user."""
-        return not self._held and not self.unsettled and not self._lock.locked()
+        return not self._held and not self.unsettled and not self._busy
 
     @property
     def age(self) -> float:
@@ -124,11 +124,13 @@ class UserPlaces:
             place = Place(secrets.token_hex(8), self._node.cluster.node, self._node.broker.clock())
             held = self._held[connection] = _Held(connection, place)
         held.sockets += 1
+        self._busy += 1
         try:
-            async with self._lock:
+            async with self._node.lock(self.user):
                 if not held.entered and held.sockets:
                     await self._enter(held)
         finally:
+            self._busy -= 1
             self._node.dismiss(self)
 
     def leave(self, connection: "Connection") -> None:
@@ -181,24 +183,24 @@ class UserPlaces:
 
     async def _others(self) -> tuple[Kept | None, list[Place]]:
         """Return what is kept, and the places in it that other nodes, which live, hold."""
-        kept = await self._node.broker.get(self._key)
+        kept = await self._node.broker.get(places_key(self.user))
         places = () if kept is None else decode_places(kept.value)
         others = self._node.elsewhere(places)
-        self._dead = {place.node for place in places} - {place.node for place in others}
+        self._dead = tuple({place.node for place in places} - {place.node for place in others})
         return kept, others
 
     async def _put(self, kept: Kept | None, places: Record) -> bool:
         """Write it; False if something else stands there meanwhile, or if nobody knows."""
-        broker = self._node.broker
+        broker, key = self._node.broker, places_key(self.user)
         before = () if kept is None else decode_places(kept.value)
         try:
             if kept is not None and not places:
-                done = await broker.delete(self._key, expected=kept.revision)
+                done = await broker.delete(key, expected=kept.revision)
             elif (kept is None and not places) or (set(before) == set(places) and self.age < RENEW_SECONDS):
                 return True
             else:
                 expected, value = 0 if kept is None else kept.revision, encode_places(places)
-                done = await broker.put(self._key, value, expected=expected, ttl=KEPT_SECONDS) is not None
+                done = await broker.put(key, value, expected=expected, ttl=KEPT_SECONDS) is not None
         except OutcomeUnknown:
             return False
         if done:
@@ -213,19 +215,24 @@ class UserPlaces:
 
     async def settle(self) -> None:
         """Do that. Raises BrokerUnavailable: it is to be tried again."""
-        async with self._lock:
-            self.unsettled = False
-            try:
-                for _ in range(ATTEMPTS):
-                    kept, others = await self._others()
-                    if await self._put(kept, (*others, *self._own)):
-                        break
-                else:
-                    raise BrokerUnavailable("a user's places change faster than they can be written")
-            except BaseException:
-                self.unsettled = True
-                raise
-        self._node.dismiss(self)
+        self._busy += 1
+        try:
+            async with self._node.lock(self.user):
+                self.unsettled = False
+                await self._settle()
+        except BaseException:
+            self.unsettled = True
+            raise
+        finally:
+            self._busy -= 1
+            self._node.dismiss(self)
+
+    async def _settle(self) -> None:
+        for _ in range(ATTEMPTS):
+            kept, others = await self._others()
+            if await self._put(kept, (*others, *self._own)):
+                return
+        raise BrokerUnavailable("a user's places change faster than they can be written")
 
     # --- who is still there
 
@@ -274,6 +281,7 @@ class Places:
         self._loop = asyncio.get_running_loop()
         self._wheel = wheel
         self._users: dict[str, UserPlaces] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._struck: set[str] = set()
         self._timer: Timer | None = None
         cluster.watch(self)
@@ -323,6 +331,13 @@ class Places:
         """Return those of ``places`` that other nodes, which live, hold."""
         return on_nodes(places, self.cluster.peers.ids)
 
+    def lock(self, user: str) -> asyncio.Lock:
+        """Return the lock of a user's places; it is there as long as somebody has it."""
+        lock = self._locks.get(user)
+        if lock is None:
+            lock = self._locks[user] = asyncio.Lock()
+        return lock
+
     def dismiss(self, places: UserPlaces) -> None:
         """Forget a user of whom nothing is known any more."""
         if places.idle and self._users.get(places.user) is places:
@@ -344,9 +359,9 @@ class Places:
         except OutcomeUnknown as error:
             raise BrokerUnavailable("the other nodes may not have been asked") from error
 
-    def struck_out(self, nodes: set[str]) -> None:
+    def struck_out(self, nodes: Iterable[str]) -> None:
         """Places of ``nodes`` count no longer: one that lives nevertheless is to enter its own again."""
-        self._struck |= nodes - {self.cluster.node}
+        self._struck |= set(nodes) - {self.cluster.node}
         for node in self._struck & self.cluster.peers.ids:
             self.node_joined(node)
 
