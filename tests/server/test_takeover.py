@@ -27,7 +27,7 @@ async def on_node(broker: Broker) -> AsyncIterator[tuple[Sessions, Takeover]]:
     await cluster.start()
     yield sessions, takeover
     await sessions.close(1)
-    await cluster.close()
+    await cluster.close(1)
     await dispatcher.close()
 
 
