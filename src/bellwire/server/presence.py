@@ -317,8 +317,8 @@ class Presences:
         finally:
             self._leave(served)
 
-    async def close(self) -> None:
-        """Let the others know that clients are on their way to them."""
+    async def close(self, grace: float) -> None:
+        """Let the others know that clients are on their way to them; wait at most ``grace`` seconds for the broker."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -326,7 +326,7 @@ class Presences:
             served.close()
         if self._rooms:
             with contextlib.suppress(BellwireError, TimeoutError):  # then they take them for gone at once
-                async with asyncio.timeout(SYNC_SECONDS):
+                async with asyncio.timeout(min(grace, SYNC_SECONDS)):
                     await self._cluster.tell("presence.leaving", b"")
 
     def _belongs(self, socket: Socket, room: str) -> bool:

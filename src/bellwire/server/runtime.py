@@ -111,7 +111,7 @@ class Runtime:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.prober.close()
         self.engine.close()
-        await self.presences.close()
+        await self.presences.close(self.config.shutdown_grace)
         await self.dispatcher.close(self.config.shutdown_grace)
         self.producers.close()
         await self.sessions.close(self.config.shutdown_grace)
