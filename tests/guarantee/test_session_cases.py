@@ -79,6 +79,24 @@ async def test_c14_a_duplicated_tab_becomes_a_fork_that_begins_at_the_same_curso
         await _have(world, copy, labels=["m2", "m3", "m4"])
 
 
+async def test_c14_a_tab_that_was_duplicated_on_another_node_goes_on_and_the_copy_forks(make: Make) -> None:
+    async with make() as world:
+        first, second = await world.node(), await world.node()
+        tab = await world.client(first, "a")
+        copy = tab.duplicated("copy")
+        await first.say("a", "m1")
+        await _have(world, tab, labels=["m1"])
+        connection = tab.connection
+        await copy.connect(second)
+        await _have(world, copy, labels=["m1"])
+        assert copy.id != tab.id
+        assert copy.stored.session != tab.stored.session
+        await second.say("a", "m2")
+        await _have(world, tab, labels=["m1", "m2"])
+        await _have(world, copy, labels=["m1", "m2"])
+        assert tab.connection is connection, "the first goes on as it was"
+
+
 async def test_c14_what_a_duplicated_tab_found_in_its_outbox_is_sent_by_the_first_alone(make: Make) -> None:
     async with make() as world:
         node = await world.node()

@@ -138,6 +138,9 @@ class Alone:
     async def tell(self, node: str, key: str) -> None:
         raise AssertionError("all are this one")
 
+    async def probe(self, node: str, key: str) -> bool:
+        raise AssertionError("all are this one")
+
 
 def node(broker: Broker) -> Sessions:
     return Sessions(broker, LIFETIME, Counters(), Alone())

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
 from bellwire.core.counters import Counters
@@ -40,6 +42,27 @@ async def test_who_held_it_on_another_node_is_told_at_once() -> None:
         await advance(0.1)
         assert connection.times_replaced == 1
         assert (len(first), len(second), old.over, new.held) == (0, 1, True, True)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_another_run_of_a_program_gets_a_copy_if_the_first_is_alive_on_another_node(alive: bool) -> None:
+    broker = await start()
+    async with on_node(broker) as (first, _), on_node(broker) as (second, _):
+        connection = Connection(alive=alive)
+        old = await create(first, connection)
+        new = await resumed(second, old.secret, instance="another run")
+        await advance(0.1)
+        assert (new.forked, old.held, connection.probes) == (alive, alive, 1)
+        assert (new.secret == old.secret) is not alive
+
+
+async def test_the_same_run_is_not_asked_for() -> None:
+    broker = await start()
+    async with on_node(broker) as (first, _), on_node(broker) as (second, _):
+        connection = Connection()
+        old = await create(first, connection)
+        assert not (await resumed(second, old.secret)).forked
+        assert connection.probes == 0
 
 
 async def test_who_is_told_what_is_not_so_goes_on() -> None:

@@ -43,6 +43,10 @@ class Others(Protocol):
     async def tell(self, node: str, key: str) -> None:
         """Tell ``node`` that the session under ``key`` was taken up here. It may get lost; that raises nothing."""
 
+    async def probe(self, node: str, key: str) -> bool:
+        """Whether ``node`` says that it holds this session and its client answers. Raises `BrokerUnavailable`."""
+        ...
+
 
 class Sessions:
     """All sessions of a node; made, and used, in the running loop.
@@ -114,8 +118,8 @@ class Sessions:
         Memberships that ended at the client's ``cursors``, or before, are forgotten; `Session.found` has them still.
 
         Whoever held it before is fenced off, and told: on another node when it writes next, at the latest. But if
-        another ``instance`` holds it on this node and is alive, that one goes on, as after a browser's tab was
-        duplicated. The answer is a copy then: `Session.forked`, with a secret and a socket's id of its own.
+        another ``instance`` holds it and is alive, that one goes on, as after a browser's tab was duplicated. The
+        answer is a copy then: `Session.forked`, with a secret and a socket's id of its own.
 
         Raises:
             BrokerUnavailable: nothing has changed; should it be taken up nevertheless, then it is let go again.
@@ -164,7 +168,7 @@ class Sessions:
         mark, begun = secrets.randbits(64), self.now
         session: Session | None = None
         before: Record | None = None
-        alive: dict[Session, bool] = {}
+        alive: dict[int, bool] = {}  # by holder
         try:
             for _ in range(ATTEMPTS):
                 kept = await self.broker.get(key)
@@ -180,10 +184,10 @@ class Sessions:
                 if record.is_newer(instance, turn):
                     raise Overtaken
                 rival = self._rival(key, record, instance)
-                if rival is not None and rival not in alive:
-                    alive[rival] = await rival.probe()
+                if rival is not None and record.holder not in alive:
+                    alive[record.holder] = await self._is_alive(rival, key)
                     continue  # meanwhile it may have changed
-                if rival is not None and alive[rival]:
+                if rival is not None and alive[record.holder]:
                     return record
                 before = record
                 session = Session(
@@ -221,12 +225,22 @@ class Sessions:
         if held is not None:
             held.renew()
 
-    def _rival(self, key: str, record: Record, instance: str) -> Session | None:
-        """Return who on this node holds ``record`` for another run of a client's program."""
+    async def probe(self, key: str) -> bool:
+        """Whether it is held here, and the client is there."""
         held = self._held.get(key)
-        if held is None or record.instance == instance or held.record.holder != record.holder:
+        return held is not None and await held.probe()
+
+    def _rival(self, key: str, record: Record, instance: str) -> Session | str | None:
+        """Return who holds ``record`` for another run of a client's program: a session of this node, or a node."""
+        if record.instance == instance:
             return None
-        return held
+        held = self._held.get(key)
+        if held is not None and held.record.holder == record.holder:
+            return held
+        return record.node if record.node not in ("", self._others.node) else None
+
+    async def _is_alive(self, rival: Session | str, key: str) -> bool:
+        return await (self._others.probe(rival, key) if isinstance(rival, str) else rival.probe())
 
     # --- told by sessions
 
