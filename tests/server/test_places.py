@@ -220,6 +220,19 @@ async def test_a_session_that_is_taken_up_does_not_count_twice() -> None:
             assert before.reason is not None
 
 
+async def test_nor_does_one_that_is_taken_up_on_another_node() -> None:
+    async with lines() as (broker, (here, there)):
+        before = await there.come(user="ada", recovers=True)
+        reader = there.socket(before).reader
+        assert reader is not None
+        go_silent([before])
+        hello = {"bellwire": HELLO["bellwire"] | {"session": reader.session.secret}}
+        async with connect(here.server, user="ada", auth=hello, timeout=5) as after:
+            assert after.id == before.id
+            await advance(1)
+            assert [place.node for place in kept(broker)] == [here.node]
+
+
 # --- nodes that are gone
 
 
