@@ -4,13 +4,13 @@ import itertools
 from collections import deque
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bellwire import PresenceDiff, PresenceState
 from bellwire.delivery.presence import NOTHING, Presence, Shown, Step
+from tests.long import runs
 
 
 def shown(id_: str, user: str | None = None, info: Any = None, since: float = 0.0) -> Shown:
@@ -223,5 +223,5 @@ class Cluster(RuleBasedStateMachine):
         self.repair()
 
 
-TestCluster = pytest.mark.timeout(120)(Cluster.TestCase)
-TestCluster.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestModel = Cluster.TestCase
+TestModel.settings = settings(max_examples=runs(200, 50), stateful_step_count=50, deadline=None)
