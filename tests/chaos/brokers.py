@@ -19,6 +19,8 @@ class BrokerProcess(ABC):
     server: NatsServer | RedisServer
     reason = "generation"
     """Of the resets when it was emptied."""
+    forgets_its_name = False
+    """Whether nobody can tell a restart from a failover, which may have taken records of events back."""
 
     @abstractmethod
     def __init__(self, folder: Path) -> None:
@@ -45,6 +47,8 @@ class BrokerProcess(ABC):
 
 class Valkey(BrokerProcess):
     """With an append-only file that is synced before each answer."""
+
+    forgets_its_name = True  # its replication id is another one after each start
 
     def __init__(self, folder: Path) -> None:
         self.server: RedisServer = RedisServer(folder)
