@@ -157,3 +157,13 @@ def test_who_leaves_is_told_where_it_stood_wherever_it_was() -> None:
     assert feed.empty
     with pytest.raises(KeyError):
         feed.leave("a")
+
+
+def test_who_was_passed_over_catches_up_before_it_pulls_from_the_history() -> None:
+    feed = _feed(TOP, "a", "b")
+    assert feed.catch_up("a") == []
+    entry = make(11, TOP, excluded=("a",))
+    feed.live(GEN, entry)
+    assert feed.catch_up("b") == feed.catch_up("nobody") == []
+    assert feed.catch_up("a") == [Advance("a", TOP, position(GEN, entry.point))]
+    assert feed.leave("a") == position(GEN, entry.point)

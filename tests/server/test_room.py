@@ -10,6 +10,7 @@ from bellwire.delivery.naming import EVERYONE, stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.ring import RING_MESSAGES
 from bellwire.testing.clock import advance
+from tests.server.house import SAY
 from tests.server.nodes import (
     Gate,
     Member,
@@ -23,6 +24,7 @@ from tests.server.nodes import (
     tale,
     write,
 )
+from tests.server.servers import heard, houses
 
 R, S = stream_of("/", "r"), stream_of("/", "s")
 
@@ -192,6 +194,27 @@ async def test_who_is_always_passed_over_is_told_where_it_stands() -> None:
         for n in range(-(-RING_MESSAGES // REMIND_EVERY) * REMIND_EVERY + REMIND_EVERY):
             await node.emit(n, "r", excluded=("a",))
         assert reader.got == [("advance", base.seq, base.tag, *await node.top("r"))]
+
+
+@pytest.mark.parametrize("how", ["left", "slow"])
+async def test_who_was_excluded_stays_so_when_it_leaves_the_room_that_excluded_it(how: str) -> None:
+    async with houses(2) as (here, there):
+        client = await there.come("lobby", "muted", recovers=True)
+        socket = there.socket(client)
+        await here.root.to("lobby").except_("muted").emit(SAY, "not for you")
+        assert await heard(client) == []
+        if how == "slow":  # its connection is full, and empty again once it is in that room no more
+            assert socket.reader is not None
+            socket.reader.lag()
+        await socket.leave("muted")
+        if how == "slow":
+            assert socket.reader is not None
+            socket.reader.go_on()
+        await socket.leave("lobby")
+        assert await heard(client) == []
+        await socket.join("lobby")
+        await here.root.to("lobby").emit(SAY, "for you")
+        assert await heard(client) == ["for you"]
 
 
 # --- several rooms

@@ -176,6 +176,16 @@ class Feed(Generic[M]):
         """Take the answer to the `Read` of a member that resumes."""
         self.resuming[member].answered(answer)
 
+    def catch_up(self, member: M) -> list[Output[M]]:
+        """Let ``member`` stand where the others do, if what came last was not for it.
+
+        That is decided with what it is now. Whoever is about to pull from the history would be asked again, and may be
+        something else by then.
+        """
+        if member not in self.audience.behind:
+            return []
+        return [Advance(member, self.audience.catch_up(member), position(self.ring.gen, self.audience.top))]
+
     def leave(self, member: M) -> Position:
         """Forget ``member`` and return where it stood; KeyError if it is not here."""
         resume = self._end(member)

@@ -280,6 +280,7 @@ class Reader:
 
     def _end_at(self, room: Room, left: Position) -> None:
         """Let it have nothing beyond ``left``, if it is there and reads its last stay."""
+        room.catch_up(self.socket)  # while it is still in the rooms that this was decided with
         stood = None if self._to_come.get(room.stream) else room.dismiss(self.socket)
         if stood is not None:
             self._admit(room, stood, left)

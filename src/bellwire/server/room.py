@@ -244,7 +244,13 @@ class Room:
     def lag(self, socket: "Socket") -> None:
         """The ``socket`` is full: from now on it takes from the history."""
         if self.feed is not None and socket in self.feed.audience:
+            self.catch_up(socket)
             self.feed.lag(socket, floor=self._reader(socket).floor(self))
+
+    def catch_up(self, socket: "Socket") -> None:
+        """Tell a recoverable ``socket`` where it stands, if what came last was not for it."""
+        if self.feed is not None:
+            self._tell(self.feed, self.feed.catch_up(socket))
 
     def point(self, socket: "Socket") -> Point | None:
         """Behind which entry ``socket`` will stand once it has all that is on its way to it; None if it is not here."""
