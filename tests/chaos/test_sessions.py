@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bellwire import Client
-from tests.chaos.application import ASK, ASKED, JOIN, LEAVE, MEMBERS, ROOM, SAID, SAY
+from tests.chaos.application import ASK, ASKED, COUNTERS, JOIN, LEAVE, MEMBERS, ROOM, SAID, SAY
 from tests.chaos.brokers import BrokerProcess
 from tests.chaos.cluster import Node, nodes_on
 from tests.chaos.program import PATIENCE
@@ -113,10 +113,15 @@ async def test_who_comes_back_to_a_node_that_is_cut_off_waits_for_it_and_misses_
 @pytest.mark.parametrize("cut_off", [False, True], ids=["half-open", "half-open and cut off"])
 async def test_a_session_that_was_taken_up_elsewhere_is_nobodys_here(broker: BrokerProcess, cut_off: bool) -> None:
     """A, which was not told that the client went, may have been away from the broker when B took the session up."""
-    async with nodes_on(broker) as (balancer, (a, b)), client_of(balancer) as client, Client(b.server.url) as speaker:
+    async with (
+        nodes_on(broker) as (balancer, (a, b)),
+        client_of(balancer) as client,
+        Client(a.server.url) as witness,
+        Client(b.server.url) as speaker,
+    ):
         ears = Ears(client)
-        client.on(ASKED)(answer)
-        speaker.on(ASKED)(answer)
+        for one in (client, witness, speaker):
+            one.on(ASKED)(answer)
         await say(speaker, "one")
         await ears.hear("one")
         if cut_off:
@@ -130,10 +135,10 @@ async def test_a_session_that_was_taken_up_elsewhere_is_nobodys_here(broker: Bro
         await say(speaker, "three")
         await ears.hear("one", "two", "three")
         async with asyncio.timeout(PATIENCE):
-            while len(await members(speaker, ROOM)) > 2:  # A is about to find out
-                pass
-        assert await members(speaker, ROOM) == sorted([str(client.id), str(speaker.id)])
-        assert await speaker.call(ASK, ROOM, timeout=PATIENCE) == ["here", "here"]
+            while not (await witness.call(COUNTERS, timeout=PATIENCE)).get('sessions_total{outcome="replaced"}'):
+                pass  # A is about to find out
+        assert await members(speaker, ROOM) == sorted([str(one.id) for one in (client, speaker, witness)])
+        assert await speaker.call(ASK, ROOM, timeout=PATIENCE) == ["here"] * 3
         assert ears.states == ["reconnecting", "connected"]
 
 
