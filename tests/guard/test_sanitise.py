@@ -67,7 +67,8 @@ def test_long_texts_are_as_safe_as_short_ones(text: str) -> None:
 
 @given(ENTITIES)
 def test_without_tags_the_short_way_agrees_with_the_html_parser(text: str) -> None:
-    assert plain_text(text) == nh3.clean(text, tags=set())
+    parsed = nh3.clean(text, tags=set())  # it keeps the control characters that no text may name
+    assert plain_text(text) == parsed.translate(dict.fromkeys([*range(9), 11, *range(14, 32), 127]))
 
 
 @pytest.mark.parametrize(
