@@ -107,7 +107,7 @@ async def test_a_broker_that_is_killed_and_comes_back_with_its_log(broker: Broke
 async def test_a_broker_that_is_away_for_long(broker: BrokerProcess) -> None:
     """Who begins to emit meanwhile is told that nothing was sent; who had begun, when nobody can tell any more."""
     async with cluster(broker) as c:
-        async with c.noting(2.0):
+        async with c.noting(OUTAGE):
             await c.listeners[0].hears(Writer.name, RATE)
             await c.broker.crash(OUTAGE)
         await c.all_hear()
