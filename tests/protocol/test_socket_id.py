@@ -27,6 +27,12 @@ def test_no_other_name_is_an_id(name: str) -> None:
     assert read_socket_id(name) is None
 
 
+def test_an_id_is_written_in_one_way() -> None:
+    ids = (new_socket_id(None) for _ in range(1_000))
+    other = next(id_.replace("-", "+").replace("_", "/") for id_ in ids if "-" in id_ or "_" in id_)
+    assert read_socket_id(other) is None
+
+
 def test_a_changed_id_is_none() -> None:
     for node in ("12345678", None):
         id_ = new_socket_id(node)

@@ -6,7 +6,7 @@ import pytest
 from bellwire import Config, Event, EventRefused, Namespace, RoomLimit, Server, Socket
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
-from tests.server.house import POKE, SAY, WAVE, raw
+from tests.server.house import ASK, POKE, SAY, WAVE, raw
 
 
 def make(**settings: Any) -> tuple[Server, Namespace]:
@@ -62,6 +62,21 @@ async def test_a_room_that_is_left_before_it_was_entered_is_not_entered() -> Non
         assert socket.rooms == frozenset()
         assert await root.to("r").sockets() == []
     assert root._hubs == {}
+
+
+async def test_a_room_that_a_client_names_and_cannot_join_is_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    server, root = make()
+
+    @root.on(ASK)
+    async def enter(socket: Socket, room: str) -> str:
+        await socket.join(room)
+        return "in"
+
+    async with connect(server) as client:
+        with pytest.raises(EventRefused) as refused:
+            await client.call(ASK, "x" * 256)
+        assert refused.value.code == "room_limit"
+    assert caplog.text == ""
 
 
 async def test_a_socket_can_be_in_so_many_rooms() -> None:

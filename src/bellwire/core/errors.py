@@ -7,10 +7,10 @@
      ├── ConnectRefused            "connect_refused"
      │    └── TooManyConnections   "too_many_connections"
      ├── EventRefused              the refusal's own code, e.g. "invalid_payload"
+     │    └── RoomLimit            "room_limit"
      ├── CallTimeout               "timeout"               (also a TimeoutError)
      ├── Disconnected              "disconnected"
      ├── TooManyAttachments        "too_many_attachments"
-     ├── RoomLimit                 "room_limit"
      ├── CallLimit                 "call_limit"
      ├── MessageTooLarge           "message_too_large"
      ├── MessagesLost              "messages_lost"         in the client floor
@@ -123,6 +123,21 @@ def _event_refused(code: str, message: str, path: str | None, retry_after: float
     return EventRefused(code, message, path=path, retry_after=retry_after)
 
 
+class RoomLimit(EventRefused):
+    """A socket wants into too many rooms, or a room's name is too long or a socket's id; the message says which.
+
+    Clients may name the room: an event whose handler does not catch it is refused.
+    """
+
+    code = "room_limit"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(RoomLimit.code, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RoomLimit, (self.message,)
+
+
 class CallTimeout(BellwireError, TimeoutError):  # noqa: N818
     """No acknowledgement arrived within the time of a ``call``; the event may still have been handled."""
 
@@ -161,12 +176,6 @@ class TooManyAttachments(BellwireError):  # noqa: N818
             f"{self.count} binary attachments in one event, {self.limit} are allowed: "
             "send several events, or join the parts to one bytes value"
         )
-
-
-class RoomLimit(BellwireError):  # noqa: N818
-    """A socket wants into too many rooms, or a room's name is too long or a socket's id; the message says which."""
-
-    code = "room_limit"
 
 
 class CallLimit(BellwireError):  # noqa: N818
