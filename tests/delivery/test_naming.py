@@ -10,7 +10,7 @@ KEYS: list[Key] = ["room", "", "n", "uann", User("room"), User(""), EVERYONE]
 
 def test_a_stream_is_named_by_what_says_nothing_of_the_room() -> None:
     name = stream_of("/chat", "room")
-    assert len(name) == 32
+    assert len(name) == 24
     assert set(name) <= set("0123456789abcdef")
     assert stream_of("/chat", "room") == name
 

@@ -36,7 +36,7 @@ class Publisher:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self._prefix = secrets.token_hex(9)
+        self._prefix = secrets.token_urlsafe(9)  # it goes out with each message: short
         self._mids = count()
         self.newest: tuple[bytes, Published] | None = None
         """What was published last, in both forms: a broker in this process gives it back at once."""

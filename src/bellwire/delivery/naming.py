@@ -56,7 +56,7 @@ def key_of(kind: str, name: str) -> Key:
 
 
 def name_stream(namespace: str, key: Key) -> str:
-    """Return the name of a stream, 32 hexadecimal digits: clients see it, and no room's name.
+    """Return the name of a stream, 24 hexadecimal digits: clients see it with each message, and no room's name.
 
     That of a socket which does not recover begins with ``~``, and its client never sees it.
     """
@@ -65,7 +65,7 @@ def name_stream(namespace: str, key: Key) -> str:
         return f"{_DIRECT}{key}{mark_namespace(namespace)}"
     kind, name = kind_of(key)
     data = f"{kind}{len(namespace)}:{namespace}{name}".encode(errors="surrogatepass")
-    return blake2b(data, digest_size=16).hexdigest()
+    return blake2b(data, digest_size=12).hexdigest()
 
 
 def stream_of(namespace: str, key: Key) -> str:
