@@ -21,6 +21,9 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 
 _VERSION: Final = bytes((VERSION,))
 
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of another node that hold something else than they should."""
+
 NodeId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 """A node, by 32 random bits that it draws when it starts."""
 
@@ -122,5 +125,5 @@ def unseal(data: bytes) -> Envelope | Unreadable:
         return Unreadable("version")
     try:
         return _decode(memoryview(data)[1:])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return Unreadable("malformed")

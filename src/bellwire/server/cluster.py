@@ -13,11 +13,10 @@ import secrets
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-import msgspec
-
 from bellwire.brokers.base import Broker
 from bellwire.brokers.envelope import (
     ALL,
+    UNREADABLE,
     Alive,
     Answer,
     Direct,
@@ -73,7 +72,7 @@ class Asked:
         """Return what is asked, decoded; raise `Malformed`, for the answerer to end with, where msgspec raises."""
         try:
             return decode(self.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise Malformed from error
 
     async def answer(self, body: bytes) -> None:
@@ -139,7 +138,7 @@ class _Inquiry:
         if answer.body:
             try:
                 self._take(node, answer.body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 self.lose(node)
                 raise
         if answer.last:
@@ -381,7 +380,7 @@ class Cluster:
         if inquiry is not None:
             try:
                 inquiry.answered(answer)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 self._counters.dropped("answer", reason="malformed", policy="node_unreachable")
 
     def _answer(self, question: Question) -> None:
