@@ -30,6 +30,7 @@ from bellwire.protocol.embedding import (
     take_number,
     take_place,
 )
+from bellwire.protocol.json_text import MAX_DEPTH
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import (
     BINARY_EVENT,
@@ -40,7 +41,7 @@ from bellwire.protocol.socketio import (
     encode_event,
     parse_packet,
 )
-from bellwire.protocol.wire import MAX_CURSORS, MAX_DEPTH, MAX_OPAQUE, After, Ask, Cursor, Greeting, Skip
+from bellwire.protocol.wire import MAX_CURSORS, MAX_OPAQUE, After, Ask, Cursor, Greeting, Skip
 from tests.docs.pages import ROOT
 from tests.protocol import test_wire
 from tests.protocol.test_wire import PRODUCER, opaque, tag, text, trees, whole

@@ -10,9 +10,9 @@ from msgspec import Raw
 
 from bellwire.core.errors import PacketError
 from bellwire.protocol import wire
+from bellwire.protocol.json_text import MAX_DEPTH
 from bellwire.protocol.wire import (
     MAX_CURSORS,
-    MAX_DEPTH,
     MAX_MESSAGE,
     MAX_NAME,
     MAX_NAMESPACE,

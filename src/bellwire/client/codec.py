@@ -16,7 +16,7 @@ from bellwire.core.errors import BellwireError, EventRefused, PacketError
 from bellwire.core.events import Event, require_event
 from bellwire.delivery.position import Position
 from bellwire.guard.packets import pack, unsendable
-from bellwire.protocol import embedding, socketio, wire
+from bellwire.protocol import embedding, json_text, socketio, wire
 from bellwire.protocol.outgoing import Outgoing
 
 SOCKET_IO: Final = "socket.io"
@@ -129,7 +129,7 @@ class SocketIOCodec(Codec):
         text = str(head)
         args = text[text.index("[", text.index(self._header) + len(self._header)) :]
         with _telling(event):
-            wire.check_depth(args, wire.MAX_DEPTH)
+            json_text.check_depth(args, json_text.MAX_DEPTH)
             data = args.encode()
         return Encoded(SOCKET_IO, self.namespace, event.name, data, tuple(map(_binary, attachments)))
 
@@ -188,7 +188,7 @@ class RawCodec(Codec):
     def encode(self, event: Event[Any, *tuple[Any, ...]], payload: tuple[Any, ...]) -> Encoded:
         with _telling(event):
             raw = wire.encode_args(payload, msgpack=self._msgpack)
-            if len(bytes(raw)) > wire.MAX_DEPTH:  # each level takes a byte at least
+            if len(bytes(raw)) > json_text.MAX_DEPTH:  # each level takes a byte at least
                 wire.parse(self._write(wire.ClientEvent(self.namespace, event.name, raw)))
         return Encoded(self.dialect, self.namespace, event.name, bytes(raw))
 

@@ -1,5 +1,6 @@
 """Payloads against their events: one msgspec pass validates, converts and says where the fault is."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -7,9 +8,9 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import msgspec
 
 from bellwire.core.errors import EventRefused, PacketError
-from bellwire.core.events import Event
+from bellwire.core.events import Event, walk_types
 from bellwire.guard.sanitise import Cleaner, build_cleaner
-from bellwire.protocol.socketio import mend_surrogates
+from bellwire.protocol.json_text import decode_text
 
 __all__ = ["PayloadReader", "ReplyReader"]
 
@@ -21,6 +22,12 @@ _BYTES: Final = (bytes, bytearray, memoryview)
 # msgspec ends its message with where the fault is: " - at `$[1].text`" or " - at `key` in `$[1]`".
 _LOCATION = re.compile(r"(.*) - at (`key` in )?`\$\[([0-9]+)\](.*)`", re.DOTALL)
 
+# MessagePack holds integers of 64 bits, whose decimal digits are at most 20; 18 of them are always in range.
+_SAFE_DIGITS: Final = 18
+_NO_DIGITS: Final = bytes(set(range(256)) - set(b"0123456789"))
+_WITH_INTEGERS: Final = (msgspec.inspect.IntType, msgspec.inspect.AnyType, msgspec.inspect.RawType)
+
+_to_msgpack = msgspec.msgpack.Encoder().encode
 _count_arguments = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 R = TypeVar("R")
@@ -33,7 +40,7 @@ class PayloadReader:
     that is JSON alone, which is how msgspec writes bytes in JSON.
     """
 
-    __slots__ = ("_arity", "_cleaners", "_decode", "_types")
+    __slots__ = ("_arity", "_cleaners", "_decode", "_types", "_unbounded")
 
     def __init__(self, event: Event[Any, *tuple[Any, ...]]) -> None:
         types = event.payload_types
@@ -41,6 +48,7 @@ class PayloadReader:
         # A number as a name is legal in Socket.IO; which event it is has been decided before.
         self._decode = msgspec.json.Decoder(_tuple_of((str | float, *types))).decode
         self._types = _tuple_of(types)
+        self._unbounded = any(map(_is_unbounded, types))
         cleaners = enumerate(map(build_cleaner, types))
         self._cleaners = [(index, clean) for index, clean in cleaners if clean is not None]
 
@@ -54,10 +62,12 @@ class PayloadReader:
 
         """
         try:
-            arguments = _decoded(self._decode, payload)[1:]
+            arguments = decode_text(payload, self._decode)[1:]
+            if self._unbounded and len(payload.encode().translate(None, _NO_DIGITS)) > _SAFE_DIGITS:
+                _check_integers(arguments)
             return self._clean(arguments) if self._cleaners else arguments
         except msgspec.ValidationError as error:
-            self._refuse(error, 1, lambda: len(_decoded(_count_arguments, payload)) - 1)
+            self._refuse(error, 1, lambda: len(decode_text(payload, _count_arguments)) - 1)
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise PacketError(f"the event's payload is not valid JSON: {error}") from None
         except (RecursionError, MemoryError):
@@ -143,10 +153,10 @@ class ReplyReader(Generic[R]):
         """
         try:
             if _REFUSED_START.match(payload) is not None:
-                _raise_refusal(lambda: _decoded(_decode_refused, payload))
-            return self._cleaned(_decoded(self._decode, "[null]" if payload == "[]" else payload)[0])
+                _raise_refusal(lambda: decode_text(payload, _decode_refused))
+            return self._cleaned(decode_text("[null]" if payload == "[]" else payload, self._decode)[0])
         except msgspec.ValidationError as error:
-            self._refuse(error, lambda: len(_decoded(_count_arguments, payload)))
+            self._refuse(error, lambda: len(decode_text(payload, _count_arguments)))
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise PacketError(f"the acknowledgement is not valid JSON: {error}") from None
         except (RecursionError, MemoryError):
@@ -186,20 +196,21 @@ def _convert(arguments: Sequence[Any], type_: Any) -> Any:
     return msgspec.convert(arguments, type_, builtin_types=_BYTES, str_keys=True)
 
 
-def _decoded(decode: Callable[[str], Any], payload: str) -> Any:
+def _is_unbounded(type_: Any) -> bool:
+    """Whether a value of the type can hold an integer of any size."""
+    return any(isinstance(part, _WITH_INTEGERS) for part in walk_types(msgspec.inspect.type_info(type_)))
+
+
+def _check_integers(arguments: tuple[Any, ...]) -> None:
+    """Refuse integers that the broker could not carry to others: the handler that emits one would fail."""
     try:
-        return decode(payload)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        # JavaScript cuts strings between the halves of a surrogate pair and escapes the rest.
-        mended = mend_surrogates(payload)
-        if mended == payload:
-            raise
-        return decode(mended)
+        with contextlib.suppress(TypeError, ValueError):  # a type that only JSON can hold
+            _to_msgpack(arguments)
+    except OverflowError:
+        raise EventRefused("invalid_payload", "Integer value out of range", path="$") from None
 
 
-def _raise_refusal(refused: Callable[[], tuple[_RefusedReply]]) -> None:
+def _raise_refusal(refused: Callable[[], tuple[_RefusedReply, ...]]) -> None:
     try:
         error = refused()[0].error
     except msgspec.ValidationError:

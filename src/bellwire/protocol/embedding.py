@@ -33,11 +33,11 @@ from msgspec import Meta, Raw
 
 from bellwire.core.errors import ConnectRefused, PacketError
 from bellwire.core.events import OWN_NAME
+from bellwire.protocol.json_text import MAX_DEPTH, check_depth
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import Packet, append_argument, encode_connect, encode_event, event_name, parse_packet
 from bellwire.protocol.wire import (
     MAX_CURSORS,
-    MAX_DEPTH,
     Advance,
     After,
     Ask,
@@ -57,7 +57,6 @@ from bellwire.protocol.wire import (
     Skipped,
     Tag,
     Whole,
-    check_depth,
     encode,
     read_json,
 )

@@ -12,9 +12,10 @@ import msgspec
 
 from bellwire.core.errors import PacketError
 from bellwire.protocol.embedding import Placed, as_plain, embed
+from bellwire.protocol.json_text import MAX_DEPTH, check_depth
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.socketio import encode_event
-from bellwire.protocol.wire import MAX_DEPTH, ServerEvent, StreamEvent, check_depth, encode
+from bellwire.protocol.wire import ServerEvent, StreamEvent, encode
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):

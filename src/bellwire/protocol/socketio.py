@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from bellwire.core.errors import PacketError, TooManyAttachments
+from bellwire.protocol.json_text import TOO_DEEP, decode_text
 from bellwire.protocol.outgoing import Outgoing, Stem
 
 CONNECT: Final = 0
@@ -139,35 +140,15 @@ _decode: Final = msgspec.json.Decoder().decode
 # RFC 8259 section 7: in a string neither a quotation mark nor a control character stands unescaped.
 _PLAIN_NAME: Final = re.compile(r'\["([^"\\\x00-\x1f]*)"[,\]]')
 
-# An escape sequence: a surrogate pair, a surrogate alone (the group), or any other.
-_ESCAPE: Final = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
-)
-
-
-def mend_surrogates(payload: str) -> str:
-    """Replace every surrogate escape that has no partner by U+FFFD, as a WebSocket does with raw ones.
-
-    JavaScript's strings may be cut within a character beyond U+FFFF, and JSON.stringify writes the half
-    that is left as an escape, which no other language can decode (RFC 8259 section 8.2).
-    """
-    return _ESCAPE.sub(lambda match: r"\ufffd" if match[1] else match[0], payload)
-
 
 def decode_json(payload: str) -> Any:
     """Decode JSON text. Raises :class:`PacketError` if it is malformed, too deep, or a number too large."""
     try:
-        try:
-            return _decode(payload)
-        except msgspec.DecodeError:
-            mended = mend_surrogates(payload)
-            if mended == payload:
-                raise
-            return _decode(mended)
+        return decode_text(payload, _decode)
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: text that is no Unicode
         raise PacketError(f"the payload is not valid JSON: {error}") from None
     except (RecursionError, MemoryError):
-        raise PacketError("the payload is nested too deeply") from None
+        raise PacketError(TOO_DEEP) from None
 
 
 def event_name(payload: str) -> str:
@@ -232,6 +213,10 @@ def check_ack_payload(payload: str) -> list[Any]:
 
 _PLACEHOLDER: Final = "_placeholder"
 
+_MIN_INTEGER: Final = -(2**63)
+_MAX_INTEGER: Final = 2**64 - 1
+"""MessagePack, "Integers", in which events travel."""
+
 
 class Assembly:
     """Collects the binary frames of one packet, which follow it on the connection without anything between.
@@ -277,9 +262,19 @@ class Assembly:
         for container, key, value in _walk(tree):
             if isinstance(value, dict) and value.get(_PLACEHOLDER) is True:
                 container[key] = _take(unused, value.get("num"))
+            elif type(value) is int and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+                container[key] = _as_float(value)
         if any(attachment is not None for attachment in unused):
             raise PacketError("an attachment without a placeholder")
         return tree
+
+
+def _as_float(value: int) -> float:
+    """Return what JavaScript has for an integer of so many digits, which no broker could carry."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise PacketError("a number is out of range") from None
 
 
 def _take(unused: list[bytes | None], number: Any) -> bytes:

@@ -38,7 +38,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from bellwire.core.errors import PacketError
-from bellwire.protocol.socketio import mend_surrogates
+from bellwire.protocol.json_text import MAX_DEPTH, TOO_DEEP, decode_text
 
 PATH: Final = "/bellwire"
 """Where a server offers the protocol."""
@@ -51,9 +51,6 @@ MSGPACK: Final = "bellwire.v1.msgpack"
 
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of a message that a server takes unless it is told otherwise; a connection learns it from `Connected`."""
-
-MAX_DEPTH: Final = 32
-"""How deep arrays and maps may be nested in what a message carries; its ``args`` are the first level."""
 
 MAX_CURSORS: Final = 1_024
 """Streams that can be resumed with one `Connect`, if they fit into a message."""
@@ -396,12 +393,7 @@ ServerMessage: TypeAlias = (
 
 # --- reading
 
-_TOO_DEEP: Final = f"the message is nested more than {MAX_DEPTH} levels deep"
 _MAX_COMPLAINT: Final = 256  # characters of an error; msgspec quotes tags, and those may be long
-
-# RFC 8259 section 2: what is left of a text without the contents of its strings, as one kind of bracket.
-_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 
 # MessagePack, "Formats": arrays and maps begin with these bytes, so a message has at most as many of them.
 _NO_CONTAINERS: Final = bytes(set(range(256)) - {*range(0x80, 0xA0), *range(0xDC, 0xE0)})
@@ -436,7 +428,7 @@ def _read(data: str | bytes, from_json: Callable[[str], M], from_msgpack: Callab
 
 def read_json(text: str, decode: Callable[[str], M], levels: int = MAX_DEPTH + 1) -> M:
     """Decode what a peer sent as JSON, if it has at most so many levels of arrays and maps; else `PacketError`."""
-    return _guard(lambda: _read_json(text, decode, levels))
+    return _guard(lambda: decode_text(text, decode, levels))
 
 
 def _guard(read: Callable[[], M]) -> M:
@@ -445,41 +437,14 @@ def _guard(read: Callable[[], M]) -> M:
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: text that is no Unicode
         raise PacketError(f"not a message of bellwire.v1: {error}"[:_MAX_COMPLAINT]) from None
     except (RecursionError, MemoryError):
-        raise PacketError(_TOO_DEEP) from None
-
-
-def _read_json(text: str, decode: Callable[[str], M], levels: int) -> M:
-    try:
-        message = decode(text)
-    except msgspec.DecodeError:
-        text = mend_surrogates(text)  # JavaScript escapes the half of a pair that it has cut
-        message = decode(text)
-    check_depth(text, levels)
-    return message
-
-
-def check_depth(text: str, levels: int) -> None:
-    """Raise `PacketError` if there are more levels of arrays and maps in ``text``, which is valid JSON."""
-    if text.count("[") + text.count("{") > levels and _is_deep_json(text, levels):
-        raise PacketError(_TOO_DEEP)
+        raise PacketError(TOO_DEEP) from None
 
 
 def _read_msgpack(data: bytes, decode: Callable[[bytes], M]) -> M:
     message = decode(data)
     if len(data.translate(None, _NO_CONTAINERS)) > MAX_DEPTH + 1 and _is_deep(_decode_msgpack(data)):
-        raise PacketError(_TOO_DEEP)
+        raise PacketError(TOO_DEEP)
     return message
-
-
-def _is_deep_json(text: str, levels: int) -> bool:
-    """Whether there are more levels in valid JSON: each round removes one."""
-    data = text.encode(errors="surrogatepass").replace(rb"\\", b"").replace(rb"\"", b"")
-    brackets = b"".join(data.translate(_BRACKETS, _NO_BRACKETS).split(b'"')[::2])
-    for _ in range(levels):
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
-            return False
-    return True
 
 
 def _is_deep(tree: Any) -> bool:
