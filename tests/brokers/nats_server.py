@@ -18,6 +18,7 @@ from bellwire.brokers.private_nats import find_program
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page, Unproved
 from bellwire.delivery.log import DEFAULT_LIMITS, Limits
+from tests.ports import free_port
 
 TOKEN = "for-tests-only"
 
@@ -34,7 +35,7 @@ class NatsServer:
         self._folder = folder
         self._more = more
         self.max_payload = max_payload
-        self.port = -1
+        self.port = free_port()
         self.start()
         atexit.register(self.kill)
 
@@ -60,18 +61,14 @@ class NatsServer:
         )
         self.process = subprocess.Popen([find_program(), "-c", config])
         until = time.monotonic() + 20
-        while (port := self._read_port()) is None:
+        while not self._listens():
             assert self.process.poll() is None, (self._folder / "log").read_text()
             assert time.monotonic() < until, "nats-server does not start"
             time.sleep(0.01)
-        self.port = port
 
-    def _read_port(self) -> int | None:
-        try:
-            ports = json.loads((self._folder / f"nats-server_{self.process.pid}.ports").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return int(ports["nats"][0].rpartition(":")[2])
+    def _listens(self) -> bool:
+        """Whether it has written down where it listens."""
+        return (self._folder / f"nats-server_{self.process.pid}.ports").exists()
 
     def kill(self) -> None:
         """End it as a crash does; nothing happens if it ended before."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bellwire.brokers.redis_slots import SLOTS
-from tests.brokers.redis_server import PASSWORD, RedisServer, free_port
+from tests.brokers.redis_server import PASSWORD, RedisServer
+from tests.ports import free_port
 
 MASTERS = 3
 

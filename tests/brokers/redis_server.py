@@ -32,6 +32,7 @@ from bellwire.delivery.answer import Page
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import position
 from tests.brokers.nats_server import Proxy
+from tests.ports import free_port
 
 PASSWORD = "for-tests-only"
 
@@ -202,12 +203,6 @@ class Sentinel:
 
 def _number(info: bytes, name: bytes) -> int:
     return int(info.partition(name)[2].partition(b"\r\n")[0] or -1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def linked(url: str, counters: Counters | None = None) -> Link:

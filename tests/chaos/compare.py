@@ -16,11 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.chaos.program import Program, free_port, program, python
+from tests.chaos.program import Program, program, python
 from tests.chaos.proxy import ChaosProxy
 from tests.chaos.schedule import Schedule
 from tests.chaos.verdict import verdict
 from tests.interop.processes import install, program_path
+from tests.ports import free_port
 
 CLIENTS: Final = 3
 NODE: Final = program_path("node") or "node"

@@ -4,12 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -257,9 +258,3 @@ async def troubling(to: int, *arguments: str) -> AsyncIterator[ProxyProgram]:
         proxy.port = int(running.said[0])
         yield proxy
         assert await running.end() == 0, running.errors
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -20,6 +20,7 @@ from tests.brokers.nats_server import NatsServer
 from tests.brokers.test_private_nats import is_running
 from tests.cli.process import TIMEOUT, Process, bellwire, write_application
 from tests.cli.test_serve import websocket
+from tests.ports import free_port
 
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a private nats-server needs Linux")
 
@@ -289,11 +290,6 @@ def test_a_wrong_broker_is_told_before_anything_is_started(
     assert message in errors
     assert "secret" not in errors
     assert not (tmp_path / "data").exists()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_it_listens_once_its_broker_answers(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from bellwire.cli.supervisor import CALM_AFTER, MAX_PAUSE, _ended, _pause
 from tests.brokers.nats_server import NatsServer
 from tests.brokers.test_private_nats import is_running
 from tests.cli.process import TIMEOUT, bellwire, write_application
-from tests.cli.test_run import ask, free_port, speaking
+from tests.cli.test_run import ask, speaking
 from tests.cli.test_serve import websocket
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux deals connections out")
 

@@ -1,7 +1,6 @@
 """The demo in a real browser, against a real server process."""
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from tests.chaos.process import proxy_process
 from tests.demo.chromium import BINARY, Browser, Process, Tab, launch
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.chromium,
@@ -24,13 +24,6 @@ def serve(port: int) -> Process:
     """The command that `make demo` runs."""
     env = {**os.environ, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
     return Process([sys.executable, "-m", "bellwire", "demo"], rf"http://127\.0\.0\.1:{port}", env=env)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")

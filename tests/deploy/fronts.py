@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, TypeAlias
 import aiohttp
 import trustme
 
-from tests.chaos.program import free_port
 from tests.interop.processes import ROOT, Lines, ServerProcess
+from tests.ports import free_port
 
 RECIPES: Final = ROOT / "deploy"
 

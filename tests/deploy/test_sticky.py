@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.application import ROOM
-from tests.chaos.program import ROOT, SCALE, free_port, program, serving
+from tests.chaos.program import ROOT, SCALE, program, serving
 from tests.chaos.test_stock import LISTENER, NODE
 from tests.deploy.fronts import HAPROXY
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.node,

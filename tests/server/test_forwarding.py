@@ -258,6 +258,28 @@ async def test_a_node_that_stops_lets_go_what_waits_and_the_session_goes_on(nati
 
 
 @on_both
+async def test_a_node_that_stops_does_not_wait_for_an_owner_that_is_silent(native: bool) -> None:
+    async with pair(native=native, shutdown_grace=0.2) as nodes:
+        sid, _ = await nodes.open()
+        nodes.broker.to_lose = 100
+        posting = asyncio.create_task(nodes.client.post(sid, "4a"))
+        await until(lambda: nodes.broker.to_lose < 98)
+        nodes.here.engine.close()
+        assert (await posting).status == 503
+
+
+@on_both
+async def test_a_post_that_is_given_up_while_the_owner_is_silent_is_forgotten(native: bool) -> None:
+    async with pair(native=native) as nodes:
+        sid, _ = await nodes.open()
+        nodes.broker.to_lose = 100
+        posting = asyncio.create_task(nodes.client.post(sid, "4a"))
+        await until(lambda: nodes.broker.to_lose < 98)
+        posting.cancel()
+        await until(lambda: not nodes.here.forwarding._calls)
+
+
+@on_both
 async def test_an_answer_that_is_lost_ends_the_session(native: bool) -> None:
     settings = {"client_ping_interval": 0.6, "client_ping_timeout": 0.6, "ping_interval": 1, "pong_timeout": 0.2}
     async with pair(native=native, **settings) as nodes:

@@ -17,13 +17,14 @@ What becomes of the client in such a case::
     it dies                                     400 "Session ID unknown", as soon as that is known
     a part is lost, or the broker is away       503, and the session is ended
     no answer for as long as a client waits     503, and the session is ended
+    no answer, and this node is to stop         503 after half of `Config.shutdown_grace`, and the session is ended
     `MAX_FORWARDED` are under way here          503, and the session is ended
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -103,6 +104,7 @@ class Forwarding(Forwarder):
         self._cluster = cluster
         self._dispatcher = dispatcher
         self._patience = config.client_ping_interval + config.client_ping_timeout
+        self._grace = config.shutdown_grace / 2
         self._channels = Channels(cluster, dispatcher, engine.counters, self._accept, MAX_BYTES)
         self._most = most
         self._calls: set[_Call] = set()
@@ -164,8 +166,14 @@ class Forwarding(Forwarder):
         for call in self._calls:
             if call.waits:
                 self._start(call.channel.send(_encode(Chunk(b"", last=True))))
+        self.engine.loop.call_later(self._grace, self._give_up)
         for end in tuple(self._tunnels):
             end.close("server shutting down", code=code)
+
+    def _give_up(self) -> None:
+        """Wait no more for owners that do not answer and may be dead: whoever stops this node waits for neither."""
+        for call in self._calls:
+            call.settle(None)
 
     # --- where its session is
 
@@ -196,12 +204,15 @@ class Forwarding(Forwarder):
 
     async def _serve(self, served: "_Served", channel: Channel) -> None:
         """Answer, once. An answer that cannot be given back is lost, and the session with it."""
-        response = await respond(self.engine, served)
         try:
+            response = await respond(self.engine, served)
             await channel.send(_encode(response))
         except ChannelClosed:
             self._end(served.request.query["sid"])
-        channel.forget()
+        else:
+            channel.forget()
+        finally:
+            channel.close()
 
     def _let_go(self, request: Request) -> None:
         """Answer the session's GET."""
@@ -218,14 +229,6 @@ class Forwarding(Forwarder):
         outcome = self._dispatcher.start(job, _ended)
         if outcome is not None:
             _ended(outcome)
-
-
-class _Sent(Enum):
-    """What became of a request that was sent to another node."""
-
-    ALL = "all"
-    LOST = "lost"
-    ABANDONED = "abandoned"
 
 
 class _Call(Receiver):
@@ -245,52 +248,47 @@ class _Call(Receiver):
 
         """
         self.waits = exchange.method == "GET"
-        sending = asyncio.ensure_future(self._send(exchange))
-        try:
-            if exchange.method == "POST":
-                await asyncio.wait((sending, self._response), return_when=asyncio.FIRST_COMPLETED)
-                if sending.done() and sending.result() is _Sent.ALL:
-                    await asyncio.wait((self._response,), timeout=patience)
-            else:
-                await asyncio.wait((sending, self._response), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sending.cancel()
-        if self._response.done():
-            return self._response.result()
-        if sending.done() and sending.result() is _Sent.ABANDONED:
+        with contextlib.suppress(ChannelClosed):  # then it is settled
+            await self._unless_settled(self._send(exchange))
+        if await self._unless_settled(exchange.disconnected(), patience):
             raise Abandoned
-        return None
+        return self._response.result() if self._response.done() else None
 
-    async def _send(self, exchange: Exchange) -> "_Sent":
-        """Send the request, and watch its client."""
+    async def _unless_settled(self, step: Coroutine[Any, Any, None], patience: float | None = None) -> bool:
+        """Take a step, until there is an answer or patience ends. Return whether the step was taken to its end."""
+        taking = asyncio.ensure_future(step)
         try:
-            await self.channel.send(_encode(Head.of(exchange.request, exchange.method)))
-            if exchange.method != "POST":
-                await exchange.disconnected()
-                return _Sent.ABANDONED
+            await asyncio.wait((taking, self._response), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            taking.cancel()
+        if not taking.done():
+            return False
+        taking.result()
+        return True
+
+    async def _send(self, exchange: Exchange) -> None:
+        """Send the request, as fast as it comes in."""
+        await self.channel.send(_encode(Head.of(exchange.request, exchange.method)))
+        if exchange.method == "POST":
             async for chunk in exchange.chunks():
                 await self.channel.send(_encode(Chunk(chunk)))
             await self.channel.send(_encode(Chunk(b"", last=True)))
-        except Abandoned:
-            return _Sent.ABANDONED
-        except ChannelClosed:
-            return _Sent.LOST
-        return _Sent.ALL
 
     @override
     def arrived(self, message: bytes) -> None:
         try:
-            self._settle(_decode_response(message))
+            self.settle(_decode_response(message))
         except _UNREADABLE:
-            self._settle(None)
+            self.settle(None)
         else:
             self.channel.forget()
 
     @override
     def over(self) -> None:
-        self._settle(None)
+        self.settle(None)
 
-    def _settle(self, response: Response | None) -> None:
+    def settle(self, response: Response | None) -> None:
+        """Take this for the answer, if there is none yet."""
         if not self._response.done():
             self._response.set_result(response)
 

@@ -35,7 +35,7 @@ class Exchange(ABC):
 
     @abstractmethod
     async def disconnected(self) -> None:
-        """Return when the client gives the request up; for one without a body."""
+        """Return when the client gives the request up; once all of its body has come."""
 
 
 class Forwarder(Protocol):
