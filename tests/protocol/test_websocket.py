@@ -460,6 +460,36 @@ def test_rfc7692_message_at_the_limit_may_be_longer_in_compressed_form() -> None
     assert failure(masked(BINARY, b"x" * 113_000, rsv1=True)[:14], ws) == 1009
 
 
+def test_what_a_few_compressed_bytes_become_is_given_bit_by_bit() -> None:
+    ws, _ = compressing()
+    bomb = masked(BINARY, Deflate(Parameters()).compress(bytes(1_000_000)), rsv1=True)
+    half = masked(BINARY, Deflate(Parameters()).compress(bytes(500_000)), rsv1=True)
+    given: list[list[int]] = [[len(m) for m in ws.receive(bomb * 2 + half * 3 + HELLO)]]
+    while ws.more:
+        given.append([len(m) for m in ws.receive(b"")])
+    assert given == [[1_000_000], [1_000_000], [500_000, 500_000], [500_000, 5]]
+    assert ws.fresh
+
+
+def test_what_is_held_back_is_not_lost_when_more_comes() -> None:
+    ws, _ = compressing()
+    bomb = masked(BINARY, Deflate(Parameters()).compress(bytes(1_000_000)), rsv1=True)
+    assert len(ws.receive(bomb + HELLO[:3])) == 1
+    assert ws.more
+    assert ws.receive(HELLO[3:]) == ["Hello"]
+    assert not ws.more
+
+
+def test_a_message_that_has_begun_is_counted_until_it_is_complete() -> None:
+    ws = open_socket()
+    assert (ws.fresh, ws.unfinished) == (True, 0)
+    last = masked(CONTINUATION, b"d")
+    ws.receive(masked(TEXT, b"abc", fin=False) + last[:1])
+    assert (ws.fresh, ws.unfinished) == (False, 4)
+    assert ws.receive(last[1:]) == ["abcd"]
+    assert (ws.fresh, ws.unfinished) == (True, 0)
+
+
 # --- any bytes, any portions
 
 PAYLOADS = (
@@ -479,10 +509,6 @@ STREAMS = st.lists(FRAMES | FRAMES | st.binary(max_size=20), max_size=8).map(b""
 LIMIT = 100
 
 
-def held_by(ws: WebSocket) -> int:
-    return len(ws._rest) + (len(ws._incoming.data) if ws._incoming else 0)
-
-
 def outcome(data: bytes, cuts: Iterable[int], deflate: bool) -> tuple[object, ...]:
     """Feed the data in portions; whatever it is, what is held stays below the limit."""
     ws = WebSocket(max_message=LIMIT, max_fragments=4, deflate=Deflate(Parameters()) if deflate else None)
@@ -491,7 +517,9 @@ def outcome(data: bytes, cuts: Iterable[int], deflate: bool) -> tuple[object, ..
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(places):
         messages += ws.receive(data[start:end])
-        assert held_by(ws) <= most + 14 + 125
+        while ws.more:
+            messages += ws.receive(b"")
+        assert ws.unfinished <= most + 14 + 125
     assert all(len(m.encode() if isinstance(m, str) else m) <= LIMIT for m in messages)
     error = ws.error and (ws.error.close_code, ws.error.reason)
     return messages, bytes(ws.outgoing), ws.state, ws.close_code, error

@@ -349,3 +349,35 @@ async def test_binary_frames_of_all_lengths_are_masked_as_a_client_would() -> No
         for size in (1, 200, 70_000):
             await client.send(text('451-9["echo",{"_placeholder":true,"num":0}]') + masked(build_binary(bytes(size))))
             assert b"invalid_payload" in await client.receive()
+
+
+# --- what has begun and is never complete
+
+
+@both
+async def test_attachments_that_do_not_come_end_the_connection(native: bool) -> None:
+    target = Target(message_timeout=0.2)
+    async with serve(target.server, native=native) as url, connect(url) as client:
+        _, websocket = await client.open_websocket()
+        await websocket.send("40")
+        await websocket.text()
+        await websocket.send('452-["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
+        await websocket.send_bytes(b"1")
+        assert await websocket.close_code() == 1000
+        assert target.server.counters.get("sessions_closed_total", reason="message_timeout") == 1
+
+
+@both
+async def test_a_body_that_comes_byte_by_byte_ends_its_session(native: bool) -> None:
+    target = Target(message_timeout=0.2)
+    async with serve(target.server, native=native) as url, connect(url) as client:
+        sid = await client.open()
+        never = asyncio.get_running_loop().create_future()
+
+        async def body() -> AsyncIterator[bytes]:
+            while sid in target.server.engine.sessions:
+                yield b"4"
+                await asyncio.wait((never,), timeout=0.02)
+
+        assert (await client.post(sid, body())).status == 400
+        assert target.server.counters.get("sessions_closed_total", reason="message_timeout") == 1

@@ -12,6 +12,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from bellwire import Config, Event, Server, Socket
+from bellwire.protocol.deflate import Deflate, Parameters
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
@@ -533,3 +534,93 @@ async def test_polling_client_is_pinged_through_its_get(native: bool) -> None:
         assert (await client.get(sid)).text == "2"
         assert (await client.get(sid)).text == "1"
         assert (await client.get(sid)).status == 400
+
+
+# --- messages that are never complete, and those that become many
+
+FIRST_FRAGMENT = b"\x01\x82\0\0\0\x004a"
+
+
+@real
+@pytest.mark.parametrize(
+    "trickle",
+    [b"\x00\x80\0\0\0\0", b"\x89\x80\0\0\0\0", b"\x00\xfe"],
+    ids=["empty fragments", "pings", "half a header"],
+)
+async def test_message_that_is_never_complete_ends_the_session(trickle: bytes) -> None:
+    server = EchoServer(message_timeout=0.2)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        (echo,) = await opened(server, reader, writer)
+        writer.write(FIRST_FRAGMENT)
+        while not echo.ended.is_set():
+            writer.write(trickle)
+            trickle = trickle if len(trickle) > 2 else b""
+            await asyncio.wait([asyncio.ensure_future(echo.ended.wait())], timeout=0.02)
+        assert echo.reasons == ["message timeout"]
+
+
+@real
+async def test_messages_that_are_complete_in_time_keep_the_session_alive() -> None:
+    server = EchoServer(message_timeout=0.2)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        (echo,) = await opened(server, reader, writer)
+        message = b"\x81\x82\0\0\0\x004a"
+        writer.write(message[:3])
+        for _ in range(8):
+            await asyncio.wait([asyncio.ensure_future(echo.ended.wait())], timeout=0.05)
+            writer.write(message[3:] + message[:3])
+        assert not echo.reasons
+        assert set(echo.messages) == {"a"}
+
+
+@real
+async def test_time_is_not_counted_while_the_server_does_not_read() -> None:
+    server = EchoServer(message_timeout=0.2)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        (echo,) = await opened(server, reader, writer)
+        writer.write(FIRST_FRAGMENT)
+        await until(lambda: carrier(echo)._arrival is not None)
+        echo.session.pause(True)
+        await asyncio.wait([asyncio.ensure_future(echo.ended.wait())], timeout=0.7)
+        assert not echo.reasons
+        echo.session.pause(False)
+        writer.write(b"\x80\x81\0\0\0\0b")
+        await until(lambda: echo.messages == ["ab"])
+
+
+@real
+async def test_compressed_messages_wait_while_the_client_is_made_to_wait() -> None:
+    server = EchoServer(per_message_deflate=True)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        (echo,) = await opened(server, reader, writer, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        echo.echoing = False
+        bomb = Deflate(Parameters()).compress(b"4" + b"a" * 999_999)
+        head = b"\xc1\xfe" + len(bomb).to_bytes(2, "big") + bytes(4)
+        echo.session.pause(True)
+        carrier(echo).data_received((head + bomb) * 20)  # as the loop does with what it has read
+        await asyncio.sleep(0)
+        assert len(echo.messages) == 1
+        echo.session.pause(False)
+        await until(lambda: len(echo.messages) == 20)
+        writer.write(b"\x81\x82\0\0\0\x004b")
+        await until(lambda: len(echo.messages) == 21)
+
+
+async def opened(
+    server: EchoServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fields: str = ""
+) -> list[Echo]:
+    """Open a WebSocket; the server's end of it."""
+    head = (
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
+    )
+    writer.write(head.encode())
+    await reader.readuntil(b"\r\n\r\n")
+    await until(lambda: server.echoes)
+    return list(server.echoes.values())
+
+
+def carrier(echo: Echo) -> NativeWebSocket:
+    found = echo.session.carrier
+    assert isinstance(found, NativeWebSocket)
+    return found

@@ -93,6 +93,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     head_timeout: Annotated[
         float, Meta(gt=0, le=_A_DAY, description="seconds until the head of a request must be complete")
     ] = 10.0
+    message_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=_A_DAY,
+            description="seconds until a message that has begun is complete, its frames, its attachments or the body "
+            "of a POST; one more for each 16 KiB that have come",
+        ),
+    ] = 10.0
     shutdown_grace: Annotated[
         float,
         Meta(ge=0, le=_A_DAY, description="seconds that handlers and buffers get to finish at shutdown"),

@@ -38,7 +38,7 @@ class ClientWebSocket(WebSocket):
     def receive(self, data: bytes) -> list[str | bytes]:
         size = len(data)
         # As on the server's side: exactly one short text frame goes first, all else the general way.
-        if self._fresh and size > 3 and data[0] == _WHOLE_TEXT and size - 2 <= self._max_message:
+        if self.fresh and size > 3 and data[0] == _WHOLE_TEXT and size - 2 <= self._max_message:
             length = data[1]
             try:
                 if length == size - 2 and length < 126:

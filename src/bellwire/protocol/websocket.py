@@ -101,17 +101,22 @@ class WebSocket:
     - ``close_code``: the code of the peer's close frame, 1005 if it had none (section 7.1.5); 1006 if
       the connection failed before; None until then.
     - ``error``: why this side failed the connection, None if it did not.
+    - ``fresh``: whether it is open, and at the boundary of a message; all that was received is dealt with.
+    - ``more``: whether ``receive`` stopped before the end, because a few compressed bytes became as many as a message
+      may have: ``receive(b"")`` gives what follows, when those before have been dealt with.
     """
 
     __slots__ = (
         "_deflate",
-        "_fresh",
         "_incoming",
+        "_inflated",
         "_max_fragments",
         "_max_message",
         "_rest",
         "close_code",
         "error",
+        "fresh",
+        "more",
         "outgoing",
         "state",
     )
@@ -127,7 +132,9 @@ class WebSocket:
         self._max_message = max_message
         self._max_fragments = max_fragments
         self._deflate = deflate
-        self._fresh = True  # open, and at the boundary of a message
+        self.fresh = True
+        self.more = False
+        self._inflated = 0  # bytes of compressed messages in this call of receive()
         self._rest = b""  # an incomplete header or control frame
         self._incoming: _Incoming | None = None
 
@@ -142,7 +149,7 @@ class WebSocket:
         # The most common case first: exactly one short text frame. Whatever else it may be, or be
         # wrong with it, is left to the general way.
         size = len(data)
-        if self._fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 6 <= self._max_message:
+        if self.fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 6 <= self._max_message:
             length = data[1] - 0x80
             try:
                 if length == size - 6 and length < 126:
@@ -183,7 +190,7 @@ class WebSocket:
         if sends_close:
             self._send(build_close(code, reason, mask=self._new_mask()))
         self.state = state
-        self._fresh = False
+        self.fresh = False
 
     def _new_mask(self) -> bytes:
         """The mask of the next frame that is sent: a server's has none."""
@@ -199,6 +206,7 @@ class WebSocket:
         if self.state == CLOSED:
             return []
         messages: list[str | bytes] = []
+        self._inflated, self.more = 0, False
         heard = self.state == OPEN
         try:
             self._read_frames(data, messages)
@@ -208,7 +216,7 @@ class WebSocket:
             self._step(_FAILED, error.close_code, error.reason)
         if self.state == CLOSED:
             self._rest, self._incoming = b"", None
-        self._fresh = self.state == OPEN and not self._rest and self._incoming is None
+        self.fresh = self.state == OPEN and not self._rest and self._incoming is None
         return messages if heard else []
 
     def _read_frames(self, data: bytes, messages: list[str | bytes]) -> None:
@@ -218,6 +226,9 @@ class WebSocket:
         end = len(data)
         masked = self._peer_masks
         while start < end and self.state != CLOSED:
+            if self._inflated >= self._max_message:
+                self._rest, self.more = data[start:], True
+                return
             first = data[start]
             header, size = parse_header(data, start, end, masked)
             body = start + header
@@ -273,6 +284,7 @@ class WebSocket:
             payload = bytes(incoming.data)
             if incoming.compressed and self._deflate is not None:
                 payload = self._deflate.decompress(payload, self._max_message)
+                self._inflated += len(payload)
             messages.append(_decode(payload) if incoming.text else payload)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
@@ -281,6 +293,11 @@ class WebSocket:
         elif opcode == CLOSE:
             self.close_code = parse_close(payload)
             self._step(_PEER_CLOSES, self.close_code)
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a message that has begun and is not complete."""
+        return len(self._rest) + (len(self._incoming.data) if self._incoming is not None else 0)
 
     @staticmethod
     def _limit(size: int, limit: int) -> None:

@@ -84,7 +84,7 @@ class CloseCode(IntEnum):
     SLOW = 4002
     """The client did not read, and more was waiting for it than the server holds."""
     LATE = 4003
-    """No `Connect` came in time."""
+    """No `Connect` came in time, or not all of a message."""
     MALFORMED = 4500
     """Not a message, or not one that may come here."""
     REPLACED = 4501

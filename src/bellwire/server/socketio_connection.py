@@ -55,6 +55,7 @@ from bellwire.server.dialects import STOCK, embedded
 from bellwire.server.numbers import Numbered
 from bellwire.server.recovery import AT_CONNECT, Plea, RecoveringReader, take_plea
 from bellwire.server.socket import Socket
+from bellwire.transports.arrival import Arrival
 from bellwire.transports.base_session import BaseSession
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ _to_json: Final = msgspec.json.Encoder().encode
 class SocketIOConnection(Connection):
     """Takes a session's packets apart and brings each to its socket."""
 
-    __slots__ = ("_assembly",)
+    __slots__ = ("_arrival", "_assembly")
 
     def __init__(self, server: "Server", runtime: "Runtime", session: BaseSession) -> None:
         super().__init__(server, runtime, session)
         self._assembly: Assembly | None = None
+        self._arrival: Arrival | None = None  # while there is an assembly
 
     @override
     def take(self, message: str | bytes) -> None:
@@ -89,7 +91,7 @@ class SocketIOConnection(Connection):
 
     @override
     def closed(self, reason: str) -> None:
-        self._assembly = None
+        self._forget_assembly()
         super().closed(reason)
 
     # --- packets
@@ -100,7 +102,7 @@ class SocketIOConnection(Connection):
             raise PacketError("a binary frame when none is due, or none when one is")
         if not assembly.add(message):
             return
-        self._assembly = None
+        self._forget_assembly()
         if assembly.packet.type == BINARY_EVENT:
             self._event(assembly.packet, assembly.resolve(), assembly.attachments)
         else:
@@ -117,9 +119,25 @@ class SocketIOConnection(Connection):
         elif kind in (BINARY_EVENT, BINARY_ACK):
             if not self.is_late(packet.namespace):
                 self.connected_in(packet.namespace)
-            self._assembly = Assembly(packet, max_bytes=self.runtime.config.max_message_bytes)
+            self._assemble(packet)
         elif kind == CONNECT_ERROR:
             raise PacketError("a client refuses no namespaces")
+
+    def _assemble(self, packet: Packet) -> None:
+        runtime, session = self.runtime, self.session
+        self._assembly = assembly = Assembly(packet, max_bytes=runtime.config.max_message_bytes)
+        self._arrival = Arrival(
+            runtime.wheel,
+            runtime.config.message_timeout,
+            lambda: None if session.paused else sum(map(len, assembly.attachments)),
+            lambda: session.close("message timeout"),
+        )
+
+    def _forget_assembly(self) -> None:
+        self._assembly = None
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
 
     def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
         socket = self.connected_in(packet.namespace)

@@ -7,9 +7,11 @@ another node; that one has the owner answer it, through a *forwarder*, and hands
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bellwire.protocol.engineio import RequestError
+from bellwire.transports.arrival import Arrival
 from bellwire.transports.base import Carrier, Link, Request
 from bellwire.transports.polling import PollingCarrier, Response
 from bellwire.transports.session import Session
@@ -80,9 +82,8 @@ async def respond(engine: "Engine", exchange: Exchange) -> Response:
     assert isinstance(carrier, PollingCarrier)  # noqa: S101 - check() refuses every other pair
     if method == "GET":
         return await carrier.get(exchange.disconnected)
-    limit = engine.config.max_message_bytes
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return await carrier.post(lambda: _read_body(session, exchange, limit), content_type)
+    return await carrier.post(lambda: _read_body(engine, session, exchange), content_type)
 
 
 def refusal(error: RequestError) -> Response:
@@ -105,12 +106,18 @@ async def _never() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _read_body(session: Session, exchange: Exchange, limit: int) -> bytes | None:
-    """The body of a POST; None as soon as it is known to be larger than ``limit``, however it is sent."""
+async def _read_body(engine: "Engine", session: Session, exchange: Exchange) -> bytes | None:
+    """The body of a POST; None as soon as it is known to be larger than a message may be, however it is sent.
+
+    The session ends if it takes too long, and this with it.
+    """
+    limit = engine.config.max_message_bytes
     declared = exchange.request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         return None
     body = bytearray()
+    late = partial(session.close, "message timeout")
+    arrival = Arrival(engine.wheel, engine.config.message_timeout, lambda: len(body), late)
     try:
         async for chunk in exchange.chunks():
             session.alive = True  # a slow upload is a sign of life as well
@@ -120,4 +127,6 @@ async def _read_body(session: Session, exchange: Exchange, limit: int) -> bytes 
     except Abandoned:
         session.close("transport error")
         return b""
+    finally:
+        arrival.cancel()
     return bytes(body)

@@ -27,6 +27,7 @@ from bellwire.protocol.handshake import HandshakeError, build_response, check_up
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.protocol.wire import MAX_MESSAGE, PATH
+from bellwire.transports.arrival import Arrival
 from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
 from bellwire.transports.engine import Engine
 
@@ -44,6 +45,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     """One WebSocket connection, from the 101 on."""
 
     __slots__ = (
+        "_arrival",
         "_base64",
         "_deflated",
         "_ended",
@@ -51,6 +53,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         "_out",
         "_paused",
         "_pressed",
+        "_reading",
         "_server_state",
         "_timer",
         "_transport",
@@ -83,6 +86,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._pressed = 0  # bytes that were added since it is paused
         self._ended = False  # not before the close frame is written: messages before a fault are still answered
         self._timer: Timer | None = None
+        self._reading = True
+        self._arrival: Arrival | None = None  # while a message has begun and is not complete
         server_state.connections.add(cast("Any", self))
 
     def begin(self, session: Link) -> None:
@@ -98,10 +103,39 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         ws = self._ws
         session = self.session
         session.alive = True
-        for message in ws.receive(data):
+        messages = ws.receive(data)
+        for message in messages:
             session.received(self, message)
         if ws.outgoing or ws.state is not OPEN:
             self._write_control()
+        if not ws.fresh or self._arrival is not None:
+            self._await_rest(bool(messages))
+
+    def _await_rest(self, began_anew: bool) -> None:
+        """A message is incomplete, or was, or more is to be made of what came already."""
+        ws = self._ws
+        if self._arrival is not None and (began_anew or ws.fresh or ws.state is not OPEN):
+            self._arrival.cancel()
+            self._arrival = None
+        if ws.more:
+            self.set_reading(self._reading)
+        elif self._arrival is None and ws.state is OPEN and not ws.fresh:
+            engine = self._engine
+            self._arrival = Arrival(engine.wheel, engine.config.message_timeout, self._arrived, self._too_late)
+
+    def _arrived(self) -> int | None:
+        return self._ws.unfinished if self._reading else None
+
+    def _too_late(self) -> None:
+        self._arrival = None
+        self.session.lost(self, "message timeout")
+        self.close()
+
+    def _receive_more(self) -> None:
+        if self._ws.more and self._reading:
+            self.data_received(b"")
+            if not self._ws.more:
+                self.set_reading(self._reading)
 
     def eof_received(self) -> None:
         """The peer will send no more; a WebSocket is of no use half open."""
@@ -114,6 +148,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self.session.lost(self, "transport close" if exc is None else "transport error")
         if self._timer is not None:
             self._timer.cancel()
+        if self._arrival is not None:
+            self._arrival.cancel()
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
@@ -179,12 +215,15 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @override
     def set_reading(self, reading: bool) -> None:
+        self._reading = reading
         if self._transport.is_closing():
             return
-        if reading:
+        if reading and not self._ws.more:
             self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
+            return
+        self._transport.pause_reading()
+        if reading:  # what came already goes first
+            self._engine.loop.call_soon(self._receive_more)
 
     @property
     @override

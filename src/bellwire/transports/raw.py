@@ -29,6 +29,7 @@ CLOSE_CODES: Final[Mapping[str, int]] = {
     "ping timeout": CloseCode.SILENT,
     "slow consumer": CloseCode.SLOW,
     "connect timeout": CloseCode.LATE,
+    "message timeout": CloseCode.LATE,
     "parse error": CloseCode.MALFORMED,
     "session replaced": CloseCode.REPLACED,
     "forced server close": CloseCode.EJECTED,
