@@ -1,7 +1,7 @@
 """A node's rooms for tests, over the broker in memory: sockets that keep what they are sent, readers that tell all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, cast
 
@@ -24,6 +24,7 @@ from bellwire.server.dialects import STOCK, Dialect, Item, embedded
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.hub import Hub
+from bellwire.server.latest import Fresh, Latest
 from bellwire.server.room import Room
 from bellwire.server.socket import Socket
 from bellwire.server.streams import Streams
@@ -60,6 +61,7 @@ class Member:
         self.gone = False
         self.rooms: set[str] = set()
         self.fanout: Fanout | None = None
+        self.latest: Latest | None = None
 
     @property
     def itself(self) -> Socket:
@@ -75,6 +77,15 @@ class Member:
         self.fanout.settle()
         message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
+
+    def keep(self, news: Sequence[Fresh]) -> None:
+        self.latest = self.latest or Latest()
+        self.latest.put(news)
+
+    def send_latest(self) -> None:
+        latest, self.latest = self.latest, None
+        if latest is not None:
+            self.deliver(*latest.items)
 
     @property
     def got(self) -> list[Any]:
@@ -152,7 +163,7 @@ class Node:
         loop = asyncio.get_running_loop()
         self.broker = broker
         self.counters = Counters()
-        self.fanout = Fanout(Tick(loop), self.counters)
+        self.fanout = Fanout(Tick(loop))
         self.streams = Streams(broker, self.fanout, self.counters)
         self.dispatcher = Dispatcher(loop)
         self.hub = Hub(name, self.streams, self.dispatcher)

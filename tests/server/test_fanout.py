@@ -3,11 +3,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, cast
 
 from bellwire import Event, Server
-from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Message, join
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dialects import STOCK, Dialect, Item, Stock, embedded, raw
 from bellwire.server.fanout import Audience, Fanout
+from bellwire.server.latest import Fresh, Latest
 from bellwire.server.socket import Socket
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
@@ -28,6 +28,7 @@ class Recorder(Carrier):
         self.given: list[Message] = []
         self.flushes = 0
         self.full = not writable
+        self.latest: Latest | None = None
         self._tick = tick
 
     @property
@@ -42,6 +43,15 @@ class Recorder(Carrier):
         self.given.append(message)
         if self._tick is not None and len(self.given) == 1:
             self._tick.touch(self)
+
+    def keep(self, news: Sequence[Fresh]) -> None:
+        self.latest = self.latest or Latest()
+        self.latest.put(news)
+
+    def send_latest(self) -> None:
+        latest, self.latest = self.latest, None
+        if latest is not None:
+            self.send(join([item.stock for item in latest.items]))
 
     def flush(self) -> None:
         self.flushes += 1
@@ -59,9 +69,8 @@ def to(*recorders: Recorder) -> Audience:
     return (group(*recorders),)
 
 
-def make_fanout() -> tuple[Fanout, Counters]:
-    counters = Counters()
-    return Fanout(Tick(asyncio.get_running_loop()), counters), counters
+def make_fanout() -> Fanout:
+    return Fanout(Tick(asyncio.get_running_loop()))
 
 
 def post(name: str) -> Post:
@@ -76,7 +85,7 @@ A, B, C = post("a"), post("b"), post("c")
 
 
 async def test_messages_leave_at_the_end_of_the_tick_in_order() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     one, two = Recorder(), Recorder()
     both, first = to(one, two), to(one)
     fanout.cast(both, A)
@@ -89,7 +98,7 @@ async def test_messages_leave_at_the_end_of_the_tick_in_order() -> None:
 
 
 async def test_neighbours_to_one_audience_are_joined_once_for_all_of_it() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     one, two = Recorder(), Recorder()
     both = to(one, two)
     fanout.cast(both, A)
@@ -102,7 +111,7 @@ async def test_neighbours_to_one_audience_are_joined_once_for_all_of_it() -> Non
 
 
 async def test_what_goes_to_others_in_between_keeps_its_place() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     one = Recorder()
     lasting, other = to(one), to(one)
     for audience, item in ((lasting, A), (other, B), (lasting, C)):
@@ -112,7 +121,7 @@ async def test_what_goes_to_others_in_between_keeps_its_place() -> None:
 
 
 async def test_a_single_message_is_handed_on_as_it_is() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     one = Recorder()
     fanout.cast(to(one), A)
     await advance()
@@ -120,7 +129,7 @@ async def test_a_single_message_is_handed_on_as_it_is() -> None:
 
 
 async def test_each_dialect_is_rendered_and_joined_once() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     v1 = raw(msgpack=False, streams=True)
     stock, bound, raws = ([Recorder(dialect=d) for _ in range(2)] for d in (STOCK, embedded("/"), v1))
     audience: Audience = (group(*stock, *bound), group(*raws))
@@ -147,14 +156,14 @@ class Counting(Stock):
 
 
 async def test_a_dialect_with_a_state_goes_on_in_the_next_one() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     shared = Counting(5)
     one, two, other = Recorder(dialect=shared), Recorder(dialect=shared), Recorder()
     everyone = to(one, two, other)
     fanout.cast(everyone, A)
     fanout.cast(everyone, B)
     fanout.settle()
-    fanout.cast(everyone, C, volatile=True)
+    fanout.cast(everyone, C, volatile="r")
     fanout.settle()
     assert one.parts == ['42["behind 5"]', '42["a"]', '42["b"]', '42["behind 7"]', '42["c"]']
     assert two.given[1] is one.given[1]  # they share their states, and so what is made in them
@@ -163,30 +172,55 @@ async def test_a_dialect_with_a_state_goes_on_in_the_next_one() -> None:
 
 
 async def test_volatile_and_reliable_messages_are_not_joined() -> None:
-    fanout, counters = make_fanout()
+    fanout = make_fanout()
     slow = Recorder(writable=False)
     audience = to(slow)
     fanout.cast(audience, A)
-    fanout.cast(audience, B, volatile=True)
+    fanout.cast(audience, B, volatile="r")
     fanout.cast(audience, C)
     fanout.settle()
     assert slow.parts == ['42["a"]', '42["c"]']
-    assert counters.get("dropped_total", kind="volatile", reason="buffer_full", policy="oldest_kept") == 1
+    assert slow.latest is not None
+    assert slow.latest.items == [B]
 
 
-async def test_every_dropped_volatile_message_is_counted_per_recipient() -> None:
-    fanout, counters = make_fanout()
+async def test_volatile_messages_of_two_streams_are_not_joined() -> None:
+    fanout = make_fanout()
+    one = Recorder()
+    audience = to(one)
+    fanout.cast(audience, A, volatile="r")
+    fanout.cast(audience, B, volatile="s")
+    fanout.settle()
+    assert len(one.given) == 2
+
+
+async def test_a_volatile_message_is_kept_for_those_without_room_as_one_object() -> None:
+    fanout = make_fanout()
     slow, other, quick = Recorder(writable=False), Recorder(writable=False), Recorder()
     audience: Audience = (group(slow, quick), group(other))
-    fanout.cast(audience, A, volatile=True)
-    fanout.cast(audience, B, volatile=True)
+    fanout.cast(audience, A, volatile="r")
+    fanout.cast(audience, B, volatile="r")
     fanout.settle()
     assert (slow.parts, other.parts, quick.parts) == ([], [], ['42["a"]', '42["b"]'])
-    assert counters.get("dropped_total", kind="volatile", reason="buffer_full", policy="oldest_kept") == 4
+    assert slow.latest is not None
+    assert other.latest is not None
+    assert slow.latest._kept[0] is other.latest._kept[0]
+
+
+async def test_what_was_kept_goes_before_what_is_newer() -> None:
+    fanout = make_fanout()
+    one = Recorder(writable=False)
+    audience = to(one)
+    fanout.cast(audience, A, volatile="r")
+    fanout.settle()
+    one.full = False
+    fanout.cast(audience, B, volatile="r")
+    fanout.settle()
+    assert one.parts == ['42["a"]', '42["b"]']
 
 
 async def test_settling_again_sends_nothing_twice() -> None:
-    fanout, _ = make_fanout()
+    fanout = make_fanout()
     one = Recorder()
     fanout.cast(to(one), A)
     fanout.settle()
@@ -198,7 +232,7 @@ async def test_settling_again_sends_nothing_twice() -> None:
 async def test_one_write_per_connection_and_tick() -> None:
     loop = asyncio.get_running_loop()
     tick = Tick(loop)
-    fanout = Fanout(tick, Counters())
+    fanout = Fanout(tick)
     recorders = [Recorder(tick) for _ in range(10)]
     all_of_them, some = to(*recorders), to(*recorders[:5])
     for item in (A, B, C):

@@ -9,6 +9,7 @@ from bellwire.delivery.feed import REMIND_EVERY
 from bellwire.delivery.naming import EVERYONE, stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.ring import RING_MESSAGES
+from bellwire.server.latest import OF_EACH
 from bellwire.testing.clock import advance
 from tests.server.house import SAY
 from tests.server.nodes import (
@@ -417,13 +418,27 @@ async def test_a_volatile_event_is_for_all_who_are_there_wherever_they_stand() -
         assert [member.got for member in (plain, live, behind, back)] == [[], [], ["most"], ["most"]]
 
 
-async def test_a_volatile_event_is_dropped_where_it_does_not_fit_and_counted() -> None:
+async def test_a_volatile_event_waits_where_there_is_no_room_and_is_not_in_the_way_of_others() -> None:
     async with make_node() as node:
         plain, live = await node.plain("p", "r"), await node.reading("a", "r")
         live.sink.full = True
         await node.emit("now", "r", volatile=True)
         assert (plain.got, live.got) == (["now"], [])
-        assert node.counters.get("dropped_total", kind="volatile", reason="buffer_full", policy="oldest_kept") == 1
+        live.sink.full = False
+        await node.emit("then", "r", volatile=True)
+        assert (plain.got, live.got) == (["then"], ["now", "then"])
+
+
+async def test_events_of_the_same_name_are_kept_for_each_room() -> None:
+    async with make_node() as node:
+        member = await node.plain("p", "r", "s")
+        member.sink.full = True
+        await node.emit("kept", "r", volatile=True)
+        for n in range(OF_EACH + 1):
+            await node.emit(n, "s", volatile=True)
+        member.sink.full = False
+        await node.emit("last", "r", volatile=True)
+        assert member.got == ["kept", *range(1, OF_EACH + 1), "last"]
 
 
 async def test_what_is_published_by_somebody_else_is_counted_and_reaches_nobody() -> None:

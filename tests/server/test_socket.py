@@ -4,6 +4,7 @@ from typing import Any, cast
 import pytest
 
 from bellwire import Config, Event, EventRefused, Namespace, RoomLimit, Server, Socket
+from bellwire.server.latest import OF_EACH
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
 from tests.server.house import ASK, POKE, SAY, WAVE, raw
@@ -196,7 +197,7 @@ async def test_a_socket_knows_its_request_its_transport_and_its_namespace() -> N
 # --- clients that do not read
 
 
-async def test_volatile_events_are_dropped_and_counted_where_a_client_does_not_read() -> None:
+async def test_of_volatile_events_the_newest_reach_a_client_that_reads_again() -> None:
     server, root = make(volatile_buffer_bytes=100)
     async with connect(server) as slow, connect(server) as quick:
         slow.carrier.stalled = True
@@ -207,14 +208,36 @@ async def test_volatile_events_are_dropped_and_counted_where_a_client_does_not_r
         await socket.emit(WAVE, 1)
         await root.emit(WAVE, 2)
         await socket.emit(SAY, "reliable")
+        for n in range(100, 101 + OF_EACH):
+            await root.emit(WAVE, n)
         await advance()
         slow.carrier.resume()
         assert await slow.receive(SAY) == "x" * 200
         assert await slow.receive(SAY) == "reliable"
+        assert [await slow.receive(WAVE) for _ in range(OF_EACH + 1)] == [1, *range(101, 101 + OF_EACH)]
         await slow.receive_nothing()
         assert await quick.receive(WAVE) == 2
-        assert server.counters.get("dropped_total", kind="volatile", reason="buffer_full", policy="oldest_kept") == 2
-        assert (socket.writable, socket.buffered) == (True, 0)
+        assert dropped_volatile(server, "buffer_full") == 2
+        assert (socket.writable, socket.buffered, socket.latest) == (True, 0, None)
+
+
+async def test_volatile_events_that_waited_are_counted_when_their_client_is_gone() -> None:
+    server, root = make(volatile_buffer_bytes=100)
+    async with connect(server) as slow:
+        slow.carrier.stalled = True
+        socket = socket_of(root, slow)
+        await socket.emit(SAY, "x" * 200)
+        await socket.emit(WAVE, 1)
+        await root.emit(WAVE, 2)
+        await advance()
+        slow.drop()
+        await advance()
+        assert dropped_volatile(server, "disconnected") == 2
+        assert socket.latest is None
+
+
+def dropped_volatile(server: Server, reason: str) -> int:
+    return server.counters.get("dropped_total", kind="volatile", reason=reason, policy="newest_kept")
 
 
 async def test_a_slow_consumer_is_cut_off_and_the_others_go_on() -> None:

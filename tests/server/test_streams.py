@@ -21,7 +21,7 @@ async def opened() -> AsyncIterator[Streams]:
     broker = MemoryBroker()
     await broker.start()
     counters = Counters()
-    yield Streams(broker, Fanout(Tick(asyncio.get_running_loop()), counters), counters)
+    yield Streams(broker, Fanout(Tick(asyncio.get_running_loop())), counters)
     await broker.close()
 
 

@@ -123,7 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 1_048_576
     volatile_buffer_bytes: Annotated[
         int,
-        Meta(ge=0, description="bytes waiting for a client from which volatile events are dropped for it"),
+        Meta(ge=0, description="bytes waiting for a client from which only the newest volatile events are kept for it"),
     ] = 65_536
     connections_per_user: Annotated[
         int,

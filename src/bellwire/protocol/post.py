@@ -172,6 +172,11 @@ class Delivery:
         self._raw_msgpack: Outgoing | None = None
 
     @property
+    def name(self) -> str:
+        """The event's name."""
+        return self.post.name
+
+    @property
     def stock(self) -> Outgoing:
         """The event without its place."""
         return self.post.stock

@@ -122,8 +122,7 @@ class Connection(Receiver):
     @override
     def drained(self) -> None:
         for socket in tuple(self._sockets.values()):
-            if socket.reader is not None:
-                socket.reader.go_on()
+            socket.drained()
 
     @override
     def closed(self, reason: str) -> None:
@@ -202,6 +201,8 @@ class Connection(Receiver):
         if isinstance(held, Held):
             held.release(socket.sink)
         socket.phase = Phase.CONNECTED
+        if socket.sink.writable:
+            socket.send_latest()
         if socket.reader is not None:
             socket.reader.begin()
 

@@ -7,9 +7,9 @@ joined once for each dialect that is in it, and each member is handed the common
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.server.dialects import STOCK, Dialect, Item
+from bellwire.server.latest import Fresh
 from bellwire.transports.tick import Tick
 
 if TYPE_CHECKING:
@@ -38,23 +38,23 @@ class _Runs(dict[Dialect, tuple[Message, Dialect]]):
 class Fanout:
     """The broadcasts of this tick, in order."""
 
-    __slots__ = ("_counters", "_pending", "_tick")
+    __slots__ = ("_pending", "_tick")
 
-    def __init__(self, tick: Tick, counters: Counters) -> None:
+    def __init__(self, tick: Tick) -> None:
         self._tick = tick
-        self._counters = counters
-        self._pending: list[tuple[Audience, list[Item], bool]] = []
+        self._pending: list[tuple[Audience, list[Item], str]] = []
         tick.settle = self.settle
 
-    def cast(self, audience: Audience, item: Item, *, volatile: bool = False) -> None:
+    def cast(self, audience: Audience, item: Item, *, volatile: str = "") -> None:
         """Send ``item`` to everyone in ``audience`` as it is now. Whoever changes a group settles first.
 
-        Events to the same tuple are joined: keep one for an audience that lasts.
+        Events to the same tuple are joined: keep one for an audience that lasts. ``volatile`` is the stream of an event
+        that is volatile: those who do not keep up get it later, or a newer one in its place.
         """
         pending = self._pending
         if pending:
-            last_audience, items, was_volatile = pending[-1]
-            if last_audience is audience and was_volatile is volatile:
+            last_audience, items, stream = pending[-1]
+            if last_audience is audience and stream == volatile:
                 items.append(item)
                 return
         pending.append((audience, [item], volatile))
@@ -67,20 +67,25 @@ class Fanout:
         pending, self._pending = self._pending, []
         for audience, items, volatile in pending:
             runs = _Runs(items)
-            for sockets in audience:
-                if volatile:
-                    self._hand_volatile(sockets, runs, len(items))
-                else:
+            if volatile:
+                news = [Fresh(volatile, item) for item in items]
+                for sockets in audience:
+                    _hand_volatile(sockets, runs, news)
+            else:
+                for sockets in audience:
                     _hand(sockets, runs)
 
-    def _hand_volatile(self, sockets: "Collection[Socket]", runs: _Runs, count: int) -> None:
-        for socket in sockets:
-            sink = socket.sink
-            if sink.writable:
-                run, socket.dialect = runs[socket.dialect]
-                sink.send(run)
-            else:
-                self._counters.dropped("volatile", reason="buffer_full", policy="oldest_kept", n=count)
+
+def _hand_volatile(sockets: "Collection[Socket]", runs: _Runs, news: Sequence[Fresh]) -> None:
+    for socket in sockets:
+        sink = socket.sink
+        if not sink.writable:
+            socket.keep(news)
+            continue
+        if socket.latest is not None:
+            socket.send_latest()
+        run, socket.dialect = runs[socket.dialect]
+        sink.send(run)
 
 
 def _hand(sockets: "Collection[Socket]", runs: _Runs) -> None:

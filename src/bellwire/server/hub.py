@@ -6,7 +6,7 @@ Leaving costs what the socket's own rooms cost, however many rooms there are.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bellwire.delivery.naming import EVERYONE, Key, User, direct_of, mark_namespace
+from bellwire.delivery.naming import EVERYONE, Key, User, direct_of, mark_namespace, stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.published import Published
 from bellwire.protocol.socket_id import read_socket_id
@@ -179,7 +179,8 @@ class Hub:
         if socket is None or post is None or any(self.holds(key, socket) for key in published.excluded):
             return
         if not any(socket in self.members_in(stream) for stream in published.earlier):
-            self._streams.fanout.cast(((socket,),), post, volatile=published.volatile)
+            volatile = stream_of(self.name, id) if published.volatile else ""
+            self._streams.fanout.cast(((socket,),), post, volatile=volatile)
 
     def close(self) -> None:
         """It is given up: nothing is handed to it any more."""

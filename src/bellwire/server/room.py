@@ -295,7 +295,7 @@ class Room:
             audience = (set(self.members) - skipped,)
         elif feed is not None and (feed.audience.behind or feed.resuming):
             audience = (*audience, [*feed.audience.behind, *self._returning(feed)])
-        self._streams.fanout.cast(audience, post, volatile=published.volatile)
+        self._streams.fanout.cast(audience, post, volatile=self.stream if published.volatile else "")
 
     def _place(self, post: Post, gen: str, entry: Entry, prev: Point) -> Delivery:
         named = gen != self._gen

@@ -80,7 +80,7 @@ class Runtime:
         self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         self.engine = Engine(application, config, counters, loop, self.wheel, self.cluster.node)
         self.engine.forwarder = Forwarding(self.engine, self.cluster, self.dispatcher)
-        self.fanout = Fanout(self.engine.tick, counters)
+        self.fanout = Fanout(self.engine.tick)
         self.heartbeat = Heartbeat(config, loop)
         self.checkpoints = Checkpoints(self.wheel)
         self.broker = broker

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -24,6 +24,7 @@ from bellwire.server.acks import Acknowledgement, Call
 from bellwire.server.dialects import Dialect, Item
 from bellwire.server.dispatch import Finished, Job
 from bellwire.server.inbound import Inbound, Phase
+from bellwire.server.latest import Fresh, Latest
 from bellwire.server.numbers import Numbers
 from bellwire.server.reader import Reader
 from bellwire.server.recovery import Plea, RecoveringReader
@@ -69,6 +70,7 @@ class Socket(Inbound):
         "expires",
         "hello",
         "id",
+        "latest",
         "params",
         "places",
         "reader",
@@ -108,6 +110,8 @@ class Socket(Inbound):
         self.sink = sink
         self.reader: Reader | None = None
         """What it recovers with; None if it does not."""
+        self.latest: Latest | None = None
+        """The newest volatile events, while its client does not keep up; None if there are none."""
         self.reason = ""
         """Why it was disconnected."""
         self.places: UserPlaces | None = None
@@ -219,7 +223,7 @@ class Socket(Inbound):
 
     @property
     def writable(self) -> bool:
-        """Whether the client keeps up; while it does not, volatile events to it are dropped."""
+        """Whether the client keeps up; while it does not, only the newest volatile events are kept for it."""
         return self.sink.writable
 
     @property
@@ -340,9 +344,9 @@ class Socket(Inbound):
     async def emit(self, event: Event[Any, *Ts], /, *payload: *Ts, mid: str | None = None) -> None:
         """Send ``event`` to this client.
 
-        A client that can recover gets it once and in order, though it be away for a while; any other at most once. A
-        volatile event is dropped if the client does not keep up. To a client that is gone for good nothing is sent, and
-        nothing is raised: it is counted. ``mid`` is as for a room.
+        A client that can recover gets it once and in order, though it be away for a while; any other at most once. If
+        the client does not keep up, a volatile event waits, or a newer one in its place. To a client that is gone for
+        good nothing is sent, and nothing is raised: it is counted. ``mid`` is as for a room.
 
         Raises:
             TypeError: the payload is not what the event declares.
@@ -356,10 +360,10 @@ class Socket(Inbound):
             if relay.collects(message.body, (stream,), (), volatile=event.volatile, mid=mid):
                 return
         if event.volatile:
-            if not self.sink.writable:
-                self._runtime.counters.dropped("volatile", reason="buffer_full", policy="oldest_kept")
-                return
-        elif self.reader is not None or mid is not None:
+            stream = stream_of(self._hub.name, self.id)
+            self._runtime.fanout.cast(((self,),), message, volatile=stream)
+            return
+        if self.reader is not None or mid is not None:
             await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
             return
         self.deliver(message)
@@ -415,6 +419,32 @@ class Socket(Inbound):
         self._runtime.fanout.settle()
         message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
+
+    # --- volatile events, while the client does not keep up
+
+    def keep(self, news: Sequence[Fresh]) -> None:
+        """Keep what came last until there is room for it."""
+        if self.latest is None:
+            self.latest = Latest()
+        self._drop_volatile(self.latest.put(news), "buffer_full")
+
+    def send_latest(self) -> None:
+        """Send what was kept; whoever calls it knows that there is room."""
+        latest, self.latest = self.latest, None
+        if latest is not None:
+            message, self.dialect = self.dialect.deliver(latest.items)
+            self.sink.send(message)
+
+    def drained(self) -> None:
+        """The connection has room again."""
+        if self.sink.writable:
+            self.send_latest()
+        if self.reader is not None:
+            self.reader.go_on()
+
+    def _drop_volatile(self, count: int, reason: str) -> None:
+        if count:
+            self._runtime.counters.dropped("volatile", reason=reason, policy="newest_kept", n=count)
 
     # --- acknowledgements
 
@@ -545,6 +575,9 @@ class Socket(Inbound):
         self._namespace.release(self._hub)
         self.phase = Phase.DISCONNECTED
         self.sink = sink
+        if self.latest is not None:
+            self._drop_volatile(len(self.latest), "disconnected")
+            self.latest = None
         if self.reader is not None:
             self.reader.depart(reason)
         if self.numbers is not None:
