@@ -25,8 +25,8 @@ $(VENV)/.dev: $(VENV)/.run
 demo: $(VENV)/.run  ## serve the chat and print its address (PORT=8000)
 	@PORT=$(PORT) $(BIN)/bellwire demo
 
-test: $(VENV)/.dev  ## all tests that this machine can run
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## all tests that this machine can run, a process for each core
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/.dev  ## lint, format, types, import rules
 	$(BIN)/ruff check .
