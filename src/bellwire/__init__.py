@@ -10,6 +10,7 @@ from bellwire.client.messages import Messages, MessagesLost
 from bellwire.client.reports import DeadLetter, Failed, Reset
 from bellwire.core.config import Config
 from bellwire.core.errors import (
+    AuthUnavailable,
     BellwireError,
     BrokerUnavailable,
     CallLimit,
@@ -22,6 +23,7 @@ from bellwire.core.errors import (
     NodesUnreachable,
     OutcomeUnknown,
     RoomLimit,
+    TokenRefused,
     TooManyAttachments,
     TooManyConnections,
 )
@@ -31,6 +33,7 @@ from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
 from bellwire.emitter.emitter import Emitter
 from bellwire.emitter.target import EmitterTarget
 from bellwire.guard.auth import Identity
+from bellwire.guard.jwt import JWTAuth
 from bellwire.server.acks import Replies
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
@@ -57,6 +60,7 @@ __all__ = [
     "Replies",
     "Request",
     "Identity",
+    "JWTAuth",
     # connected
     "Client",
     "DeadLetter",
@@ -69,6 +73,7 @@ __all__ = [
     "BlockingEmitter",
     "BlockingTarget",
     # raised
+    "AuthUnavailable",
     "BellwireError",
     "BrokerUnavailable",
     "CallLimit",
@@ -83,6 +88,7 @@ __all__ = [
     "OutboxInUse",
     "OutcomeUnknown",
     "RoomLimit",
+    "TokenRefused",
     "TooManyAttachments",
     "TooManyConnections",
 ]

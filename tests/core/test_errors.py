@@ -7,6 +7,7 @@ import pytest
 
 from bellwire.core import errors
 from bellwire.core.errors import (
+    AuthUnavailable,
     BellwireError,
     BrokerUnavailable,
     CallTimeout,
@@ -19,6 +20,7 @@ from bellwire.core.errors import (
     PacketError,
     ProtocolError,
     RoomLimit,
+    TokenRefused,
     TooManyAttachments,
     WebSocketError,
 )
@@ -27,6 +29,8 @@ SAMPLES = [
     BellwireError("x"),
     ConfigError("x"),
     ConnectRefused("no", {"why": 1}),
+    TokenRefused("token_expired"),
+    AuthUnavailable("x"),
     EventRefused("invalid_payload", "wrong", path="$.text", retry_after=0.5),
     CallTimeout("x"),
     Disconnected("ping timeout"),

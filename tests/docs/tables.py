@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import bellwire
 from bellwire.core.config import Option, config_options
-from bellwire.core.errors import BellwireError, EventRefused
+from bellwire.core.errors import BellwireError, EventRefused, TokenRefused
 from tests.docs.pages import ROOT
 
 PAGES = {"config": ROOT / "docs/reference/config.md", "errors": ROOT / "docs/reference/errors.md"}
@@ -72,7 +72,7 @@ def _bases(error: type[BellwireError]) -> str:
 
 
 def _code(error: type[BellwireError]) -> str:
-    return "its own" if error is EventRefused else f"`{error.code}`"
+    return "its own" if error in (EventRefused, TokenRefused) else f"`{error.code}`"
 
 
 def _doc(error: type[BellwireError]) -> str:

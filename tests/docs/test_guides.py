@@ -21,6 +21,7 @@ from bellwire.client.address import parse_url
 from bellwire.testing import TestClient, connect
 from tests.brokers.redis_server import RedisServer
 from tests.docs.pages import ROOT, all_blocks, write_project
+from tests.guard.tokens import SECRET, token
 from tests.server.servers import SharedBroker
 from tests.serving import Served, serve
 
@@ -158,6 +159,27 @@ async def test_binary_data(guide: Guide) -> None:
     page = guide("thumbnails")
     async with connect(page.server) as client:
         assert await client.call(page.THUMBNAIL, page.Picture("cat.png", b"\xff" * 2000)) == b"\xff" * 1000
+
+
+async def test_a_json_web_token(guide: Guide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_KEY", SECRET)
+    page = guide("jwt_auth")
+    async with connect(page.server, auth={"token": token(aud="chat", role="member")}) as client:
+        assert await client.call(page.WHOAMI) == "ada, member"
+    for wrong, code in (({}, "token_missing"), ({"token": token()}, "token_invalid")):
+        with pytest.raises(ConnectRefused) as refused:
+            async with connect(page.server, auth=wrong):
+                raise AssertionError
+        assert refused.value.data == {"code": code}
+
+
+async def test_guests_beside_members(guide: Guide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_KEY", SECRET)
+    page = guide("guests")
+    root = page.server.namespace("/")
+    for auth, user in (({}, None), ({"token": token()}, "ada")):
+        async with connect(page.server, auth=auth):
+            assert [socket.user for socket in await root.sockets()] == [user]
 
 
 async def test_a_token(guide: Guide) -> None:

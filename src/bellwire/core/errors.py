@@ -5,7 +5,9 @@
     BellwireError                  "error"
      ├── ConfigError               "config"
      ├── ConnectRefused            "connect_refused"
-     │    └── TooManyConnections   "too_many_connections"
+     │    ├── TooManyConnections   "too_many_connections"
+     │    └── TokenRefused         "token_invalid", or what else is wrong with the token
+     ├── AuthUnavailable           "auth_unavailable"
      ├── EventRefused              the refusal's own code, e.g. "invalid_payload"
      │    └── RoomLimit            "room_limit"
      ├── CallTimeout               "timeout"               (also a TimeoutError)
@@ -29,8 +31,8 @@ Codes are part of the public surface: they do not change between minor versions,
 message says what is wrong and what to do about it.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias
 
 
 class BellwireError(Exception):
@@ -86,6 +88,42 @@ class TooManyConnections(ConnectRefused):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.limit,)
+
+
+TokenFault: TypeAlias = Literal["token_missing", "token_invalid", "token_expired", "token_revoked"]
+
+_TOKEN_FAULTS: Final[Mapping[TokenFault, str]] = {
+    "token_missing": "a token is needed",
+    "token_invalid": "the token is not valid",
+    "token_expired": "the token has expired",
+    "token_revoked": "the token was revoked",
+}
+
+
+class TokenRefused(ConnectRefused):
+    """A client's token is missing, wrong, too old or revoked; ``code`` says which.
+
+    The client finds ``{"code": code}`` in the data of its ``connect_error``, and nothing that helps to guess a token.
+    """
+
+    code = "token_invalid"
+
+    def __init__(self, fault: TokenFault) -> None:
+        super().__init__(_TOKEN_FAULTS[fault], {"code": fault})
+        self.code = fault
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code,)
+
+
+class AuthUnavailable(BellwireError):  # noqa: N818
+    """Who a client is cannot be found out now, as when the keys of its issuer cannot be read.
+
+    Raise it in an authentication of your own whose database is away: the client's connection is closed, so that it
+    comes back by itself. A ``ConnectRefused`` would be for good.
+    """
+
+    code = "auth_unavailable"
 
 
 class EventRefused(BellwireError):  # noqa: N818

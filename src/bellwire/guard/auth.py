@@ -18,6 +18,9 @@ class Identity(msgspec.Struct, frozen=True):
     """What else is known of the user, for handlers to read."""
     expires: float | None = None
     """When this ceases to hold, in seconds since the epoch."""
+    issued: float | None = None
+    """Since when it holds, in seconds since the epoch: when the user logged in, or the token was made. What was issued
+    before a revocation is refused, and so is what does not say."""
 
     def __post_init__(self) -> None:
         require_user(self.user, "Identity")

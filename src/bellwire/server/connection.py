@@ -17,11 +17,13 @@ from typing_extensions import override
 
 from bellwire.core.clock import Timer
 from bellwire.core.errors import (
+    AuthUnavailable,
     BrokerUnavailable,
     ConnectRefused,
     Disconnected,
     EventRefused,
     PacketError,
+    TokenRefused,
     TooManyConnections,
 )
 from bellwire.guard.auth import Identity
@@ -216,9 +218,9 @@ class Connection(Receiver):
         elif isinstance(error, Overtaken):  # where clocks differ it is the client's newest after all: it comes back
             self.session.close("a newer connection has the session", code=TRY_AGAIN_LATER)
             return
-        elif isinstance(error, BrokerUnavailable):  # a refusal would be for good: the client is to come back
+        elif isinstance(error, BrokerUnavailable | AuthUnavailable):  # a refusal would be for good, and it is to return
             logger.warning("%r could not be connected: %s", socket, error)
-            self.session.close("broker unavailable", code=TRY_AGAIN_LATER)
+            self.session.close(error.code.replace("_", " "), code=TRY_AGAIN_LATER)
             return
         elif isinstance(error, Disconnected) and socket.reader is not None and socket.reader.session.over:
             self.replaced(socket)  # another connection has taken its session up meanwhile
@@ -233,7 +235,7 @@ class Connection(Receiver):
             self._refuse(socket, error)
 
     def _refuse(self, socket: Socket, error: ConnectRefused) -> None:
-        reason = error.code if isinstance(error, TooManyConnections) else "refused"
+        reason = error.code if isinstance(error, TooManyConnections | TokenRefused) else "refused"
         self.runtime.counters.add("connects_refused_total", reason=reason)
         try:
             message = self.refusal(socket.namespace, error.message, error.data)
