@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, MessageTooLarge, OutcomeUnknown
 from bellwire.server.cluster import Cluster
@@ -209,7 +210,7 @@ class Channels:
     def _heard(self, node: str, body: bytes) -> None:
         try:
             part = _decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             self._counters.dropped("channel_part", reason="malformed", policy="ignored")
             return
         channel = self._channels.get((node, part.number, not part.opener))

@@ -30,6 +30,7 @@ from typing import Any, Final
 import msgspec
 from typing_extensions import override
 
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.errors import BellwireError
 from bellwire.protocol.engineio import BAD_REQUEST, UNKNOWN_SID, RequestError, refuse_request
 from bellwire.server.channels import Channel, ChannelClosed, Channels, Receiver
@@ -92,7 +93,6 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_head: Final = msgspec.msgpack.Decoder(Head).decode
 _decode_chunk: Final = msgspec.msgpack.Decoder(Chunk).decode
 _decode_response: Final = msgspec.msgpack.Decoder(Response).decode
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 class Forwarding(Forwarder):
@@ -278,7 +278,7 @@ class _Call(Receiver):
     def arrived(self, message: bytes) -> None:
         try:
             self.settle(_decode_response(message))
-        except _UNREADABLE:
+        except UNREADABLE:
             self.settle(None)
         else:
             self.channel.forget()
@@ -304,7 +304,7 @@ class _Arrival(Receiver):
     def arrived(self, message: bytes) -> None:
         try:
             head = _decode_head(message)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._channel.close()
         else:
             self._forwarding.arrived(self._channel, head)
@@ -342,7 +342,7 @@ class _Served(Exchange, Receiver):
     def arrived(self, message: bytes) -> None:
         try:
             chunk = _decode_chunk(message)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._channel.close()
             self.over()
             return

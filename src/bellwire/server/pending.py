@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.effects import DEDUPE_SECONDS
 
@@ -103,5 +104,5 @@ def _key(number: int) -> str:
 def _read(value: bytes) -> dict[str, float]:
     try:
         return _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BrokerUnavailable(f"the index of relays was not written by Bellwire: {error}") from None

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, BrokerUnavailable, OutcomeUnknown, RoomLimit
@@ -190,7 +191,7 @@ class ServedRoom:
         """Another node, or this one, has said something."""
         try:
             step = _read_step(body)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             self._node.ignore()
         else:
             self.take(step)

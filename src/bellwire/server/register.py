@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from bellwire.brokers.base import Broker
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 
 KEY: Final = "nodes"
@@ -59,5 +60,5 @@ class Register:
 def _read(value: bytes) -> frozenset[str]:
     try:
         return _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # another program wrote it: it is written anew
+    except UNREADABLE:  # another program wrote it: it is written anew
         return frozenset()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from typing_extensions import override
 
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.clock import Timer
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.server.channels import Channel, Pump, Receiver
@@ -272,6 +273,6 @@ class TunnelEnd(Link, Receiver):
 def _read(message: bytes) -> Burst | None:
     try:
         burst = _decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return burst if all(isinstance(packet, str | bytes) for packet in burst.packets) else None
