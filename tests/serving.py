@@ -43,7 +43,14 @@ def _runner(server: Served, *, native: bool, port: int) -> uvicorn.Server:
     if native:
         protocols = {"ws": native_websockets(lambda: server.engine), "http": native_http(lambda: server.engine)}
     config = uvicorn.Config(
-        cast("Any", server), port=port, loop="none", lifespan="on", log_config=None, access_log=False, **protocols
+        cast("Any", server),
+        port=port,
+        loop="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        **protocols,
     )
     config.load()
     runner = uvicorn.Server(config)

@@ -94,6 +94,22 @@ WRONG: list[tuple[str, Any, str]] = [
     ("path", "/a\n", r"path = "),
     ("path", "/a?b", r"path = "),
     ("path", None, r"path = None: Expected `str`"),
+    *(
+        ("allowed_origins", (wrong,), r"allowed_origins = .*https://chat\.example")
+        for wrong in (
+            "chat.example",
+            "https://a.example/",
+            "null",
+            "https://*",
+            "https://a.*.example",
+            "**",
+            "",
+            "//a\n",
+        )
+    ),
+    ("behind_proxy", ("proxy",), r"behind_proxy holds 'proxy': .*write an address"),
+    ("behind_proxy", ("10.0.0.1/8",), r"behind_proxy holds '10\.0\.0\.1/8': .*has host bits set"),
+    ("behind_proxy", ("",), r"behind_proxy holds ''"),
     ("cookie", "a b", r"cookie = 'a b'"),
     ("cookie", "a\n", r"cookie = "),
     ("broker", "", r"broker = '': .*memory:// is this process"),
@@ -111,6 +127,14 @@ WRONG: list[tuple[str, Any, str]] = [
 def test_a_wrong_value_is_named_with_what_would_be_right(field: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config(**{field: value})
+
+
+def test_origins_and_proxies_are_lists() -> None:
+    origins = ("https://a.example", "http://[::1]:8000", "https://*.a.example:*", "app://x", "*")
+    given = {"allowed_origins": ",".join(origins), "behind_proxy": "127.0.0.1, 10.0.0.0/8,::1"}
+    config = Config.load(environ=NO_ENVIRONMENT, flags=given)
+    assert config.allowed_origins == origins
+    assert config.behind_proxy == ("127.0.0.1", "10.0.0.0/8", "::1")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ NOTED = Event("noted", int)
 WHERE = Event("where", reply=int)
 ECHO = Event("echo", str, reply=str)
 HEADERS = Event("headers", reply=dict[str, str])
+CLIENT = Event("client", reply=tuple[str, str])
 
 ROOM = "notes"
 """Everybody is in it."""
@@ -60,3 +61,10 @@ async def echo(socket: Socket, text: str) -> str:
 async def headers(socket: Socket) -> dict[str, str]:
     """Tell the headers of the request that opened the connection."""
     return dict(socket.request.headers)
+
+
+@root.on(CLIENT)
+async def client(socket: Socket) -> tuple[str, str]:
+    """Tell how the client has connected, and from where."""
+    assert socket.request.client is not None
+    return socket.request.scheme, socket.request.client[0]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from bellwire import Client
 from tests.chaos.program import Program, program
 from tests.chaos.test_stock import LISTENER, NODE
 from tests.client.house import Heard
-from tests.deploy.application import HEADERS, NOTE, NOTED, WHERE
+from tests.deploy.application import CLIENT, HEADERS, NOTE, NOTED, WHERE
 from tests.deploy.fronts import PATIENCE, Front
 from tests.interop.processes import ServerProcess
 from tests.interop.test_python_socketio import TRANSPORTS, Collected, ask, new_client
@@ -92,9 +93,11 @@ async def turns() -> None:
 
 
 async def note_at(node: ServerProcess, number: int) -> None:
-    """Let a client of this very node tell everybody."""
-    async with Client(node.url) as client:
-        assert await client.call(NOTE, number, timeout=PATIENCE)
+    """Let a client of this very node tell everybody, from an address that is not the proxy's."""
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0), family=socket.AF_INET)
+    async with new_client(connector) as client:
+        await client.connect(node.url, transports=["websocket"], wait_timeout=PATIENCE)
+        assert await ask(client, NOTE.name, number) is True
 
 
 class ClientContract:
@@ -169,6 +172,14 @@ class ProxyContract(ClientContract):
             assert headers["host"] == headers["x-forwarded-host"] == f"localhost:{front.port}"
             assert headers["x-forwarded-for"] == "127.0.0.1"
             assert headers["x-forwarded-proto"] == "https"
+            assert await ask(client, CLIENT.name) == ["https", "127.0.0.1"]
+
+    async def test_pages_of_its_own_origin_connect_and_others_do_not(self, front: Front) -> None:
+        query = {"EIO": "4", "transport": "polling"}
+        async with aiohttp.ClientSession(front.url, connector=front.connector()) as http:
+            for origin, status in ((front.url, 200), ("https://evil.example", 403), (front.nodes[0].url, 403)):
+                async with http.get("/socket.io/", params=query, headers={"origin": origin}) as answer:
+                    assert answer.status == status
 
     async def test_plain_http_is_sent_to_tls(self, front: Front) -> None:
         async with (

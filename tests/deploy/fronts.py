@@ -115,7 +115,7 @@ def render(recipe: str, changes: Mapping[str, str]) -> str:
 @contextmanager
 def two_nodes(broker: str) -> Iterator[Nodes]:
     """Two processes that share a broker."""
-    flags = "--broker", broker, "--connection-state-recovery"
+    flags = "--broker", broker, "--connection-state-recovery", "--behind-proxy", "127.0.0.1"
     with ExitStack() as stack:
         yield stack.enter_context(_node(*flags)), stack.enter_context(_node(*flags))
 

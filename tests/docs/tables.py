@@ -38,7 +38,8 @@ def replaced(name: str, table: str) -> str:
 
 def _type(option: Option) -> str:
     if get_origin(option.type) is tuple:
-        return f"{_type_of_literal(get_args(option.type)[0])}, a list"
+        item = get_args(option.type)[0]
+        return f"{_type_of_literal(item) if get_origin(item) is Literal else '`str`'}, a list"
     if get_origin(option.type) is Literal:
         return _type_of_literal(option.type)
     return f"`{option.type.__name__}`"
@@ -50,7 +51,7 @@ def _type_of_literal(literal: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "none"
     if isinstance(value, float):
         return f"{value:g}"
     return '""' if value == "" else str(value).lower() if isinstance(value, bool) else str(value)

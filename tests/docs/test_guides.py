@@ -203,19 +203,6 @@ async def test_a_cookie(guide: Guide) -> None:
         assert [socket.user for socket in await root.sockets()] == [None]
 
 
-async def test_an_origin(guide: Guide) -> None:
-    page = guide("origin_auth")
-    page.server.namespace("/")
-    headers: list[dict[str, str]] = [{}, {"origin": "https://chat.example"}]
-    for passes in headers:
-        async with connect(page.server, headers=passes) as client:
-            assert client.id
-    for origin in ("https://chat.example.net", "null"):
-        with pytest.raises(ConnectRefused, match="this page may not connect"):
-            async with connect(page.server, headers={"origin": origin}):
-                raise AssertionError
-
-
 async def test_members_only(guide: Guide) -> None:
     with pytest.raises(ConnectRefused, match="staff only"):
         async with connect(guide("members_only").server, "/staff", user="ada"):

@@ -22,7 +22,7 @@ def test_request_of_an_asgi_scope() -> None:
     assert request.query == {"EIO": "4", "transport": "websocket"}
     assert request.headers == {"host": "example.org", "origin": "https://example.org"}
     assert request.client == ("192.0.2.7", 4711)
-    assert request.scheme == "wss"
+    assert request.scheme == "https"
     assert repr(request) == "Request('/socket.io/', client=('192.0.2.7', 4711))"
 
 

@@ -70,7 +70,7 @@ def flag_of(field: str) -> str:
 
 def _help(option: Option) -> str:
     sentence = f"{option.help[:1].upper()}{option.help[1:]}."
-    return f"{sentence}  [default: {_text(option.default)}]" if option.default != "" else sentence
+    return f"{sentence}  [default: {_text(option.default)}]" if option.default not in ("", ()) else sentence
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin
 
@@ -22,6 +23,9 @@ Transport: TypeAlias = Literal["polling", "websocket"]
 ConnectionsPolicy: TypeAlias = Literal["refuse", "close_oldest"]
 
 _A_DAY: Final = 86_400.0
+
+# "*", or an origin whose host may begin with "*." and whose port may be "*" (the ASCII serialisation, RFC 6454 §6.2).
+_ORIGIN: Final = r"\A(\*|(?i:[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\])(:([0-9]{1,5}|\*))?))\Z"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +48,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[Transport, ...],
         Meta(min_length=1, description="what clients may connect with: polling, websocket, or both, by commas"),
     ] = ("polling", "websocket")
+    allowed_origins: Annotated[
+        tuple[Annotated[str, Meta(max_length=255, pattern=_ORIGIN)], ...],
+        Meta(
+            description="origins of pages that may connect, beside the server's own: https://chat.example, "
+            "https://*.chat.example, http://localhost:* for any port, or * for any page",
+        ),
+    ] = ()
+    behind_proxy: Annotated[
+        tuple[Annotated[str, Meta(max_length=64)], ...],
+        Meta(
+            description="addresses and networks of the proxies that end TLS, by commas: 127.0.0.1, 10.0.0.0/8; "
+            "their X-Forwarded-For, -Proto and -Host are believed, and without TLS nobody else is served",
+        ),
+    ] = ()
     ready_path: Annotated[
         str,
         Meta(
@@ -195,6 +213,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = _checked(option, getattr(self, option.field), lax=False)
             msgspec.structs.force_setattr(self, option.field, value)
         self._check_heartbeat()
+        self._check_proxies()
         if len(set(self.transports)) != len(self.transports):
             raise ConfigError(f"transports = {self.transports!r} holds one twice: name each once")
         if self.volatile_buffer_bytes > self.send_buffer_bytes:
@@ -203,6 +222,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"{self.send_buffer_bytes}, so that a client would be disconnected before anything volatile is "
                 f"dropped for it: set it to {self.send_buffer_bytes} or less"
             )
+
+    def _check_proxies(self) -> None:
+        for network in self.behind_proxy:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ConfigError(
+                    f"behind_proxy holds {network!r}: {error}; write an address, 10.0.0.7, or a network, 10.0.0.0/8"
+                ) from None
 
     def _check_heartbeat(self) -> None:
         # A stock client measures the gap between two pings, and nothing else. Pings leave every

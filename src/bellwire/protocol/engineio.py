@@ -232,7 +232,7 @@ class RequestError(ProtocolError):
 
     ``status`` is the HTTP status (400 or 403), ``engine_code`` Engine.IO's own (0 to 5), ``message`` what
     goes with it, ``context`` why, for logs and counters: a constant, never the client's bytes. On an
-    upgrade request Node's server answers 400 with the bare message instead of ``body``.
+    upgrade request Node's server answers with the bare message instead of ``body``.
     """
 
     code = "request_error"

@@ -298,7 +298,7 @@ class Server(Application):
         elif path == self.config.ready_path and kind == "http":
             await self._tell_readiness(send)
         elif self.http is not None:
-            await self.http(scope, receive, send)
+            await self.http(self.engine.edge.uncover(scope), receive, send)
         elif kind == "http":
             await _not_found(scope.get("root_path", "").rstrip("/"), self.config.path, send)
         else:

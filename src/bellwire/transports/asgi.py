@@ -17,8 +17,9 @@ from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.wire import MAX_MESSAGE
 from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Link, Receive, Request, Scope, Send
+from bellwire.transports.cors import is_preflight, preflight, with_cors
 from bellwire.transports.engine import Engine
-from bellwire.transports.exchange import Abandoned, Exchange
+from bellwire.transports.exchange import Abandoned, Exchange, refusal
 from bellwire.transports.polling import Response, compress
 from bellwire.transports.queued import QueuedCarrier
 
@@ -27,9 +28,17 @@ logger = logging.getLogger("bellwire.transports")
 
 async def handle_http(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one long-polling request."""
-    request = Request.from_scope(scope)
-    response = await engine.answer(_Exchange(request, scope["method"], receive))
-    await _send_response(compress(response, request), send)
+    request, method = Request.from_scope(scope), scope["method"]
+    try:
+        verdict = engine.edge.enter(request)
+    except RequestError as error:
+        await _send_response(refusal(error), send)
+        return
+    if verdict is not None and is_preflight(request, method):
+        response = preflight(request)
+    else:
+        response = await engine.answer(_Exchange(request, method, receive))
+    await _send_response(compress(with_cors(response, request, verdict), request), send)
 
 
 class _Exchange(Exchange):
@@ -75,7 +84,7 @@ async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send:
     try:
         attach = engine.admit(request)
     except RequestError as error:
-        await _deny(error.message, scope, send)
+        await _deny(error.status, error.message, scope, send)
         return
     await send({"type": "websocket.accept"})
     base64 = request.query.get("b64") == "1"
@@ -87,19 +96,20 @@ async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send:
 async def handle_raw_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one WebSocket of bellwire.v1 until it ends."""
     await receive()  # websocket.connect
+    request = Request.from_scope(scope)
     try:
-        subprotocol = engine.check_raw(scope.get("subprotocols", ()))
-    except HandshakeError as error:
-        await _deny(error.message, scope, send)
+        subprotocol = engine.check_raw(request, scope.get("subprotocols", ()))
+    except (RequestError, HandshakeError) as error:
+        await _deny(error.status, error.message, scope, send)
         return
     await send({"type": "websocket.accept", "subprotocol": subprotocol})
     carrier = ASGIWebSocket(engine, receive, send, max_message=MAX_MESSAGE)
-    carrier.session = engine.open_raw(carrier, Request.from_scope(scope), subprotocol)
+    carrier.session = engine.open_raw(carrier, request, subprotocol)
     await carrier.run()
 
 
-async def _deny(message: str, scope: Scope, send: Send) -> None:
-    """Refuse an upgrade as Node's server does: 400 with the bare message, whatever the code."""
+async def _deny(status: int, message: str, scope: Scope, send: Send) -> None:
+    """Refuse an upgrade as Node's server does, with the bare message."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
@@ -109,7 +119,7 @@ async def _deny(message: str, scope: Scope, send: Send) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "websocket.http.response.start", "status": 400, "headers": headers})
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
 

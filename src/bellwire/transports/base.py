@@ -59,7 +59,7 @@ class Request:
             query_string=scope.get("query_string", b""),
             head=join_headers(scope["headers"]),
             client=(client[0], client[1]) if client else None,
-            scheme=scope.get("scheme", "http"),
+            scheme="https" if scope.get("scheme") in ("https", "wss") else "http",
         )
 
     @property

@@ -14,6 +14,7 @@ from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.wire import JSON, MSGPACK, PATH, choose_subprotocol
 from bellwire.transports.base import Application, Carrier, Link, RawApplication, Request
+from bellwire.transports.edge import Edge
 from bellwire.transports.exchange import Exchange, Forwarder, respond
 from bellwire.transports.polling import PollingCarrier, Response
 from bellwire.transports.raw import RawSession
@@ -33,6 +34,7 @@ class Engine:
         "application",
         "config",
         "counters",
+        "edge",
         "forwarder",
         "lingering",
         "loop",
@@ -64,6 +66,7 @@ class Engine:
         """The id of this node, in the sids of its sessions."""
         self.forwarder: Forwarder | None = None
         """What reaches the other nodes, if there can be any."""
+        self.edge = Edge(config, counters)
         self.tick = Tick(loop)
         self.sessions: dict[str, Session] = {}
         """Those of Engine.IO, by their sid."""
@@ -82,7 +85,7 @@ class Engine:
         return node
 
     async def answer(self, exchange: Exchange) -> Response:
-        """Answer a request of long-polling, here or where its session is."""
+        """Answer a request of long-polling that has been let in, here or where its session is."""
         owner = self.owner(exchange.request)
         if owner is None or self.forwarder is None:
             return await respond(self, exchange)
@@ -91,8 +94,10 @@ class Engine:
     def admit(self, request: Request) -> Callable[[Carrier], Link]:
         """Say what a WebSocket is to be given to once it is open: for a new session, or to upgrade one, here or there.
 
-        Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers.
+        Raises :class:`~bellwire.protocol.engineio.RequestError` with what Node's server answers, or as `Edge.enter`
+        does.
         """
+        self.edge.enter(request)
         owner, forwarder = self.owner(request), self.forwarder
         if owner is None or forwarder is None:
             session = self.check(request, method="GET", upgrade=True)
@@ -175,11 +180,13 @@ class Engine:
 
     # --- bellwire.v1
 
-    def check_raw(self, offered: Iterable[str]) -> str:
+    def check_raw(self, request: Request, offered: Iterable[str]) -> str:
         """The sub-protocol to speak, of those that the client offers.
 
-        Raises :class:`~bellwire.protocol.handshake.HandshakeError` if there is none, with what to answer.
+        Raises :class:`~bellwire.protocol.handshake.HandshakeError` if there is none, with what to answer, or as
+        `Edge.enter` does.
         """
+        self.edge.enter(request)
         subprotocol = choose_subprotocol(offered)
         if subprotocol is None:
             self.counters.add("requests_refused_total", reason="no_subprotocol")

@@ -373,7 +373,7 @@ class NativeUpgrade(asyncio.Protocol):
             self._refuse(error.status, error.message, error.headers)
             return None
         except RequestError as error:
-            self._refuse(400, error.message)
+            self._refuse(error.status, error.message)
             return None
         bits = endpoint.deflate_bits
         offer = headers.get("sec-websocket-extensions") if bits else None
@@ -446,7 +446,7 @@ def raw_endpoint(engine: Engine) -> Endpoint:
 
     def admit(request: Request) -> Admission:
         offered = request.headers.get("sec-websocket-protocol", "")
-        subprotocol = engine.check_raw([name.strip() for name in offered.split(",")])
+        subprotocol = engine.check_raw(request, [name.strip() for name in offered.split(",")])
         return Admission(lambda carrier: engine.open_raw(carrier, request, subprotocol), subprotocol)
 
     return Endpoint(engine, MAX_MESSAGE, MAX_FRAGMENTS, _deflate_bits(engine), admit)
