@@ -452,15 +452,13 @@ async def test_disconnecting_in_middleware_refuses_the_client() -> None:
 # --- clients that leave meanwhile
 
 
-def _slow(server: Server, root: Namespace, where: str, log: list[str], *, refuse: bool = False) -> None:
+def _slow(server: Server, root: Namespace, where: str, log: list[str]) -> None:
     """Each admission takes a second at one of its stations."""
 
     async def pause(here: str) -> None:
         log.append(here)
         if here == where:
             await asyncio.sleep(1)
-            if refuse:
-                raise ConnectRefused("no")
 
     async def auth(request: Request, payload: Mapping[str, Any]) -> Identity:
         await pause("auth")
@@ -481,6 +479,39 @@ def _slow(server: Server, root: Namespace, where: str, log: list[str], *, refuse
         await root.to("after").emit(SAY, "in")
 
     @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        log.append(reason)
+
+
+def _hanging(server: Server, namespace: Namespace, where: str, log: list[str]) -> None:
+    """Nobody gets past one of the stations."""
+
+    async def hang() -> None:
+        log.append(where)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("cut off")
+
+    if where == "auth":
+
+        async def auth(request: Request, payload: Mapping[str, Any]) -> None:
+            await hang()
+
+        server.authenticator = auth
+    elif where == "middleware":
+
+        @namespace.use
+        async def check(socket: Socket, go_on: Next) -> None:
+            await hang()
+
+    else:
+
+        @namespace.on_connect
+        async def enter(socket: Socket) -> None:
+            await hang()
+
+    @namespace.on_disconnect
     async def leave(socket: Socket, reason: str) -> None:
         log.append(reason)
 
@@ -518,14 +549,94 @@ async def test_on_disconnect_runs_for_a_client_that_left_early_if_on_connect_did
 
 @PLACES
 @pytest.mark.parametrize("how", ["drop", "disconnect"])
-async def test_on_disconnect_does_not_run_for_a_client_that_left_early_and_is_refused(where: str, how: str) -> None:
+async def test_what_hangs_ends_with_its_client(where: str, how: str) -> None:
     server = Server()
     root = server.namespace("/")
     log: list[str] = []
-    _slow(server, root, where, log, refuse=True)
+    _hanging(server, root, where, log)
     async with server.lifespan():
-        await leave_early(server, how)
-        assert log[-1] == where
+        tasks = len(asyncio.all_tasks())
+        client = unwelcomed(server)
+        await advance(0.5)
+        assert log == [where]
+        if how == "drop":
+            client.drop()
+        else:
+            raw(client, "41")
+        await advance(0.01)
+        end = {"drop": ["transport close"], "disconnect": ["client namespace disconnect"]}[how]
+        assert log == [where, "cut off", *(end if where == "on_connect" else [])]
+        client.drop()
+        await advance(0.01)
+        assert len(asyncio.all_tasks()) <= tasks + 1  # a parked one
+        assert server.counters.get("handler_errors_total") == 0
+        assert_empty(server)
+
+
+@PLACES
+async def test_what_hangs_in_one_namespace_is_refused_there_and_costs_the_others_nothing(where: str) -> None:
+    server = Server(config=Config(connect_timeout=5))
+    server.namespace("/")
+    other = server.namespace("/other")
+    async with connect(server) as client:
+        log: list[str] = []
+        _hanging(server, other, where, log)
+        packets: list[str] = []
+        client.take = lambda part: packets.append(str(part))  # type: ignore[method-assign]
+        raw(client, "40/other,")
+        await advance(4.9)
+        assert (log, packets) == ([where], [])
+        await advance(0.4)
+        assert packets == ['44/other,{"message":"it took too long to let you in","data":{"code":"connect_timeout"}}']
+        assert log == [where, "cut off", *(["connect timeout"] if where == "on_connect" else [])]
+        assert server.counters.get("connects_refused_total", reason="connect_timeout") == 1
+        assert server.counters.get("handler_errors_total") == 0
+        assert client.reason is None
+        assert not other._hubs
+
+
+async def test_a_handler_that_does_not_let_itself_be_cut_off_lets_nobody_in_any_more() -> None:
+    server = Server(config=Config(connect_timeout=5))
+    root = server.namespace("/")
+    log: list[str] = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(100)
+        log.append("entered")
+
+    @root.on_disconnect
+    async def leave(socket: Socket, reason: str) -> None:
+        log.append(reason)
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        await advance(5.5)
+        assert (client.id, client.reason) == ("", "transport close")
+        await advance(100)
+        assert log == ["entered", "connect timeout"]
+        assert_empty(server)
+
+
+async def test_a_handler_that_sends_its_own_client_away_is_not_cut_off() -> None:
+    server = Server()
+    root = server.namespace("/")
+    log: list[str] = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await asyncio.sleep(1)
+        await socket.disconnect(close=True)
+        await asyncio.sleep(1)
+        log.append("done")
+
+    async with server.lifespan():
+        client = unwelcomed(server)
+        await advance(3)
+        assert (client.reason, log) == ("io server disconnect", ["done"])
 
 
 async def test_a_client_that_joins_and_leaves_over_and_over_has_a_bounded_number_of_admissions() -> None:
@@ -576,25 +687,18 @@ async def test_two_admissions_of_one_namespace_do_not_hurt_each_other() -> None:
         second.drop()
 
 
-async def test_a_client_that_is_not_admitted_in_time_is_closed() -> None:
+@PLACES
+async def test_a_client_that_is_not_admitted_in_time_is_closed(where: str) -> None:
     server = Server()
     root = server.namespace("/")
     log: list[str] = []
-
-    @root.on_connect
-    async def enter(socket: Socket) -> None:
-        await asyncio.sleep(20)
-        log.append("entered")
-
-    @root.on_disconnect
-    async def leave(socket: Socket, reason: str) -> None:
-        log.append(reason)
-
+    _hanging(server, root, where, log)
     async with server.lifespan():
         client = unwelcomed(server)
-        await advance(15.5)
+        await advance(14.5)
+        assert (client.reason, log) == (None, [where])
+        await advance(1)
         assert client.reason is not None
+        assert log == [where, "cut off", *(["connect timeout"] if where == "on_connect" else [])]
         assert server.counters.get("sessions_closed_total", reason="connect_timeout") == 1
-        await advance(5)
-        assert log == ["entered", "connect timeout"]
         assert_empty(server)

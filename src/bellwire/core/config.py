@@ -102,7 +102,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 30.0
     connect_timeout: Annotated[
         float,
-        Meta(gt=0, le=_A_DAY, description="seconds until a new connection must have joined a namespace"),
+        Meta(
+            gt=0,
+            le=_A_DAY,
+            description="seconds until a connection must have joined a namespace; auth and on_connect are cut off then",
+        ),
     ] = 15.0
     upgrade_timeout: Annotated[
         float,

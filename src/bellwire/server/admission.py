@@ -3,9 +3,11 @@
 Each may turn the client away with :class:`~bellwire.core.errors.ConnectRefused`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import ConnectRefused
 from bellwire.guard.auth import Identity
 from bellwire.server.callables import full_name
@@ -16,6 +18,8 @@ from bellwire.transports.base import Request
 if TYPE_CHECKING:
     from bellwire.server.namespace import Namespace
 
+T = TypeVar("T")
+
 Authenticator: TypeAlias = Callable[[Request, Mapping[str, Any]], Awaitable[Identity | None]]
 """``async (request, payload) -> Identity | None``: the payload is what came with CONNECT, empty if nothing did."""
 
@@ -23,20 +27,74 @@ Next: TypeAlias = Callable[[], Awaitable[None]]
 Middleware: TypeAlias = Callable[[Socket, Next], Awaitable[None]]
 
 
-async def admit(socket: Socket, namespace: "Namespace", authenticate: Authenticator | None) -> None:
-    """Let ``socket`` in, or raise."""
-    if authenticate is not None:
-        identity = await authenticate(socket.request, socket.auth)
+class Admission:
+    """One client's way into a namespace.
+
+    What the application does there ends with the client: it is cancelled when the client leaves, and when
+    ``Config.connect_timeout`` is over. What the server itself does with the broker in between is not: it has deadlines
+    of its own, and is not to be cut in the middle of a write.
+    """
+
+    __slots__ = ("_authenticate", "_namespace", "_over", "_socket", "_task", "_timer", "cancelled")
+
+    def __init__(self, socket: Socket, namespace: "Namespace", authenticate: Authenticator | None) -> None:
+        self.cancelled = False
+        """Whether the application was cut off."""
+        self._socket = socket
+        self._namespace = namespace
+        self._authenticate = authenticate
+        self._task: asyncio.Task[Any] | None = None  # while the application's code runs
+        self._timer: Timer | None = None
+        self._over = False
+
+    async def run(self) -> None:
+        """Let the socket in, or raise."""
+        try:
+            for step in (self._identify, self._socket.take_place, self._socket.enter, self._admit):
+                if self._socket.gone:
+                    return
+                await step()
+        finally:
+            self._over = True
+            self._stop()
+
+    def watch(self, wheel: Wheel, seconds: float, overdue: Callable[[], None]) -> None:
+        """Call ``overdue`` if that has not ended within so many seconds."""
+        if not self._over:
+            self._timer = wheel.after(seconds, overdue)
+
+    def leave(self) -> None:
+        """The client is gone, or was refused: nobody waits for this any more."""
+        self._stop()
+        task = self._task
+        if task is not None and task is not asyncio.current_task():  # which may have sent the client away itself
+            self.cancelled = True
+            task.cancel()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _application(self, code: Awaitable[T]) -> T:
+        self._task = asyncio.current_task()
+        try:
+            return await code
+        finally:
+            self._task = None
+
+    async def _identify(self) -> None:
+        if self._authenticate is None:
+            return
+        identity = await self._application(self._authenticate(self._socket.request, self._socket.auth))
         if identity is not None and not isinstance(identity, Identity):
             raise TypeError(
                 f"auth returned {type(identity).__name__}: return Identity(user), None, or raise ConnectRefused(...)"
             )
-        socket.identify(identity)
-    for step in (socket.take_place, socket.enter):
-        if socket.gone:
-            return
-        await step()
-    await _pass(socket, namespace, 0)
+        self._socket.identify(identity)
+
+    async def _admit(self) -> None:
+        await self._application(_pass(self._socket, self._namespace, 0))
 
 
 async def _pass(socket: Socket, namespace: "Namespace", position: int) -> None:

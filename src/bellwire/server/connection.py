@@ -8,6 +8,7 @@ Where the server itself took the client out of a namespace, messages that were o
 client cannot know better, and its other namespaces are not to suffer for it.
 """
 
+import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ from bellwire.guard.auth import Identity
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.wire import CloseCode
-from bellwire.server.admission import admit
+from bellwire.server.admission import Admission
 from bellwire.server.dialects import Dialect
-from bellwire.server.dispatch import Job, Outcome
+from bellwire.server.dispatch import Outcome
 from bellwire.server.held import Held
 from bellwire.server.inbound import Phase, described
 from bellwire.server.namespace import Namespace
@@ -177,21 +178,27 @@ class Connection(Receiver):
         def finished(outcome: Outcome) -> None:
             self._admitted(socket, outcome)
 
-        socket.start(self._admission(socket, namespace), finished)
+        admission = socket.admission = self._admission(socket, namespace)
+        socket.start(admission.run(), finished)
+        admission.watch(self.runtime.wheel, self.runtime.config.connect_timeout, lambda: self._overdue(socket))
 
     def is_joined(self, name: str) -> bool:
         """Whether the client is in the namespace, or on its way."""
         return name in self._sockets
 
-    def _admission(self, socket: Socket, namespace: Namespace) -> Job:
+    def _admission(self, socket: Socket, namespace: Namespace) -> Admission:
         if self.vouched is None:
-            return admit(socket, namespace, self._server.authenticator)
+            return Admission(socket, namespace, self._server.authenticator)
         socket.identify(self.vouched)
-        return admit(socket, namespace, None)
+        return Admission(socket, namespace, None)
 
     def _admitted(self, socket: Socket, outcome: Outcome) -> None:
+        admission, socket.admission = socket.admission, None
         if outcome.error is not None:
-            self._turn_away(socket, outcome.error)
+            if admission is not None and admission.cancelled and isinstance(outcome.error, asyncio.CancelledError):
+                pass  # the client is gone, and what there is to say to it was said
+            else:
+                self._turn_away(socket, outcome.error)
         elif socket.phase is Phase.ENTERING:
             self._let_in(socket)
         socket.go_on()
@@ -244,6 +251,13 @@ class Connection(Receiver):
             message = self.refusal(socket.namespace, _INTERNAL.message, _INTERNAL.data)
         self.send(message)
         self._forget(socket, "refused")
+
+    def _overdue(self, socket: Socket) -> None:
+        """It takes too long to let ``socket`` in. The client's other namespaces are not to suffer for it."""
+        self.runtime.counters.add("connects_refused_total", reason="connect_timeout")
+        why = "it took too long to let you in"
+        self.refuse(socket.namespace, why, f"{socket!r} was not let in in time", {"code": "connect_timeout"})
+        self.remove(socket, "connect timeout")
 
     def _nobody_came(self) -> None:
         self._timer = None

@@ -32,6 +32,7 @@ from bellwire.transports.base import Request, Sink
 
 if TYPE_CHECKING:
     from bellwire.guard.auth import Identity
+    from bellwire.server.admission import Admission
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
     from bellwire.server.namespace import Namespace
@@ -65,6 +66,7 @@ class Socket(Inbound):
         "_session",
         "_state",
         "_user",
+        "admission",
         "auth",
         "claims",
         "expires",
@@ -114,6 +116,8 @@ class Socket(Inbound):
         """The newest volatile events, while its client does not keep up; None if there are none."""
         self.reason = ""
         """Why it was disconnected."""
+        self.admission: Admission | None = None
+        """Its way in, until it is in."""
         self.places: UserPlaces | None = None
         """Where its connection has a place among its user's; None of a guest's, and where nobody counts."""
         self._user: str | None = None
@@ -568,6 +572,8 @@ class Socket(Inbound):
         """
         self._connection.delay(1)
         self.reason = reason
+        if self.admission is not None:
+            self.admission.leave()
         if self.places is not None:
             self.places.leave(self._connection)
         self._runtime.presences.depart(self, reason)
