@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from bellwire.core.errors import TooManyAttachments
+from bellwire.core.errors import PacketError, TooManyAttachments
 from bellwire.protocol.post import Delivery, Post
 from bellwire.protocol.wire import ServerEvent, StreamEvent, parse_server
 
@@ -135,10 +135,16 @@ def test_what_the_application_does_to_its_objects_afterwards_changes_nothing() -
         msgspec.msgpack.encode(("say", False, {"a": 1})),
         msgspec.msgpack.encode(("say", False, [])) + b"\x00",
         msgspec.msgpack.encode(("say", False, [1]))[:-1],
+        msgspec.msgpack.encode(("say", True, [b"x"] * 11)),
+        msgspec.msgpack.encode(("say", False, [msgspec.msgpack.Ext(1, b"x")])),
+        msgspec.msgpack.encode(("say", True, [{"_placeholder": True}, b"x"])),
+        b"\x93\xa3say\xc2" + b"\x91" * 32 + b"\x90",
+        b"\x93\xa3say\xc2" + b"\x91" * 200_000,
     ],
+    ids=range(15),
 )
 def test_what_is_no_body_is_refused(body: bytes) -> None:
-    with pytest.raises((msgspec.MsgspecError, TypeError, ValueError)):
+    with pytest.raises(PacketError, match="no event"):
         Post.read("/chat", body)
 
 

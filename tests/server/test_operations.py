@@ -300,7 +300,9 @@ async def test_sockets_of_a_node_that_is_known_to_be_gone_are_nobody() -> None:
         await one.root.to(client.id).disconnect()
 
 
-@pytest.mark.parametrize("kind", ["sockets", "call", "join", "leave", "disconnect", "places.close", "presence"])
+@pytest.mark.parametrize(
+    "kind", ["sockets", "call", "join", "leave", "disconnect", "places.close", "presence", "message"]
+)
 async def test_a_question_of_another_version_is_not_answered_and_counted(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:

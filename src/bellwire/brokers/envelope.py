@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from bellwire.core.errors import MessageTooLarge
+from bellwire.core.errors import MessageTooLarge, PacketError
 
 VERSION: Final = 1
 """Nodes of another version are not understood: run one version per prefix, or update one node after the other."""
@@ -21,8 +21,8 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 
 _VERSION: Final = bytes((VERSION,))
 
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes of another node that hold something else than they should."""
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PacketError)
+"""What is raised for bytes of another node that hold something else than they should, by msgspec and by `Post.read`."""
 
 NodeId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 """A node, by 32 random bits that it draws when it starts."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bellwire.core.errors import PacketError
+from bellwire.core.errors import PacketError, TooManyAttachments
 from bellwire.protocol.embedding import Placed, as_plain, embed
 from bellwire.protocol.json_text import MAX_DEPTH, check_depth
 from bellwire.protocol.outgoing import Outgoing
@@ -23,6 +23,8 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     binary: bool
     args: msgspec.Raw
 
+
+_MAX_COMPLAINT: Final = 256  # characters of an error; msgspec quotes what it found
 
 _to_json: Final = msgspec.json.Encoder().encode
 _to_msgpack: Final = msgspec.msgpack.Encoder().encode
@@ -61,9 +63,14 @@ class Post:
 
     @classmethod
     def read(cls, namespace: str, body: bytes, id: int | None = None) -> "Post":  # noqa: A002
-        """Return the post that ``body`` was made of; msgspec's errors, TypeError or ValueError if it is none."""
-        found = _read(body)
-        return cls(namespace, found.name, _objects(found.args), binary=found.binary, id=id, body=body)
+        """Return the post that ``body`` was made of; `PacketError` if it is none: brokers bring what anybody wrote."""
+        try:
+            found = _read(body)
+            post = cls(namespace, found.name, _objects(found.args), binary=found.binary, id=id, body=body)
+            post._check_depth()
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, TooManyAttachments) as error:
+            raise PacketError(f"this is no event: {error}"[:_MAX_COMPLAINT]) from None
+        return post
 
     @property
     def body(self) -> bytes:

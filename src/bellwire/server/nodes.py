@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from bellwire.core.errors import BellwireError, EventRefused
+from bellwire.core.errors import BellwireError, EventRefused, PacketError
 from bellwire.core.events import Event, require_event
 from bellwire.guard.packets import post
 from bellwire.guard.schema import PayloadReader, ReplyReader
@@ -14,7 +14,7 @@ from bellwire.protocol.post import Post
 from bellwire.server import relay
 from bellwire.server.acks import Replies, check_timeout, invalid_reply
 from bellwire.server.callables import check_handler, payload_names
-from bellwire.server.cluster import Asked, Cluster
+from bellwire.server.cluster import Asked, Cluster, Malformed
 from bellwire.server.operations import LAG
 from bellwire.server.runtime import NOT_RUNNING
 
@@ -137,20 +137,26 @@ class Nodes:
         return self._runtime.cluster
 
     async def _answer(self, asked: Asked) -> None:
+        message = asked.read(_read_message)
         try:
-            reply: Any = await self._handle(asked)
+            reply: Any = await self._handle(asked.node, message)
             answer = [] if reply is None else [reply]
         except EventRefused as error:
             answer = [error.as_reply()]
+        except PacketError as error:
+            raise Malformed from error
         except Exception as error:
             logger.error("handling a message of node %s failed", asked.node, exc_info=error)
             answer = [EventRefused("internal", "internal error").as_reply()]
         await asked.answer(_encode(answer))
 
-    async def _handle(self, asked: Asked) -> Any:
-        message = Post.read("/", asked.body)
+    async def _handle(self, node: str, message: Post) -> Any:
         registration = self._handlers.get(message.name)
         if registration is None:
             raise EventRefused("unknown_event", f"node {self.id} has no handler for {message.name[:64]!r}")
         args = registration.reader.read_objects(_objects(message.msgpack_args))
-        return await registration.handler(asked.node, *args)
+        return await registration.handler(node, *args)
+
+
+def _read_message(body: bytes) -> Post:
+    return Post.read("/", body)

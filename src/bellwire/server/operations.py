@@ -267,7 +267,7 @@ class Operations:
         if local is None or hub is None:
             return
         number, audience = hub.next_ack(), local.answering()
-        message = Post.read(wanted.selection.namespace, wanted.body, number)
+        message = asked.read(lambda _: Post.read(wanted.selection.namespace, wanted.body, number))
         gathering = _Gathering(audience, asked)
         asked.withdrawn = gathering.give_up
         telling = asyncio.ensure_future(gathering.tell())

@@ -9,6 +9,7 @@ import msgspec
 from bellwire.brokers.base import Broker
 from bellwire.brokers.publisher import Publisher
 from bellwire.core.counters import Counters
+from bellwire.core.errors import PacketError
 from bellwire.delivery.answer import PAGE_BYTES, Page
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.naming import direct_of
@@ -97,7 +98,7 @@ class Streams:
             return post
         try:
             post = Post.read(namespace, body)
-        except Exception:
+        except PacketError:
             self.counters.dropped("event", reason="unreadable", policy="no_event")
             return None
         self._posts.put(body, post, len(body))
