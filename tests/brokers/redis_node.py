@@ -18,7 +18,7 @@ class Node:
         self.told: list[str] = []
         self._broker = broker
         self._stream = stream
-        self._feed: Feed[str] = Feed(lambda entry: (), lambda: None)
+        self._feed: Feed[str] = Feed(lambda entry: (), lambda _: None)
         self._came = asyncio.Event()
 
     async def open(self) -> None:

@@ -318,5 +318,5 @@ class Node:
                     client.link.append(("advance", stream, prev, to))
 
 
-def _nothing() -> None:
+def _nothing(_: object) -> None:
     pass

@@ -8,8 +8,8 @@ from tests.delivery.making import line, make
 
 
 def test_who_stands_at_the_top_is_one_shared_set_and_nothing_is_done_for_it() -> None:
-    changes: list[int] = []
-    audience: Audience[str] = Audience(before_change=lambda: changes.append(1))
+    changes: list[str | None] = []
+    audience: Audience[str] = Audience(before_change=changes.append)
     audience.join("a", START)
     audience.join("b", START)
     assert len(changes) == 2
@@ -44,7 +44,7 @@ def test_who_is_passed_over_gets_its_next_entry_with_its_own_previous_point_and_
 
 def test_the_fan_out_settles_before_the_shared_set_changes() -> None:
     seen: list[set[str]] = []
-    audience: Audience[str] = Audience(before_change=lambda: seen.append(set(audience.live)))
+    audience: Audience[str] = Audience(before_change=lambda _: seen.append(set(audience.live)))
     audience.join("a", START)
     audience.join("b", START)
     first, second = line(2)

@@ -17,7 +17,7 @@ def _skipped(entry: Entry) -> Collection[str]:
     return entry.excluded
 
 
-def _nothing() -> None:
+def _nothing(_: object) -> None:
     pass
 
 

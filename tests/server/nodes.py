@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from bellwire.brokers.memory import MemoryBroker
+from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import Page, Reason
@@ -69,12 +70,12 @@ class Member:
 
     def send(self, message: Message) -> None:
         assert self.fanout is not None
-        self.fanout.settle()
+        self.fanout.settle(self.itself)
         self.sink.send(message)
 
     def deliver(self, *items: Item) -> None:
         assert self.fanout is not None
-        self.fanout.settle()
+        self.fanout.settle(self.itself)
         message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
 
@@ -163,7 +164,7 @@ class Node:
         loop = asyncio.get_running_loop()
         self.broker = broker
         self.counters = Counters()
-        self.fanout = Fanout(Tick(loop))
+        self.fanout = Fanout(Tick(loop), self.counters, Config())
         self.streams = Streams(broker, self.fanout, self.counters)
         self.dispatcher = Dispatcher(loop)
         self.hub = Hub(name, self.streams, self.dispatcher)

@@ -96,7 +96,7 @@ class World:
 async def test_each_socket_has_what_is_for_it_once_and_in_order(
     guests: list[tuple[int, str | None, bool]], steps: list[tuple[Any, ...]]
 ) -> None:
-    async with houses(3, Config(connections_per_user=100)) as found:
+    async with houses(3, Config(connections_per_user=100, fanout_batch=2)) as found:
         world = World(found)
         for guest in guests:
             await world.come(*guest)

@@ -2,11 +2,17 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, cast
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bellwire import Event, Server
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Message, join
 from bellwire.protocol.post import Delivery, Post
+from bellwire.server.backlog import Audience
 from bellwire.server.dialects import STOCK, Dialect, Item, Stock, embedded, raw
-from bellwire.server.fanout import Audience, Fanout
+from bellwire.server.fanout import Fanout
 from bellwire.server.latest import Fresh, Latest
 from bellwire.server.socket import Socket
 from bellwire.testing import connect
@@ -70,7 +76,7 @@ def to(*recorders: Recorder) -> Audience:
 
 
 def make_fanout() -> Fanout:
-    return Fanout(Tick(asyncio.get_running_loop()))
+    return Fanout(Tick(asyncio.get_running_loop()), Counters(), Config())
 
 
 def post(name: str) -> Post:
@@ -163,7 +169,7 @@ async def test_a_dialect_with_a_state_goes_on_in_the_next_one() -> None:
     fanout.cast(everyone, A)
     fanout.cast(everyone, B)
     fanout.settle()
-    fanout.cast(everyone, C, volatile="r")
+    fanout.cast(everyone, C, room="r", volatile=True)
     fanout.settle()
     assert one.parts == ['42["behind 5"]', '42["a"]', '42["b"]', '42["behind 7"]', '42["c"]']
     assert two.given[1] is one.given[1]  # they share their states, and so what is made in them
@@ -176,7 +182,7 @@ async def test_volatile_and_reliable_messages_are_not_joined() -> None:
     slow = Recorder(writable=False)
     audience = to(slow)
     fanout.cast(audience, A)
-    fanout.cast(audience, B, volatile="r")
+    fanout.cast(audience, B, room="r", volatile=True)
     fanout.cast(audience, C)
     fanout.settle()
     assert slow.parts == ['42["a"]', '42["c"]']
@@ -188,8 +194,8 @@ async def test_volatile_messages_of_two_streams_are_not_joined() -> None:
     fanout = make_fanout()
     one = Recorder()
     audience = to(one)
-    fanout.cast(audience, A, volatile="r")
-    fanout.cast(audience, B, volatile="s")
+    fanout.cast(audience, A, room="r", volatile=True)
+    fanout.cast(audience, B, room="s", volatile=True)
     fanout.settle()
     assert len(one.given) == 2
 
@@ -198,8 +204,8 @@ async def test_a_volatile_message_is_kept_for_those_without_room_as_one_object()
     fanout = make_fanout()
     slow, other, quick = Recorder(writable=False), Recorder(writable=False), Recorder()
     audience: Audience = (group(slow, quick), group(other))
-    fanout.cast(audience, A, volatile="r")
-    fanout.cast(audience, B, volatile="r")
+    fanout.cast(audience, A, room="r", volatile=True)
+    fanout.cast(audience, B, room="r", volatile=True)
     fanout.settle()
     assert (slow.parts, other.parts, quick.parts) == ([], [], ['42["a"]', '42["b"]'])
     assert slow.latest is not None
@@ -211,10 +217,10 @@ async def test_what_was_kept_goes_before_what_is_newer() -> None:
     fanout = make_fanout()
     one = Recorder(writable=False)
     audience = to(one)
-    fanout.cast(audience, A, volatile="r")
+    fanout.cast(audience, A, room="r", volatile=True)
     fanout.settle()
     one.full = False
-    fanout.cast(audience, B, volatile="r")
+    fanout.cast(audience, B, room="r", volatile=True)
     fanout.settle()
     assert one.parts == ['42["a"]', '42["b"]']
 
@@ -232,7 +238,7 @@ async def test_settling_again_sends_nothing_twice() -> None:
 async def test_one_write_per_connection_and_tick() -> None:
     loop = asyncio.get_running_loop()
     tick = Tick(loop)
-    fanout = Fanout(tick)
+    fanout = Fanout(tick, Counters(), Config())
     recorders = [Recorder(tick) for _ in range(10)]
     all_of_them, some = to(*recorders), to(*recorders[:5])
     for item in (A, B, C):
@@ -283,3 +289,198 @@ async def test_a_broadcast_is_encoded_when_it_is_sent() -> None:
         payload["n"] = 2  # encoded already
         assert await one.receive(event) == {"n": 1}
         assert await two.receive(event) == {"n": 1}
+
+
+# --- more members than a batch
+
+
+class Crowd:
+    """A fan-out with a small batch, and a loop that turns when the test says so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.counters = Counters()
+        self.tick = Tick(asyncio.get_running_loop())
+        self.fanout = Fanout(self.tick, self.counters, Config(**{"fanout_batch": 2, **settings}))
+
+    def make(self, count: int) -> list[Recorder]:
+        return [Recorder(self.tick) for _ in range(count)]
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+
+
+def count(recorders: list[Recorder]) -> int:
+    return sum(len(recorder.parts) for recorder in recorders)
+
+
+async def test_a_large_room_gets_a_batch_in_each_turn_of_the_loop() -> None:
+    crowd = Crowd()
+    members = crowd.make(5)
+    crowd.fanout.cast(to(*members), A)
+    assert count(members) == 0
+    for expected in (2, 4, 5, 5):
+        await turn()
+        assert count(members) == expected
+
+
+async def test_a_room_of_one_batch_is_served_in_one_turn() -> None:
+    crowd = Crowd()
+    members = crowd.make(2)
+    crowd.fanout.cast(to(*members), A)
+    await turn()
+    assert count(members) == 2
+
+
+async def test_small_rooms_do_not_wait_for_a_large_one() -> None:
+    crowd = Crowd()
+    members, others = crowd.make(9), crowd.make(2)
+    crowd.fanout.cast(to(*members), A)
+    await turn()
+    crowd.fanout.cast(to(*others), B)
+    await turn()
+    assert (count(members), count(others)) == (4, 2)
+
+
+async def test_large_rooms_take_turns_whatever_waits_for_one() -> None:
+    crowd = Crowd()
+    busy, other = crowd.make(6), crowd.make(4)
+    for item in (A, B, C):
+        crowd.fanout.cast(to(*busy), item, room="busy")
+    crowd.fanout.cast(to(*other), A, room="other")
+    for expected in ((2, 0), (2, 2), (4, 2), (4, 4)):
+        await turn()
+        assert (count(busy), count(other)) == expected
+
+
+async def test_several_rooms_may_have_a_batch_in_one_turn() -> None:
+    crowd = Crowd(fanout_concurrency=2)
+    rooms = [crowd.make(4) for _ in range(3)]
+    for number, members in enumerate(rooms):
+        crowd.fanout.cast(to(*members), A, room=str(number))
+    for expected in ([2, 2, 0], [4, 2, 2], [4, 4, 4]):
+        await turn()
+        assert [count(members) for members in rooms] == expected
+
+
+async def test_what_goes_to_one_socket_first_brings_what_waits_for_it() -> None:
+    crowd = Crowd()
+    members = crowd.make(5)
+    crowd.fanout.cast(to(*members), A)
+    crowd.fanout.cast(to(members[4]), B)
+    await advance()
+    assert members[4].parts == ['42["a"]', '42["b"]']
+    assert {tuple(member.parts) for member in members[:4]} == {('42["a"]',)}
+
+
+async def test_of_a_large_room_the_newest_volatile_event_is_kept_and_the_others_are_counted() -> None:
+    crowd = Crowd(volatile_buffer_bytes=0)
+    members = crowd.make(5)
+    everyone = to(*members)
+    crowd.fanout.cast(everyone, A, room="r")
+    await turn()
+    for item in (A, B, C):
+        crowd.fanout.cast(everyone, item, room="r", volatile=True)
+        crowd.fanout.settle()
+    await advance()
+    assert {tuple(member.parts) for member in members} == {('42["a"]', '42["c"]')}
+    assert crowd.counters.get("dropped_total", kind="volatile", reason="room_full", policy="newest_kept") == 10
+
+
+async def test_whoever_emits_to_a_full_room_waits_for_that_room_only() -> None:
+    crowd = Crowd(send_buffer_bytes=1000, volatile_buffer_bytes=1000)
+    members = crowd.make(5)
+    crowd.fanout.cast(to(*members), Post("/", "long", ("x" * 2000,), binary=False), room="large")
+    await turn()
+    assert crowd.fanout.full(["small", "large"])
+    assert not crowd.fanout.full(["small"])
+    await asyncio.wait_for(crowd.fanout.room_in(["small"]), 1)
+    await asyncio.wait_for(crowd.fanout.room_in(["small", "large"]), 1)
+    assert count(members) == 5
+    assert not crowd.fanout.full(["large"])
+
+
+class World:
+    """Rooms and sockets at random; beside them what each socket is to get, in which order."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.draw = data.draw
+        self.tick = Tick(cast("asyncio.AbstractEventLoop", _Still()))
+        self.fanout = Fanout(
+            self.tick, Counters(), Config(fanout_batch=2, fanout_concurrency=self.draw(st.integers(1, 2)))
+        )
+        self.sockets = [Recorder() for _ in range(7)]
+        self.rooms: list[set[Recorder]] = [set() for _ in range(3)]
+        self.lasting = [cast("Audience", (room,)) for room in self.rooms]
+        self.owed: dict[Recorder, list[tuple[int, str]]] = {socket: [] for socket in self.sockets}
+        self.said = 0
+
+    def step(self) -> None:
+        getattr(
+            self, self.draw(st.sampled_from(("move", "move", "cast", "cast", "apart", "tell", "turn", "shuffle")))
+        )()
+
+    def _socket(self) -> Recorder:
+        return self.draw(st.sampled_from(self.sockets))
+
+    def _post(self) -> Post:
+        self.said += 1
+        return post(str(self.said))
+
+    def move(self) -> None:
+        room, socket = self.draw(st.sampled_from(self.rooms)), self._socket()
+        self.fanout.settle(cast("Socket", socket))
+        room.symmetric_difference_update({socket})
+
+    def shuffle(self) -> None:
+        """Several at once, as where some are excluded from what goes to those who recover."""
+        self.fanout.settle()
+        self.draw(st.sampled_from(self.rooms)).symmetric_difference_update({self._socket(), self._socket()})
+
+    def cast(self) -> None:
+        number = self.draw(st.integers(0, 2))
+        self._cast(number, self.lasting[number], self.rooms[number])
+
+    def apart(self) -> None:
+        number = self.draw(st.integers(0, 2))
+        meant = self.rooms[number] - {self._socket()}
+        audience = self.draw(st.sampled_from((meant, tuple(meant))))
+        self._cast(number, cast("Audience", (audience,)), meant)
+
+    def _cast(self, number: int, audience: Audience, meant: Collection[Recorder]) -> None:
+        item = self._post()
+        self.fanout.cast(audience, item, room=str(number))
+        for socket in meant:
+            self.owed[socket].append((number, str(item.stock.parts[0])))
+
+    def tell(self) -> None:
+        socket, item = self._socket(), self._post()
+        self.fanout.settle(cast("Socket", socket))
+        assert sorted(socket.parts) == sorted(text for _, text in self.owed[socket]), "all that came before"
+        socket.send(item.stock)
+        self.owed[socket].append((-1, str(item.stock.parts[0])))
+
+    def turn(self) -> None:
+        assert self.tick.turn is not None
+        self.tick.turn()
+
+    def check(self) -> None:
+        for socket in self.sockets:
+            assert len(socket.parts) == len(self.owed[socket])
+            for number in range(-1, 3):
+                wanted = [text for room, text in self.owed[socket] if room == number]
+                assert [part for part in socket.parts if part in wanted] == wanted
+
+
+class _Still:
+    def call_soon(self, *_: object) -> None: ...
+
+
+@given(st.data())
+def test_everyone_gets_what_its_memberships_say_each_room_in_order(data: st.DataObject) -> None:
+    world = World(data)
+    for _ in range(data.draw(st.integers(1, 40))):
+        world.step()
+    for _ in range(200):
+        world.turn()
+    world.check()

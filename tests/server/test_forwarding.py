@@ -73,8 +73,8 @@ async def pair(*, native: bool, **settings: Any) -> AsyncIterator[Pair]:
         for node in (here, there):
             await node.cluster.start()
         yield Pair(broker, here, there, client, owner)
-        here.engine.close()
-        there.engine.close()
+        await here.engine.close()
+        await there.engine.close()
         await here.close()
         await there.close()
     await broker.close()
@@ -250,7 +250,7 @@ async def test_a_node_that_stops_lets_go_what_waits_and_the_session_goes_on(nati
         sid, echo = await nodes.open()
         waiting = asyncio.create_task(nodes.client.get(sid))
         await until(lambda: echo.session.carrier._waiter is not None)  # type: ignore[attr-defined]
-        nodes.here.engine.close()
+        await nodes.here.engine.close()
         answer = await waiting
         assert (answer.status, answer.text) == (200, "6")
         await nodes.owner.post(sid, "4still here")
@@ -264,7 +264,7 @@ async def test_a_node_that_stops_does_not_wait_for_an_owner_that_is_silent(nativ
         nodes.broker.to_lose = 100
         posting = asyncio.create_task(nodes.client.post(sid, "4a"))
         await until(lambda: nodes.broker.to_lose < 98)
-        nodes.here.engine.close()
+        await nodes.here.engine.close()
         assert (await posting).status == 503
 
 
@@ -387,7 +387,7 @@ async def test_the_sessions_end_is_the_clients_after_all_that_was_sent(native: b
 async def test_a_node_that_stops_closes_the_websockets_that_it_has_for_others(native: bool) -> None:
     async with pair(native=native) as nodes:
         _, echo, ws = await upgraded(nodes)
-        nodes.here.engine.close(1012)
+        await nodes.here.engine.close(1012)
         assert await ws.close_code() == 1012
         await asyncio.wait_for(echo.ended.wait(), PATIENCE)
         assert echo.reasons == ["transport close"]

@@ -8,20 +8,22 @@ import msgspec
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
+from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.delivery.published import Published, encode_published
 from bellwire.protocol.post import Post
 from bellwire.server.fanout import Fanout
 from bellwire.server.streams import KEPT_BYTES, KEPT_POSTS, Streams
 from bellwire.transports.tick import Tick
+from tests.server.test_fanout import Recorder, to
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Streams]:
+async def opened(**settings: int) -> AsyncIterator[Streams]:
     broker = MemoryBroker()
     await broker.start()
-    counters = Counters()
-    yield Streams(broker, Fanout(Tick(asyncio.get_running_loop())), counters)
+    counters, config = Counters(), Config(**settings)  # type: ignore[arg-type]
+    yield Streams(broker, Fanout(Tick(asyncio.get_running_loop()), counters, config), counters)
     await broker.close()
 
 
@@ -111,3 +113,17 @@ async def test_a_fault_of_a_room_is_logged_and_counted(caplog: pytest.LogCapture
         assert streams.counters.get("stream_faults_total") == 1
         assert "the room" in caplog.text
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_emit_waits_until_its_room_is_not_full_but_a_volatile_one_does_not() -> None:
+    async with opened(fanout_batch=2) as streams:
+        fanout, members = streams.fanout, [Recorder() for _ in range(3)]
+        fanout.cast(to(*members), post("x" * Config().send_buffer_bytes), room="r")
+        fanout.settle()
+        waiting = asyncio.ensure_future(streams.emit(("r",), post()))
+        await streams.emit(("other",), post())
+        await streams.emit(("r",), post(), volatile=True)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert streams.counters.get("emits_delayed_total") == 1
+        await asyncio.wait_for(waiting, 1)

@@ -128,7 +128,7 @@ async def test_a_connection_that_ends_before_the_answer_is_an_error() -> None:
 
     @server.namespace("/closing").on_connect
     async def enter(socket: Socket) -> None:
-        server.engine.close()
+        await server.engine.close()
 
     async with server.lifespan():
         with pytest.raises(Disconnected):

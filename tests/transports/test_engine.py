@@ -8,7 +8,11 @@ import aiohttp
 import pytest
 
 from bellwire.protocol.engineio import PROTOCOL
+from bellwire.protocol.wire import JSON, CloseCode
+from bellwire.transports.base import Request
+from bellwire.transports.engine import AT_ONCE
 from tests.serving import serve
+from tests.transports.pipe import Pipe
 from tests.transports.wire import Client, EchoServer, connect, echo_server, on_both, until
 
 TRANSPORT_UNKNOWN = (400, '{"code":0,"message":"Transport unknown"}')
@@ -167,7 +171,7 @@ async def test_closing_ends_every_session_and_leaves_nothing(native: bool) -> No
         carrier = server.engine.sessions[polling].carrier
         await until(lambda: carrier._waiter)  # type: ignore[attr-defined]
         _, websocket = await client.open_websocket()
-        server.engine.close(1012)
+        await server.engine.close(1012)
         assert (await pending).text == "1"
         assert await websocket.close_code() == 1012
         assert [echo.reasons for echo in server.echoes.values()] == [["server shutting down"]] * 2
@@ -218,3 +222,16 @@ async def test_refused_upgrade_is_an_error_of_the_handshake(native: bool) -> Non
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await client.websocket("nobody")
         assert caught.value.status == 400
+
+
+async def test_the_loop_turns_while_many_sessions_end() -> None:
+    server = EchoServer()
+    pipes = [Pipe() for _ in range(3 * AT_ONCE)]
+    for pipe in pipes:
+        server.engine.open_raw(pipe, Request(path="/bellwire"), JSON)
+    closing, turns = asyncio.ensure_future(server.engine.close(1012)), 0
+    while not closing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 3
+    assert {pipe.closed for pipe in pipes} == {CloseCode.DRAINING}

@@ -105,7 +105,7 @@ async def test_only_what_belongs_to_another_node_that_is_there_is_handed_on() ->
     call = Call("GET", THEIRS)
     assert (await engine.answer(call)).body == b"from there"
     assert elsewhere.asked == [(OTHER, call)]
-    engine.close()
+    await engine.close()
     assert elsewhere.asked == []
 
 

@@ -262,7 +262,7 @@ async def test_client_that_does_not_answer_the_close_is_cut_off(monkeypatch: pyt
             b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         await reader.readuntil(b"}")
-        server.engine.close(1001)
+        await server.engine.close(1001)
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b"\x88\x02\x03\xe9"
 

@@ -307,7 +307,7 @@ async def test_server_that_stops_says_so(native: bool) -> None:
             echo, ws = await opened(server, client)
             closing = asyncio.create_task(ws.close_code())
             if not native:  # uvicorn's own protocol closes without asking the application
-                server.engine.close()
+                await server.engine.close()
             await asyncio.sleep(0)
         assert await closing == CloseCode.DRAINING
         assert echo.reasons == ["server shutting down"]
@@ -384,7 +384,7 @@ async def test_nothing_is_received_after_the_end() -> None:
 async def test_broadcast_in_the_tick_of_the_end_still_leaves() -> None:
     server, pipe = EchoServer(), Pipe()
     session = server.engine.open_raw(pipe, Request(path="/bellwire"), JSON)
-    server.engine.tick.settle = lambda: session.send(Outgoing("broadcast"))
+    server.raw_echoes[0].settle = lambda: session.send(Outgoing("broadcast"))  # type: ignore[method-assign]
     session.close("forced server close")
     assert (pipe.sent, pipe.closed) == (["broadcast"], CloseCode.EJECTED)
 
@@ -394,7 +394,7 @@ async def test_both_kinds_of_sessions_end_with_the_server() -> None:
     raw, engineio = Pipe(), Pipe()
     server.engine.open_raw(raw, Request(path="/bellwire"), JSON)
     server.engine.open(engineio, Request(path="/socket.io/"))
-    server.engine.close(1012)
+    await server.engine.close(1012)
     assert (raw.closed, engineio.closed) == (CloseCode.DRAINING, 1012)
     assert not server.engine.raw_sessions
     assert not server.engine.sessions

@@ -86,7 +86,7 @@ async def test_broadcasts_are_settled_before_the_flush_and_leave_with_it() -> No
     tick = Tick(asyncio.get_running_loop())
     log: list[str] = []
     carrier = Paper(tick, log)
-    tick.settle = lambda: carrier.send(Outgoing("broadcast"))
+    tick.turn = lambda: carrier.send(Outgoing("broadcast"))
     carrier.send(Outgoing("direct"))
     tick.wake()
     await rounds()
@@ -97,7 +97,7 @@ async def test_waking_is_enough_for_a_broadcast() -> None:
     tick = Tick(asyncio.get_running_loop())
     log: list[str] = []
     carrier = Paper(tick, log)
-    tick.settle = lambda: carrier.send(Outgoing("broadcast"))
+    tick.turn = lambda: carrier.send(Outgoing("broadcast"))
     tick.wake()
     tick.wake()
     await rounds()

@@ -67,6 +67,9 @@ class Echo:
     def drained(self) -> None:
         self.notices.append("drained")
 
+    def settle(self) -> None:
+        """It broadcasts nothing."""
+
     def closed(self, reason: str) -> None:
         self.reasons.append(reason)
         self.ended.set()
@@ -113,7 +116,7 @@ class EchoServer:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.engine.close()
+        await self.engine.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 

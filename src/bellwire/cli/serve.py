@@ -225,7 +225,7 @@ class _Runner(uvicorn.Server):
         for listener in self.servers:
             listener.close()
         if self._server.running:
-            self._server.engine.close(SERVICE_RESTART)
+            await self._server.engine.close(SERVICE_RESTART)
         await super().shutdown(sockets)
         await self._end_broker()
 

@@ -147,6 +147,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=0, description="bytes waiting for a client from which only the newest volatile events are kept for it"),
     ] = 65_536
+    fanout_batch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="sockets that a broadcast reaches in one turn of the event loop; the others follow in the next",
+        ),
+    ] = 1024
+    fanout_concurrency: Annotated[
+        int,
+        Meta(ge=1, le=1024, description="rooms that get a batch of a broadcast in one turn of the event loop"),
+    ] = 1
     connections_per_user: Annotated[
         int,
         Meta(

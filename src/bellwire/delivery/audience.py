@@ -22,19 +22,20 @@ class Fan(NamedTuple, Generic[M]):
     others: Collection[tuple[M, Point]]
 
 
-def _nothing() -> None:
+def _nothing(member: object) -> None:
     pass
 
 
 class Audience(Generic[M]):
     """The members of a stream that take its live entries.
 
-    ``before_change`` is called before ``live`` changes: a fan-out that still holds it hands out what is pending.
+    ``before_change`` is called before ``live`` changes, with the member that comes or goes, or None if several do: a
+    fan-out that still holds it hands out what is pending.
     """
 
     __slots__ = ("_before_change", "behind", "live", "top")
 
-    def __init__(self, top: Point = START, before_change: Callable[[], None] = _nothing) -> None:
+    def __init__(self, top: Point = START, before_change: Callable[[M | None], None] = _nothing) -> None:
         self.top = top
         self.live: set[M] = set()
         self.behind: dict[M, Point] = {}
@@ -58,7 +59,7 @@ class Audience(Generic[M]):
     def join(self, member: M, point: Point) -> None:
         """``member`` takes all that follows on the top; the last it was given is ``point``."""
         if point == self.top:
-            self._before_change()
+            self._before_change(member)
             self.live.add(member)
         else:
             self.behind[member] = point
@@ -67,7 +68,7 @@ class Audience(Generic[M]):
         """Forget ``member`` and return where it stood; KeyError if it is not here."""
         if member not in self.live:
             return self.behind.pop(member)
-        self._before_change()
+        self._before_change(member)
         self.live.discard(member)
         return self.top
 
@@ -86,7 +87,7 @@ class Audience(Generic[M]):
         return self._advance_apart(entry, skipped)
 
     def _advance_apart(self, entry: Entry, skipped: Iterable[M]) -> Fan[M]:
-        self._before_change()
+        self._before_change(None)
         live, behind = self.live, self.behind
         left_out: dict[M, Point] = {}
         for member in skipped:
@@ -104,7 +105,7 @@ class Audience(Generic[M]):
     def catch_up(self, member: M) -> Point:
         """``member`` was told the top without an entry; return where it stood, KeyError if it is not behind."""
         point = self.behind.pop(member)
-        self._before_change()
+        self._before_change(member)
         self.live.add(member)
         return point
 
@@ -113,7 +114,7 @@ class Audience(Generic[M]):
 
         They stand at the new top. The others keep their place: what they have is in the log.
         """
-        self._before_change()
+        self._before_change(None)
         beyond = [m for m, point in self.behind.items() if common is None or point.seq > common.seq]
         if self.top != common:
             beyond += self.live

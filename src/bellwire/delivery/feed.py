@@ -69,7 +69,7 @@ class Feed(Generic[M]):
     def __init__(
         self,
         skipped: Callable[[Entry], Collection[M]],
-        before_change: Callable[[], None],
+        before_change: Callable[[M | None], None],
         ring: Ring | None = None,
         *,
         takes: Callable[[M, Entry], bool] | None = None,

@@ -128,6 +128,11 @@ class Connection(Receiver):
             socket.drained()
 
     @override
+    def settle(self) -> None:
+        for socket in self._sockets.values():
+            socket.settle()
+
+    @override
     def closed(self, reason: str) -> None:
         self._somebody_came()
         self._server.departed(self)
@@ -353,5 +358,5 @@ class Connection(Receiver):
 
     def send(self, message: Message) -> None:
         """Send a message behind all that was broadcast before it."""
-        self.runtime.fanout.settle()
+        self.settle()
         self.session.send(message)

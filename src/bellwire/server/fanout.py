@@ -1,103 +1,121 @@
 """One event to many sockets: rendered once for each dialect, joined per audience and tick, one write per connection.
 
 What is broadcast during a tick is kept as it came. When the tick ends, neighbouring events to the same audience are
-joined once for each dialect that is in it, and each member is handed the common bytes.
+joined once for each dialect that is in it, and each member is handed the common bytes. Where that is more than a batch
+of members, a tick serves one batch, and the next ticks the others (`bellwire.server.backlog`); rooms of which
+something waits take turns.
+
+Every socket is handed what was broadcast to it in the order of the broadcasts, but for this: what waits for one large
+room, and what waits for another, are brought independently. Whatever else goes to a socket first brings all that waits
+for it.
 """
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-from bellwire.protocol.outgoing import Message, Outgoing
-from bellwire.server.dialects import STOCK, Dialect, Item
-from bellwire.server.latest import Fresh
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.server.backlog import Audience, Backlog
+from bellwire.server.dialects import Item
+from bellwire.server.runs import Runs
 from bellwire.transports.tick import Tick
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
-Audience: TypeAlias = "tuple[Collection[Socket], ...]"
-"""Groups of sockets without a common member."""
-
-
-_NOTHING: Final[Message] = Outgoing()
-
-
-class _Runs(dict[Dialect, tuple[Message, Dialect]]):
-    """The items of one cast, joined for each dialect that asks, and the dialect in which its sockets go on."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-
-    def __missing__(self, dialect: Dialect) -> tuple[Message, Dialect]:
-        made = self[dialect] = dialect.deliver(self._items)
-        return made
-
 
 class Fanout:
-    """The broadcasts of this tick, in order."""
+    """The broadcasts of this tick, in order, and those that large rooms still wait for."""
 
-    __slots__ = ("_pending", "_tick")
+    __slots__ = ("_backlogs", "_config", "_counters", "_pending", "_tick")
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Tick, counters: Counters, config: Config) -> None:
         self._tick = tick
-        self._pending: list[tuple[Audience, list[Item], str]] = []
-        tick.settle = self.settle
+        self._counters = counters
+        self._config = config
+        self._pending: list[tuple[Audience, list[Item], str, bool]] = []
+        self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
+        tick.turn = self._turn
 
-    def cast(self, audience: Audience, item: Item, *, volatile: str = "") -> None:
+    def cast(self, audience: Audience, item: Item, *, room: str = "", volatile: bool = False) -> None:
         """Send ``item`` to everyone in ``audience`` as it is now. Whoever changes a group settles first.
 
-        Events to the same tuple are joined: keep one for an audience that lasts. ``volatile`` is the stream of an event
-        that is volatile: those who do not keep up get it later, or a newer one in its place.
+        Events to the same tuple are joined: keep one for an audience that lasts. ``room`` names the stream; all that
+        have none take turns together. Of a ``volatile`` event those who do not keep up get a newer one in its place.
         """
         pending = self._pending
         if pending:
-            last_audience, items, stream = pending[-1]
-            if last_audience is audience and stream == volatile:
+            last_audience, items, last_room, was_volatile = pending[-1]
+            if last_audience is audience and last_room == room and was_volatile is volatile:
                 items.append(item)
                 return
-        pending.append((audience, [item], volatile))
+        pending.append((audience, [item], room, volatile))
         self._tick.wake()
 
-    def settle(self) -> None:
-        """Hand what is pending to the carriers, in order. They write at the end of the tick."""
-        if not self._pending:
-            return
+    def settle(self, socket: "Socket | None" = None) -> None:
+        """Hand what is pending to the carriers, in order; they write at the end of the tick.
+
+        Afterwards groups may change. If that is for one ``socket``, which joins or leaves or is about to be spoken to,
+        it is handed all that still waits for it.
+        """
+        if self._pending:
+            self._hand_out()
+        if self._backlogs:
+            for backlog in self._backlogs.values():
+                if socket is None:
+                    backlog.fix()
+                else:
+                    backlog.bring(socket)
+
+    def _hand_out(self) -> None:
         pending, self._pending = self._pending, []
-        for audience, items, volatile in pending:
-            runs = _Runs(items)
-            if volatile:
-                news = [Fresh(volatile, item) for item in items]
-                for sockets in audience:
-                    _hand_volatile(sockets, runs, news)
-            else:
-                for sockets in audience:
-                    _hand(sockets, runs)
+        for audience, items, room, volatile in pending:
+            if sum(map(len, audience)) > self._config.fanout_batch:
+                self._let_wait(audience, items, room, volatile=volatile)
+                continue
+            runs = Runs(items, room if volatile else "")
+            for sockets in audience:
+                self._bring(sockets)
+                runs.hand(sockets)
 
+    def _bring(self, sockets: "Collection[Socket]") -> None:
+        """What was broadcast to them before goes first."""
+        for backlog in self._backlogs.values():
+            for socket in sockets:
+                backlog.bring(socket)
 
-def _hand_volatile(sockets: "Collection[Socket]", runs: _Runs, news: Sequence[Fresh]) -> None:
-    for socket in sockets:
-        sink = socket.sink
-        if not sink.writable:
-            socket.keep(news)
-            continue
-        if socket.latest is not None:
-            socket.send_latest()
-        run, socket.dialect = runs[socket.dialect]
-        sink.send(run)
+    # --- large rooms
 
+    def _let_wait(self, audience: Audience, items: list[Item], room: str, *, volatile: bool) -> None:
+        backlog = self._backlogs.get(room)
+        if backlog is None:
+            config = self._config
+            backlog = Backlog(config.send_buffer_bytes, config.volatile_buffer_bytes)
+            self._backlogs[room] = backlog
+        dropped = backlog.add(audience, items, room if volatile else "")
+        if dropped:
+            self._counters.dropped("volatile", reason="room_full", policy="newest_kept", n=dropped)
 
-def _hand(sockets: "Collection[Socket]", runs: _Runs) -> None:
-    """Hand each of ``sockets`` its run; as a rule they all speak alike, and go on as before."""
-    spoken: Dialect | None = None
-    following: Dialect = STOCK
-    run = _NOTHING
-    for socket in sockets:
-        dialect = socket.dialect
-        if dialect is not spoken:
-            spoken = dialect
-            run, following = runs[dialect]
-        if following is not dialect:
-            socket.dialect = following
-        socket.sink.send(run)
+    def _turn(self) -> None:
+        """Serve the small audiences of this tick, and some batches of the large ones, each of another room."""
+        self._hand_out()
+        backlogs = self._backlogs
+        for _ in range(min(self._config.fanout_concurrency, len(backlogs))):
+            room = next(iter(backlogs))
+            backlog = backlogs[room] = backlogs.pop(room)  # the last from now on
+            backlog.hand_out(self._config.fanout_batch)
+            if backlog.empty:
+                del backlogs[room]
+        if backlogs:
+            self._tick.wake()
+
+    def full(self, rooms: Iterable[str]) -> bool:
+        """Whether so much waits for one of ``rooms`` that whoever emits to it is to wait: see `room_in`."""
+        backlogs = self._backlogs
+        return bool(backlogs) and any(room in backlogs and backlogs[room].full for room in rooms)
+
+    async def room_in(self, rooms: Iterable[str]) -> None:
+        """Return when none of ``rooms`` is full."""
+        for room in rooms:
+            while (backlog := self._backlogs.get(room)) is not None and backlog.full:
+                await backlog.eased()

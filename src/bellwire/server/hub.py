@@ -68,7 +68,7 @@ class Hub:
                 return await socket.reader.join(room)
             if socket.gone:
                 return False
-            self._streams.fanout.settle()  # what was sent before goes to those who were members before
+            self._streams.fanout.settle(socket)  # what was sent before goes to those who were members before
             room.add(socket)
             return True
         finally:
@@ -104,14 +104,14 @@ class Hub:
             if socket.reader is not None:
                 await socket.reader.leave(room)
             else:
-                self._streams.fanout.settle()
+                self._streams.fanout.settle(socket)
                 room.discard(socket)
         finally:
             self.part(room)
 
     def remove(self, socket: "Socket", rooms: Iterable[str]) -> None:
         """``socket`` is gone, and so from all of its rooms."""
-        self._streams.fanout.settle()
+        self._streams.fanout.settle(socket)
         if self.sockets.get(socket.id) is socket:  # else one that took its session up is found under its id
             del self.sockets[socket.id]
         self._remove(socket, EVERYONE)
@@ -179,8 +179,8 @@ class Hub:
         if socket is None or post is None or any(self.holds(key, socket) for key in published.excluded):
             return
         if not any(socket in self.members_in(stream) for stream in published.earlier):
-            volatile = stream_of(self.name, id) if published.volatile else ""
-            self._streams.fanout.cast(((socket,),), post, volatile=volatile)
+            stream = stream_of(self.name, id) if published.volatile else ""
+            self._streams.fanout.cast(((socket,),), post, room=stream, volatile=published.volatile)
 
     def close(self) -> None:
         """It is given up: nothing is handed to it any more."""

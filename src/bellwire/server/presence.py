@@ -129,14 +129,14 @@ class ServedRoom:
     def add(self, socket: Socket) -> None:
         """Let ``socket`` look: it is told the state, and from then on what changes."""
         if socket not in self.watchers:
-            self._node.fanout.settle()
+            self._node.fanout.settle(socket)
             socket.deliver(post(self.namespace, PRESENCE_STATE, (self.presence.state,)))
             self.watchers.add(socket)
 
     def discard(self, socket: Socket) -> None:
         """``socket`` does not look any longer."""
         if socket in self.watchers:
-            self._node.fanout.settle()
+            self._node.fanout.settle(socket)
             self.watchers.discard(socket)
 
     # --- what this node shows

@@ -26,7 +26,7 @@ from bellwire.server.dispatch import Dispatcher, Outcome
 from bellwire.server.streams import Kept, Streams
 
 if TYPE_CHECKING:
-    from bellwire.server.fanout import Audience
+    from bellwire.server.backlog import Audience
     from bellwire.server.hub import Hub
     from bellwire.server.reader import Reader
     from bellwire.server.socket import Socket
@@ -273,11 +273,11 @@ class Room:
         if feed is not None and len(outputs) == 1 and not apart:
             output = outputs[0]
             if type(output) is Cast and output.members is feed.audience.live and post is not None:
-                self._streams.fanout.cast(self._all, self._place(post, gen, entry, entry.prev))
+                self._streams.fanout.cast(self._all, self._place(post, gen, entry, entry.prev), room=self.stream)
                 return
         if post is not None and self.plain:
             plain = self.plain.difference(self._skipped(entry)) if apart else self.plain
-            self._streams.fanout.cast((plain,) if apart else self._bare, post)
+            self._streams.fanout.cast((plain,) if apart else self._bare, post, room=self.stream)
         if feed is not None:
             self._tell(feed, outputs)
 
@@ -295,7 +295,7 @@ class Room:
             audience = (set(self.members) - skipped,)
         elif feed is not None and (feed.audience.behind or feed.resuming):
             audience = (*audience, [*feed.audience.behind, *self._returning(feed)])
-        self._streams.fanout.cast(audience, post, volatile=self.stream if published.volatile else "")
+        self._streams.fanout.cast(audience, post, room=self.stream, volatile=published.volatile)
 
     def _place(self, post: Post, gen: str, entry: Entry, prev: Point) -> Delivery:
         named = gen != self._gen
@@ -334,7 +334,8 @@ class Room:
                 case Cast(gen, entry, members):
                     post = self._streams.read(self._hub.name, entry.body)
                     if post is not None:
-                        self._streams.fanout.cast((members,), self._place(post, gen, entry, entry.prev))
+                        item = self._place(post, gen, entry, entry.prev)
+                        self._streams.fanout.cast((members,), item, room=self.stream)
                     else:
                         for socket in tuple(members):
                             self._pass_over(socket, gen, entry.prev, entry)

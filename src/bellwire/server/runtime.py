@@ -80,7 +80,7 @@ class Runtime:
         self.cluster = Cluster(broker, self.wheel, self.dispatcher, counters)
         self.engine = Engine(application, config, counters, loop, self.wheel, self.cluster.node)
         self.engine.forwarder = Forwarding(self.engine, self.cluster, self.dispatcher)
-        self.fanout = Fanout(self.engine.tick)
+        self.fanout = Fanout(self.engine.tick, counters, config)
         self.heartbeat = Heartbeat(config, loop)
         self.checkpoints = Checkpoints(self.wheel)
         self.broker = broker
@@ -110,7 +110,7 @@ class Runtime:
     async def close(self) -> None:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.prober.close()
-        self.engine.close()
+        await self.engine.close()
         await self.presences.close(self.config.shutdown_grace)
         await self.dispatcher.close(self.config.shutdown_grace)
         self.producers.close()

@@ -365,7 +365,7 @@ class Socket(Inbound):
                 return
         if event.volatile:
             stream = stream_of(self._hub.name, self.id)
-            self._runtime.fanout.cast(((self,),), message, volatile=stream)
+            self._runtime.fanout.cast(((self,),), message, room=stream, volatile=True)
             return
         if self.reader is not None or mid is not None:
             await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
@@ -410,17 +410,17 @@ class Socket(Inbound):
             self._connection.close()
 
     def settle(self) -> None:
-        """Hand out all that was broadcast before."""
-        self._runtime.fanout.settle()
+        """Hand it all that was broadcast before."""
+        self._runtime.fanout.settle(self)
 
     @override
     def send(self, message: Message) -> None:
-        self._runtime.fanout.settle()
+        self._runtime.fanout.settle(self)
         self.sink.send(message)
 
     def deliver(self, *items: Item) -> None:
         """Send events in the client's own dialect, behind all that was broadcast before them."""
-        self._runtime.fanout.settle()
+        self._runtime.fanout.settle(self)
         message, self.dialect = self.dialect.deliver(items)
         self.sink.send(message)
 

@@ -84,10 +84,22 @@ class Streams:
         volatile: bool = False,
         mid: str | None = None,
     ) -> Coroutine[Any, Any, None]:
-        """Bring ``post`` to the members of ``streams``; to be awaited, and raises, as `Publisher.emit`."""
+        """Bring ``post`` to the members of ``streams``; to be awaited, and raises, as `Publisher.emit`.
+
+        While too much waits for members here it waits as well, unless it is volatile.
+        """
         body = post.body
         self._posts.put(body, post, len(body))
+        if not volatile and self.fanout.full(streams):
+            return self._emit_later(streams, body, excluded, mid)
         return self.publisher.emit(streams, body, excluded, volatile, mid)
+
+    async def _emit_later(
+        self, streams: Sequence[str], body: bytes, excluded: tuple[str, ...], mid: str | None
+    ) -> None:
+        self.counters.add("emits_delayed_total")
+        await self.fanout.room_in(streams)
+        await self.publisher.emit(streams, body, excluded, False, mid)
 
     # --- in
 

@@ -210,6 +210,9 @@ class Receiver(Protocol):
         """After ``congested``: at most a quarter of ``Config.volatile_buffer_bytes`` is waiting for the client."""
         return
 
+    def settle(self) -> None:
+        """Send what was broadcast before: the session is about to end, or to change its carrier."""
+
     def closed(self, reason: str) -> None:
         """The session ended. Called once; nothing is received after it."""
 

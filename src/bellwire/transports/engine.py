@@ -24,6 +24,9 @@ from bellwire.transports.tick import Tick
 ALONE: Final = "00000000"
 """The id of a node that has no others beside it."""
 
+AT_ONCE: Final = 128
+"""How many sessions are ended in one turn of the event loop, which then turns to what else there is to do."""
+
 logger = logging.getLogger("bellwire.transports")
 
 
@@ -218,9 +221,11 @@ class Engine:
         logger.warning("a slow consumer is cut off: its send buffer passed %d bytes", self.config.send_buffer_bytes)
         self.loop.call_soon(partial(session.close, "slow consumer", abort=True))
 
-    def close(self, code: int = 1001) -> None:
-        """End every session; clients reconnect by themselves, elsewhere or later."""
+    async def close(self, code: int = 1001) -> None:
+        """End every session; clients reconnect by themselves, elsewhere or later. The loop turns now and then."""
         if self.forwarder is not None:
             self.forwarder.close(code)
-        for session in (*self.sessions.values(), *self.raw_sessions):
+        for number, session in enumerate((*self.sessions.values(), *self.raw_sessions), 1):
             session.close("server shutting down", code=code)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)

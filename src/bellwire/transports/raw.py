@@ -83,7 +83,7 @@ class RawSession(BaseSession):
         """
         if self.closed:
             return
-        self._engine.tick.hand_out()  # what was broadcast before still leaves
+        self.receiver.settle()  # what was broadcast before still leaves
         self._ended()
         self.carrier.close(CLOSE_CODES.get(reason, code))
         self._engine.forget_raw(self, reason)

@@ -114,7 +114,7 @@ class Session(BaseSession):
             self._drop_candidate()
 
     def _switch(self, carrier: Carrier) -> None:
-        self._engine.tick.hand_out()  # what was broadcast before goes the old way, and is handed over
+        self.receiver.settle()  # what was broadcast before goes the old way, and is handed over
         polling = self.carrier
         if polling.congested:
             self.congested(polling)  # it may not have said so yet
@@ -161,7 +161,7 @@ class Session(BaseSession):
         """
         if self.closed:
             return
-        self._engine.tick.hand_out()  # what was broadcast before still leaves
+        self.receiver.settle()  # what was broadcast before still leaves
         self._ended()
         self._drop_candidate()
         carrier = self.carrier

@@ -13,14 +13,14 @@ from bellwire.transports.base import Carrier
 class Tick:
     """Collects the carriers that were given something to write, and flushes them once the loop has gone round."""
 
-    __slots__ = ("_dirty", "_loop", "_scheduled", "settle")
+    __slots__ = ("_dirty", "_loop", "_scheduled", "turn")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._dirty: list[Carrier] = []
         self._scheduled = False
-        self.settle: Callable[[], None] | None = None
-        """What hands pending broadcasts to the carriers; it runs before the writes."""
+        self.turn: Callable[[], None] | None = None
+        """What hands broadcasts to the carriers; it runs before the writes, and wakes the tick if there are more."""
 
     def wake(self) -> None:
         """Make sure that this tick ends with a flush."""
@@ -35,14 +35,10 @@ class Tick:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def hand_out(self) -> None:
-        """Hand pending broadcasts to the carriers now: one of them is about to change, or to end."""
-        if self.settle is not None:
-            self.settle()
-
     def _run(self) -> None:
         self._scheduled = False
-        self.hand_out()
+        if self.turn is not None:
+            self.turn()
         dirty, self._dirty = self._dirty, []
         for carrier in dirty:
             carrier.flush()

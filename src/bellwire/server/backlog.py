@@ -1,0 +1,223 @@
+"""What waits for the members of one large room: it is handed out in batches, and all else goes on between them.
+
+A broadcast to more sockets than a batch has is a *wave*::
+
+    wave    its sockets                            what is cast to the same audience next
+    open    whoever is in the audience, unless     is part of it
+            it had it already, or came later
+    fixed   those that still wait for it: a set    is a wave of its own
+            of its own that only shrinks
+    over    nobody
+
+A wave is fixed when its turn comes, or when its audience may change without a word to the fan-out. So however many
+events are emitted, and whoever comes and goes meanwhile, as a rule one wave is being handed out and one collects what
+leaves together after it: the members are copied once for each.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from bellwire.protocol.post import Delivery
+from bellwire.server.dialects import Item
+from bellwire.server.runs import Runs
+
+if TYPE_CHECKING:
+    from bellwire.server.socket import Socket
+
+Audience: TypeAlias = "tuple[Collection[Socket], ...]"
+"""Groups of sockets without a common member."""
+
+MAX_WAVES: Final = 16
+"""How many waves of a room may wait. Each can have a set of its own, of some 40 bytes for each member."""
+
+
+class Wave:
+    """One broadcast, or several that leave together, and who has not got it yet; ``stream`` as in `Runs`."""
+
+    __slots__ = ("_audience", "_had", "_items", "_runs", "_stream", "_waiting", "begun", "size")
+
+    def __init__(self, audience: Audience, items: Sequence[Item], stream: str) -> None:
+        self._stream = stream
+        self.size = 0
+        """Bytes of its events."""
+        self.begun = False
+        """Whether its turn has come."""
+        self._audience = audience
+        self._items: list[Item] = []
+        self._had: dict[Socket, int] = {}  # how many of the items are not for these any more
+        self._runs: dict[int, Runs] = {}  # what is joined already, by the first item in it
+        self._waiting: set[Socket] | None = None
+        self.add(items)
+        if not all(isinstance(group, AbstractSet) for group in audience):
+            self.fix()  # nobody could be looked up in it
+
+    @property
+    def volatile(self) -> bool:
+        """Whether its events may be dropped for newer ones."""
+        return bool(self._stream)
+
+    def joins(self, audience: Audience, stream: str) -> bool:
+        """Whether what is cast to ``audience`` can leave with it."""
+        return self._waiting is None and audience is self._audience and stream == self._stream
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Have it bring ``items`` as well."""
+        self._items.extend(items)
+        self._runs.clear()
+        self.size += sum([_size(item) for item in items])
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._waiting is not None and not self._waiting
+
+    @property
+    def owed(self) -> int:
+        """How many events it still has to hand over, each counted once for each socket."""
+        if self._waiting is not None:
+            had = sum([count for socket, count in self._had.items() if socket in self._waiting])
+            return len(self._waiting) * len(self._items) - had
+        had = sum([count for socket, count in self._had.items() if self._reaches(socket)])
+        return sum(map(len, self._audience)) * len(self._items) - had
+
+    def fix(self) -> "set[Socket]":
+        """Let whatever happens to its audience make no difference any more; return who waits for it."""
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = set().union(*self._audience)
+            waiting.difference_update([socket for socket, count in self._had.items() if count == len(self._items)])
+            self._audience = ()
+        return waiting
+
+    def hand_out(self, most: int) -> None:
+        """Hand it to so many of those who wait for it."""
+        self.begun = True
+        waiting = self.fix()
+        pop = waiting.pop
+        sockets = [pop() for _ in range(min(most, len(waiting)))]
+        had = self._had
+        if had and not had.keys().isdisjoint(sockets):
+            for socket in sockets:
+                if socket in had:
+                    self._run(had[socket]).hand((socket,))
+            sockets = [socket for socket in sockets if socket not in had]
+        self._run(0).hand(sockets)
+
+    def bring(self, socket: "Socket") -> None:
+        """Hand it to ``socket`` now if that waits for it; what is in it by now is not for that one afterwards."""
+        had = self._had.get(socket, 0)
+        if self._waiting is None:
+            self._had[socket] = len(self._items)
+            if had == len(self._items) or not self._reaches(socket):
+                return
+        elif socket in self._waiting:
+            self._waiting.discard(socket)
+        else:
+            return
+        self._run(had).hand((socket,))
+
+    def _reaches(self, socket: "Socket") -> bool:
+        return any(socket in group for group in self._audience)
+
+    def _run(self, start: int) -> Runs:
+        run = self._runs.get(start)
+        if run is None:
+            run = self._runs[start] = Runs(self._items[start:], self._stream)
+        return run
+
+
+class Backlog:
+    """The waves of one room, in the order of their broadcasts.
+
+    ``most`` and ``most_volatile`` are bytes of events: as many as may wait for one client, because that is what they
+    will do when they are handed over.
+    """
+
+    __slots__ = ("_eased", "_most", "_most_volatile", "_size", "_waves")
+
+    def __init__(self, most: int, most_volatile: int) -> None:
+        self._most = most
+        self._most_volatile = most_volatile
+        self._waves: deque[Wave] = deque()
+        self._size = 0
+        self._eased: asyncio.Future[None] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waves
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever has something for the room had better wait."""
+        return self._is_beyond(1)
+
+    def _is_beyond(self, times: int) -> bool:
+        return self._size >= times * self._most or len(self._waves) >= times * MAX_WAVES
+
+    async def eased(self) -> None:
+        """Return when it is not full any more, or soon after."""
+        if self._eased is None:
+            self._eased = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._eased)
+
+    def add(self, audience: Audience, items: Sequence[Item], stream: str) -> int:
+        """Let ``items`` wait for ``audience``; return how many volatile events were dropped for it, as `Wave.owed`.
+
+        Whoever could not wait until there is room, because the event comes from another node, finds it: beyond twice
+        the bounds, what is the oldest leaves at once.
+        """
+        dropped = self._drop_volatile() if stream else 0
+        last = self._waves[-1] if self._waves else None
+        if last is not None and last.joins(audience, stream):
+            before = last.size
+            last.add(items)
+            self._size += last.size - before
+        else:
+            wave = Wave(audience, items, stream)
+            self._waves.append(wave)
+            self._size += wave.size
+        while len(self._waves) > 1 and self._is_beyond(2):
+            self.hand_out(len(self._waves[0].fix()))
+        return dropped
+
+    def _drop_volatile(self) -> int:
+        """Of volatile events the newest count, as they do for a client that does not keep up."""
+        if self._size <= self._most_volatile and not self.full:
+            return 0
+        old = [wave for wave in self._waves if wave.volatile and not wave.begun]
+        for wave in old:
+            self._forget(wave)
+        return sum([wave.owed for wave in old])
+
+    def hand_out(self, most: int) -> None:
+        """Hand what waits first to so many of those who wait for it."""
+        wave = self._waves[0]
+        wave.hand_out(most)
+        while self._waves and self._waves[0].over:
+            self._forget(self._waves[0])
+
+    def _forget(self, wave: Wave) -> None:
+        self._waves.remove(wave)
+        self._size -= wave.size
+        if self._eased is not None and not self.full:
+            self._eased.set_result(None)
+            self._eased = None
+
+    def bring(self, socket: "Socket") -> None:
+        """Hand ``socket`` all that waits for it; nothing of it is for that one afterwards, wherever it goes."""
+        for wave in self._waves:
+            wave.bring(socket)
+
+    def fix(self) -> None:
+        """The audiences may change now."""
+        for wave in self._waves:
+            wave.fix()
+
+
+def _size(item: Item) -> int:
+    post = item.post if isinstance(item, Delivery) else item
+    return len(post.body)

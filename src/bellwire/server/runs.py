@@ -1,0 +1,67 @@
+"""What leaves together for the same sockets: joined once for each dialect that is among them, and shared by all."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
+
+from bellwire.protocol.outgoing import Message, Outgoing
+from bellwire.server.dialects import STOCK, Dialect, Item
+from bellwire.server.latest import Fresh
+
+if TYPE_CHECKING:
+    from bellwire.server.socket import Socket
+
+_NOTHING: Final[Message] = Outgoing()
+
+
+class Runs(dict[Dialect, tuple[Message, Dialect]]):
+    """Events, joined for each dialect that asks, and the dialect in which its sockets go on.
+
+    ``stream`` is that of volatile ones: who does not keep up gets them later, or newer ones in their place. It is empty
+    for others.
+    """
+
+    __slots__ = ("_events", "_news", "_stream")
+
+    def __init__(self, events: Sequence[Item], stream: str = "") -> None:
+        self._events = events
+        self._stream = stream
+        self._news: list[Fresh] | None = None
+
+    def __missing__(self, dialect: Dialect) -> tuple[Message, Dialect]:
+        made = self[dialect] = dialect.deliver(self._events)
+        return made
+
+    def hand(self, sockets: "Collection[Socket]") -> None:
+        """Hand each of ``sockets`` its run."""
+        if self._stream:
+            self._hand_volatile(sockets)
+        else:
+            self._hand(sockets)
+
+    def _hand(self, sockets: "Collection[Socket]") -> None:
+        """As a rule they all speak alike, and go on as before."""
+        spoken: Dialect | None = None
+        following: Dialect = STOCK
+        run = _NOTHING
+        for socket in sockets:
+            dialect = socket.dialect
+            if dialect is not spoken:
+                spoken = dialect
+                run, following = self[dialect]
+            if following is not dialect:
+                socket.dialect = following
+            socket.sink.send(run)
+
+    def _hand_volatile(self, sockets: "Collection[Socket]") -> None:
+        news = self._news
+        if news is None:
+            news = self._news = [Fresh(self._stream, event) for event in self._events]
+        for socket in sockets:
+            sink = socket.sink
+            if not sink.writable:
+                socket.keep(news)
+                continue
+            if socket.latest is not None:
+                socket.send_latest()
+            run, socket.dialect = self[socket.dialect]
+            sink.send(run)
