@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from bellwire.cli.binding import BindError, bind, refused, reserve, url_of
+from bellwire import Config
+from bellwire.cli.binding import BindError, ExposedError, bind, check_exposure, refused, reserve, url_of
 
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux deals connections out")
 
@@ -19,6 +20,7 @@ def test_port_0_takes_a_free_port_which_the_address_shows() -> None:
         assert port != 0
         assert url_of("127.0.0.1", bound) == f"http://127.0.0.1:{port}"
         assert url_of("::1", bound) == f"http://[::1]:{port}"
+        assert url_of("127.0.0.1", bound, tls=True) == f"https://127.0.0.1:{port}"
 
 
 def test_nobody_can_connect_before_it_listens() -> None:
@@ -95,3 +97,18 @@ def accepted(listener: socket.socket) -> int:
             listener.accept()[0].close()
             count += 1
     return count
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost"])
+def test_what_stays_on_this_machine_needs_no_tls(host: str) -> None:
+    with contextlib.ExitStack() as stack:
+        check_exposure(host, [stack.enter_context(bound) for bound in bind(host, 0)], Config())
+
+
+def test_what_others_reach_needs_it() -> None:
+    (bound,) = bind("0.0.0.0", 0)
+    with bound:
+        with pytest.raises(ExposedError, match=r"--tls-cert and --tls-key; .*--behind-proxy.*127\.0\.0\.1"):
+            check_exposure("0.0.0.0", [bound], Config())
+        check_exposure("0.0.0.0", [bound], Config(tls_cert="x"))
+        check_exposure("0.0.0.0", [bound], Config(behind_proxy=("172.17.0.0/16",)))

@@ -44,8 +44,8 @@ async def test_the_nats_server_is_asked_for_and_listening_is_told() -> None:
         await loop.sock_sendall(supervisor, b"ken@h:1\n")
         await asyncio.wait_for(asking, 5)
         assert link.url == "nats://token@h:1"
-        link.serving()
-        assert await loop.sock_recv(supervisor, 100) == b"serving\n"
+        link.serving("http://127.0.0.1:1")
+        assert await loop.sock_recv(supervisor, 100) == b"serving http://127.0.0.1:1\n"
         await link.close()
 
 

@@ -107,6 +107,7 @@ WRONG: list[tuple[str, Any, str]] = [
             "//a\n",
         )
     ),
+    ("tls_key", "key.pem", r"tls_key = 'key\.pem' is the key of no certificate: .*tls_cert"),
     ("behind_proxy", ("proxy",), r"behind_proxy holds 'proxy': .*write an address"),
     ("behind_proxy", ("10.0.0.1/8",), r"behind_proxy holds '10\.0\.0\.1/8': .*has host bits set"),
     ("behind_proxy", ("",), r"behind_proxy holds ''"),

@@ -4,15 +4,25 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import click
+
+from bellwire.core.config import Config
+from bellwire.guard.proxies import is_local
 
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class BindError(click.ClickException):
     """The address cannot be listened on; the message names the port and the remedy."""
+
+
+class ExposedError(click.ClickException):
+    """Other machines could reach the server without TLS; the message says what there is to choose from."""
+
+    exit_code = 2
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
@@ -85,7 +95,24 @@ def refused(host: str, port: int, error: OSError) -> BindError:
     return BindError(f"port {port} of {host} cannot be listened on: {error.strerror}")
 
 
-def url_of(host: str, bound: socket.socket) -> str:
+def url_of(host: str, bound: socket.socket, *, tls: bool = False) -> str:
     """The address for people: the host as they wrote it, and the port that was taken."""
-    port = bound.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme, port = "https" if tls else "http", bound.getsockname()[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def check_exposure(host: str, sockets: Sequence[socket.socket], config: Config) -> None:
+    """See to it that what clients say cannot be read on the way to ``sockets``.
+
+    Raises:
+        ExposedError: other machines can reach one of them, and there is neither TLS nor a proxy to have ended it.
+
+    """
+    if config.tls_cert or config.behind_proxy:
+        return
+    if not all(is_local(bound.getsockname()[:2]) for bound in sockets):
+        raise ExposedError(
+            f"{host} can be reached from other machines, and without TLS everybody on the way could read what is said: "
+            "give --tls-cert and --tls-key; or, where a proxy ends TLS, --behind-proxy with its address, among "
+            "containers with their network (--behind-proxy 172.17.0.0/16); or listen on 127.0.0.1"
+        )

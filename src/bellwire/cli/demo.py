@@ -2,12 +2,12 @@
 
 import click
 
-from bellwire.cli.binding import BindError
+from bellwire.cli.binding import BindError, ExposedError
 from bellwire.cli.loading import load_server
 
 
 @click.command("demo")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -28,6 +28,11 @@ def command(host: str, port: int) -> None:
             port=port,
             ready=lambda url: click.echo(f"Open {_to_open(url)} in two tabs (Ctrl+C stops the chat)"),
         )
+    except ExposedError:
+        raise ExposedError(
+            f"the demo has no TLS, and {host} can be reached from other machines: to show it to others, take "
+            f"bellwire run bellwire.demo.chat:server --host {host} --tls-cert cert.pem --tls-key key.pem"
+        ) from None
     except BindError as error:
         raise BindError(f"{error.message}; for make demo, write PORT=8001 make demo") from None
 

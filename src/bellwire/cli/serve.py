@@ -5,6 +5,7 @@ What a signal means depends on how far the server is (SIGINT is Ctrl+C, SIGTERM 
     signal      starting            running             stopping
     SIGINT      give up, leave      stop                leave at once
     SIGTERM     give up, leave      stop                go on stopping
+    SIGHUP      with a certificate, read it again; without, it is a terminal that was closed: as SIGTERM
 
 Starting: the address is taken, the broker is waited for, the application's lifespan begins, the address is listened on.
 Stopping: nobody is let in any more, every session is told to come back later (close code 1012, "service restart", of
@@ -16,7 +17,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final, Protocol, cast
@@ -24,16 +26,19 @@ from typing import IO, Any, Final, Protocol, cast
 import click
 import uvicorn
 
-from bellwire.cli.binding import bind, refused, url_of
+from bellwire.cli.binding import bind, check_exposure, refused, url_of
 from bellwire.cli.broker import BrokerError, BrokerKeeper, Private, check_data, private_nats, shared_by_workers
+from bellwire.cli.certificate import Certificate, CertificateError
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
 from bellwire.core.config import Config
 from bellwire.core.errors import BellwireError
 from bellwire.server.server import Server
-from bellwire.transports.base import ASGIMessage, Receive, Scope, Send
+from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Receive, Scope, Send
 from bellwire.transports.native import native_http, native_websockets
+
+logger = logging.getLogger("bellwire.server")
 
 SERVICE_RESTART: Final = 1012
 FORCED: Final = 130
@@ -84,7 +89,9 @@ def serve(
 
     Raises:
         SettingsError: a setting is wrong, or ``data`` is not the only one to say where the broker is.
+        CertificateError: the certificate cannot be used.
         BindError: the address cannot be had.
+        ExposedError: other machines could reach it without TLS.
         BrokerError: the data directory cannot be had, or its nats-server does not start.
         LifespanError: the application failed to start, or to end.
         click.exceptions.Exit: a second SIGINT cut the shutdown short.
@@ -98,10 +105,13 @@ def serve(
     )
     server.configure(toml=toml, flags=flags, broker=keeper.broker)
     set_up_logging(log_level, worker=name)
+    certificate = _certificate(settings)
     sockets = bind(host, port, shared=supervisor is not None)
     application = _Application(server)
-    runner = _Runner(application, settings, keeper, ready=lambda: ready(url_of(host, sockets[0])))
+    url = url_of(host, sockets[0], tls=certificate is not None)
+    runner = _Runner(application, settings, keeper, certificate, ready=lambda: ready(url))
     try:
+        check_exposure(host, sockets, settings)
         runner.run(sockets)
     finally:
         for bound in sockets:
@@ -114,6 +124,12 @@ def serve(
         raise LifespanError(application.details, started=application.started)
     if runner.force_exit:
         raise click.exceptions.Exit(FORCED)
+
+
+def _certificate(settings: Config) -> Certificate | None:
+    if not settings.tls_cert:
+        return None
+    return Certificate(Path(settings.tls_cert), Path(settings.tls_key) if settings.tls_key else None)
 
 
 def _private(
@@ -163,7 +179,13 @@ class _Runner(uvicorn.Server):
     """uvicorn's server, with our signals, our words and our sessions' end."""
 
     def __init__(
-        self, application: _Application, settings: Config, keeper: BrokerKeeper, *, ready: Callable[[], None]
+        self,
+        application: _Application,
+        settings: Config,
+        keeper: BrokerKeeper,
+        certificate: Certificate | None,
+        *,
+        ready: Callable[[], None],
     ) -> None:
         engine = lambda: application.server.engine  # noqa: E731
         super().__init__(
@@ -177,7 +199,7 @@ class _Runner(uvicorn.Server):
                 log_level="critical",  # until it has started: what fails before is told by serve()
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # no proxy is trusted unasked
+                proxy_headers=False,  # whom to believe is for Config.behind_proxy to say
                 timeout_graceful_shutdown=cast("int", settings.shutdown_grace),
             )
         )
@@ -189,6 +211,8 @@ class _Runner(uvicorn.Server):
         """Whether a signal came before it had started."""
         self._server = application.server
         self._keeper = keeper
+        self._certificate = certificate
+        self._handshake_timeout = settings.head_timeout
         self._ready = ready
         self._starting: asyncio.Task[Any] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -196,9 +220,14 @@ class _Runner(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the broker, run the lifespan's start, listen, and say so."""
         self._starting = asyncio.current_task()
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             await self._keeper.start()
-            await super().startup(sockets)
+            await super().startup([])
+            self.started = False
+            await self._listen(sockets or ())
+            self.started = True
         except BellwireError as error:
             self.failure = error
             self.should_exit = True
@@ -220,6 +249,24 @@ class _Runner(uvicorn.Server):
         else:
             await self._end_broker()
 
+    async def _listen(self, sockets: Iterable[socket.socket]) -> None:
+        """Listen as uvicorn would, with TLS that nobody can keep waiting: it leaves a handshake a minute."""
+        loop, tls = asyncio.get_running_loop(), {}
+        if self._certificate is not None:
+            tls = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": self._handshake_timeout,
+                "ssl_shutdown_timeout": CLOSE_TIMEOUT,
+            }
+        for bound in sockets:
+            self.servers.append(
+                await loop.create_server(self._protocol, sock=bound, backlog=self.config.backlog, **cast("Any", tls))
+            )
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the sessions, wait at most ``shutdown_grace`` for the requests, end the lifespan and then the broker."""
         for listener in self.servers:
@@ -237,6 +284,18 @@ class _Runner(uvicorn.Server):
         await asyncio.wait((self._ending,))
         if not self._ending.cancelled():
             self._ending.result()
+
+    def _hang_up(self) -> None:
+        """Act on SIGHUP; see the table above."""
+        if self._certificate is None:
+            self.handle_exit(signal.SIGTERM, None)
+            return
+        try:
+            self._certificate.reload()
+        except CertificateError as error:
+            logger.error("the certificate could not be read again, the one before stays: %s", error.message)
+        else:
+            logger.info("the certificate was read again, for the connections that come from now on")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Act on a signal; see the table above. Unlike uvicorn's it is not raised again: the exit code is 0."""

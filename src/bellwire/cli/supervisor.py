@@ -18,6 +18,8 @@ And of signals::
     signal      starting, running                              stopping
     SIGINT      stop: SIGTERM to each worker                   SIGKILL to each worker
     SIGTERM     stop: SIGTERM to each worker                   go on stopping
+    SIGHUP      with TLS, to each worker once it listens,      go on stopping
+                without, as SIGTERM
 
 The first worker starts alone: what is wrong with the application is told once. A second start in a row waits, and each
 one after it longer. The kernel kills the workers when this process dies, however that happens.
@@ -38,7 +40,7 @@ import click
 import msgspec
 
 from bellwire.brokers.private_nats import tied_to_parent
-from bellwire.cli.binding import reserve, url_of
+from bellwire.cli.binding import reserve
 from bellwire.cli.broker import BrokerError, Private, private_nats
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.serve import FORCED
@@ -67,10 +69,9 @@ def supervise(order: Order, count: int, *, ready: Callable[[str], None]) -> None
     """
     set_up_logging(order.log_level)
     sockets = reserve(order.host, order.port)
-    url = url_of(order.host, sockets[0])
     order = msgspec.structs.replace(order, port=sockets[0].getsockname()[1])
     try:
-        code = asyncio.run(_supervise(order, count, lambda: ready(url)))
+        code = asyncio.run(_supervise(order, count, ready))
     except BellwireError as error:
         raise BrokerError(error) from None
     finally:
@@ -80,7 +81,7 @@ def supervise(order: Order, count: int, *, ready: Callable[[str], None]) -> None
         raise click.exceptions.Exit(code)
 
 
-async def _supervise(order: Order, count: int, ready: Callable[[], None]) -> int:
+async def _supervise(order: Order, count: int, ready: Callable[[str], None]) -> int:
     return await _Supervisor(order, count, ready).run()
 
 
@@ -92,6 +93,8 @@ class _Worker:
         self.process: Process | None = None
         self.serving = asyncio.Event()
         """Whether the process of the moment listens."""
+        self.outdated = False
+        """Whether it may have read the certificate before the last SIGHUP."""
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process of the moment."""
@@ -103,12 +106,13 @@ class _Worker:
 class _Supervisor:
     """Keeps the workers, and their nats-server, until a signal comes or there can be none."""
 
-    def __init__(self, order: Order, count: int, ready: Callable[[], None]) -> None:
+    def __init__(self, order: Order, count: int, ready: Callable[[str], None]) -> None:
         loop = asyncio.get_running_loop()
         self._order = order
         self._ready = ready
         self._workers = [_Worker(f"worker-{number}") for number in range(1, count + 1)]
         self._all_served = False
+        self._url = ""
         self._over: asyncio.Future[None] = loop.create_future()
         self._forced: asyncio.Future[None] = loop.create_future()
         self._codes: list[int] = []
@@ -117,7 +121,7 @@ class _Supervisor:
     async def run(self) -> int:
         """Return the exit code once all has ended, or raise what says more: `BellwireError`, an exception of click."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
         keepers: list[asyncio.Task[None]] = []
         try:
@@ -126,7 +130,7 @@ class _Supervisor:
                 await self._until_serving(workers)
             if not self._over.done():
                 self._all_served = True
-                self._ready()
+                self._ready(self._url)
             await asyncio.wait((self._over, *keepers), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._send(signal.SIGTERM)
@@ -136,7 +140,11 @@ class _Supervisor:
         return FORCED if self._forced.done() else next((code for code in self._codes if code), 0)
 
     def _signalled(self, number: signal.Signals) -> None:
-        if not self._over.done():
+        if number == signal.SIGHUP and self._url.startswith("https:"):
+            for worker in self._workers:
+                worker.outdated = True
+                self._bring_up_to_date(worker)
+        elif not self._over.done():
             self._over.set_result(None)
         elif number == signal.SIGINT and not self._forced.done():
             self._forced.set_result(None)
@@ -145,6 +153,12 @@ class _Supervisor:
     def _send(self, number: signal.Signals) -> None:
         for worker in self._workers:
             worker.send(number)
+
+    def _bring_up_to_date(self, worker: _Worker) -> None:
+        """Have a worker read its certificate again, if it listens: before that, the signal would end it."""
+        if worker.outdated and worker.serving.is_set():
+            worker.outdated = False
+            worker.send(signal.SIGHUP)
 
     async def _until_serving(self, workers: Sequence[_Worker]) -> None:
         """Wait until all of these listen, or all is over."""
@@ -207,10 +221,13 @@ class _Supervisor:
         try:
             writer.write(msgspec.structs.replace(self._order, worker=worker.name).encode())
             while line := await reader.readline():
-                if line.decode().strip() == SERVING:
+                word, _, url = line.decode().strip().partition(" ")
+                if word == SERVING:
                     if self._all_served:
                         _tell(f"{worker.name} serves again")
+                    self._url = url
                     worker.serving.set()
+                    self._bring_up_to_date(worker)
                 else:
                     writer.write(f"{await self._nats.url()}\n".encode())
         except (BellwireError, click.ClickException) as error:

@@ -5,7 +5,7 @@ The supervisor starts it, with one end of a socket as the descriptor FD. On it g
     from the supervisor    the order, as JSON          at once
     to the supervisor      broker                      where is the private nats-server? Asked only if it is needed
     from the supervisor    nats://token@127.0.0.1:1    there, for as long as the supervisor lives
-    to the supervisor      serving                     it listens
+    to the supervisor      serving http://0.0.0.0:1    it listens, there
 
 Tokens pass there and not on a command line or in the environment, where others could see them.
 """
@@ -83,12 +83,12 @@ class SupervisorLink:
     async def close(self) -> None:
         """Leave the nats-server to the others."""
 
-    def serving(self) -> None:
-        """Say that this process listens."""
-        self._tell(SERVING)
+    def serving(self, url: str) -> None:
+        """Say that this process listens, and where."""
+        self._tell(f"{SERVING} {url}")
 
-    def _tell(self, word: str) -> None:
-        self._socket.sendall(f"{word}\n".encode())
+    def _tell(self, words: str) -> None:
+        self._socket.sendall(f"{words}\n".encode())
 
     def _take(self, data: bytes) -> None:
         if not data:
@@ -120,7 +120,7 @@ def command(descriptor: int) -> None:
         data=order.data,
         log_level=order.log_level,
         supervisor=link,
-        ready=lambda _: link.serving(),
+        ready=link.serving,
     )
 
 

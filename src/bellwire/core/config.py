@@ -62,6 +62,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "their X-Forwarded-For, -Proto and -Host are believed, and without TLS nobody else is served",
         ),
     ] = ()
+    tls_cert: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="file with the certificate of bellwire run and those that lead to its authority, in PEM; "
+            "SIGHUP has it read again; no TLS if empty",
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str,
+        Meta(max_length=4096, description="file with the certificate's key, in PEM; if empty, that of tls_cert has it"),
+    ] = ""
     ready_path: Annotated[
         str,
         Meta(
@@ -230,6 +242,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             msgspec.structs.force_setattr(self, option.field, value)
         self._check_heartbeat()
         self._check_proxies()
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError(
+                f"tls_key = {self.tls_key!r} is the key of no certificate: name the certificate's file in tls_cert"
+            )
         if len(set(self.transports)) != len(self.transports):
             raise ConfigError(f"transports = {self.transports!r} holds one twice: name each once")
         if self.volatile_buffer_bytes > self.send_buffer_bytes:
