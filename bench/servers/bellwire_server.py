@@ -1,13 +1,13 @@
 """The program on Bellwire: ``bellwire run bench.servers.bellwire_server:server``."""
 
-from bellwire import Event, Server, Socket
+from bellwire import Config, Event, Server, Socket
 
 PUB = Event("pub", str)
 MSG = Event("msg", str)
 ECHO = Event("echo", str, reply=str)
 RELAY = Event("relay", str, reply=str)
 
-server = Server()
+server = Server(config=Config(message_rate="off"))  # clients here do nothing but send
 root = server.namespace("/", emits=(MSG,))
 
 

@@ -26,6 +26,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (config.history_messages, config.history_seconds, config.history_bytes) == (1_000, 600.0, 4 * 1024 * 1024)
     assert config.connection_state_recovery is False
     assert config.session_lifetime == 600.0
+    assert (config.message_rate, config.refusal_rate) == ("100/s", "1000/min")
 
 
 def test_every_field_has_a_default_and_a_description() -> None:

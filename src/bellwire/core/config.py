@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.core.errors import ConfigError
+from bellwire.core.rate import PATTERN
 from bellwire.core.redaction import without_secrets
 
 __all__ = ["Config", "ConnectionsPolicy", "Option", "Transport", "config_options", "shown"]
@@ -183,6 +184,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ConnectionsPolicy,
         Meta(description="what happens to one more: refuse it, or close_oldest, the user's oldest connection"),
     ] = "refuse"
+    message_rate: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="events one connection may send: 100/s, 600/min, 1000/h or off; as many at once; what is more "
+            "is refused",
+        ),
+    ] = "100/s"
+    refusal_rate: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="events of one connection that may be refused for their rate, in the same form; one more "
+            "closes it",
+        ),
+    ] = "1000/min"
     rooms_per_socket: Annotated[int, Meta(ge=1, description="rooms one socket may be in")] = 128
     max_room_name: Annotated[int, Meta(ge=1, description="characters of a room's name")] = 255
     pending_calls_per_socket: Annotated[

@@ -9,7 +9,8 @@
      │    └── TokenRefused         "token_invalid", or what else is wrong with the token
      ├── AuthUnavailable           "auth_unavailable"
      ├── EventRefused              the refusal's own code, e.g. "invalid_payload"
-     │    └── RoomLimit            "room_limit"
+     │    ├── RoomLimit            "room_limit"
+     │    └── RateLimited          "rate_limited"
      ├── CallTimeout               "timeout"               (also a TimeoutError)
      ├── Disconnected              "disconnected"
      ├── TooManyAttachments        "too_many_attachments"
@@ -174,6 +175,21 @@ class RoomLimit(EventRefused):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RoomLimit, (self.message,)
+
+
+class RateLimited(EventRefused):
+    """Too many came in too short a time; ``retry_after`` says in how many seconds another one may.
+
+    An event whose handler does not catch it is refused.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(RateLimited.code, message, retry_after=retry_after)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RateLimited, (self.message, self.retry_after)
 
 
 class CallTimeout(BellwireError, TimeoutError):  # noqa: N818

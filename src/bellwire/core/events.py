@@ -8,6 +8,8 @@ import msgspec
 from msgspec import inspect
 from typing_extensions import TypeForm
 
+from bellwire.core.rate import parse_rate
+
 __all__ = ["OWN_NAME", "RESERVED_NAMES", "Event", "PlainText", "is_plain", "require_event", "walk_types"]
 
 PlainText = Annotated[str, msgspec.Meta(extra={"bellwire": "plain"})]
@@ -26,8 +28,6 @@ RESERVED_NAMES: Final = frozenset(
 
 OWN_NAME: Final = "bellwire"
 """The name under which Bellwire's own messages travel inside Socket.IO, to clients that asked for them."""
-
-_RATE = re.compile(r"off|[1-9][0-9]{0,8}/(s|min|h)")
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -52,7 +52,8 @@ class Event(Generic[R, *Ts]):
         payload_types: the types of the arguments, in order.
         reply: the type of the reply.
         volatile: the event may be dropped for a receiver that is slow to read.
-        rate: how often one connection may send it: ``"10/s"``, ``"30/min"``, ``"100/h"`` or ``"off"``.
+        rate: how often one connection may send it, within ``Config.message_rate``: ``"10/s"``, ``"30/min"``,
+            ``"100/h"``; ``"off"`` leaves it out of ``Config.message_rate`` too.
 
     Raises:
         ValueError: the name or the rate has the wrong form.
@@ -82,7 +83,7 @@ class Event(Generic[R, *Ts]):
     volatile: bool
     """Whether the event may be dropped for a slow receiver."""
     rate: str | None
-    """How often one connection may send it, as declared."""
+    """How often one connection may send it, as declared; None if nothing is said but in ``Config.message_rate``."""
     binary: bool
     """Whether a payload can hold bytes; False promises that JSON alone carries it."""
     reply_binary: bool
@@ -256,8 +257,7 @@ class Event(Generic[R, *Ts]):
                 f"Event({name!r}) has {len(payload_types)} payload types, {MAX_PAYLOAD_TYPES} are allowed: "
                 "put the fields into one msgspec.Struct"
             )
-        if rate is not None and _RATE.fullmatch(str(rate)) is None:
-            raise ValueError(f"rate of Event({name!r}) is {rate!r}: write it as '10/s', '30/min', '100/h' or 'off'")
+        _check_rate(name, rate)
         payload = [info for type_ in payload_types for info in _check_type(name, "payload", type_)]
         answer = _check_type(name, "reply", reply) if reply is not None else []
         for attribute, value in (
@@ -350,6 +350,14 @@ def _check_name(name: object) -> None:
         raise ValueError(f"{name!r} is reserved for Bellwire's own messages: choose another name, such as 'app:{name}'")
     if not name.isprintable():  # control characters and lone surrogates, which are no UTF-8
         raise ValueError(f"the event's name {name!r} has characters that cannot be printed: take them out")
+
+
+def _check_rate(name: str, rate: object) -> None:
+    try:
+        if rate is not None:
+            parse_rate(str(rate))
+    except ValueError as error:
+        raise ValueError(f"rate of Event({name!r}): {error}") from None
 
 
 def _check_type(name: str, role: str, type_: Any) -> list[inspect.Type]:

@@ -85,6 +85,8 @@ class CloseCode(IntEnum):
     """The client did not read, and more was waiting for it than the server holds."""
     LATE = 4003
     """No `Connect` came in time, or not all of a message."""
+    FLOODING = 4004
+    """The client went on sending what was refused for its rate."""
     MALFORMED = 4500
     """Not a message, or not one that may come here."""
     REPLACED = 4501

@@ -36,6 +36,7 @@ from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Outcome
 from bellwire.server.held import Held
 from bellwire.server.inbound import Phase, described
+from bellwire.server.meter import FLOODED, POLICY_VIOLATION, Meter
 from bellwire.server.namespace import Namespace
 from bellwire.server.recovery import Plea
 from bellwire.server.sessions import Overtaken
@@ -68,7 +69,18 @@ class TooLate(Exception):  # noqa: N818 - no error: it was on its way when the s
 class Connection(Receiver):
     """What takes a session's messages, and brings each to its socket."""
 
-    __slots__ = ("_delayed", "_expelled", "_server", "_sockets", "_timer", "runtime", "session", "vouched")
+    __slots__ = (
+        "_asked",
+        "_delayed",
+        "_expelled",
+        "_meter",
+        "_server",
+        "_sockets",
+        "_timer",
+        "runtime",
+        "session",
+        "vouched",
+    )
 
     def __init__(self, server: "Server", runtime: "Runtime", session: BaseSession) -> None:
         self.runtime = runtime
@@ -77,8 +89,10 @@ class Connection(Receiver):
         """Who it is, where that is known without asking: a test's client."""
         self._server = server
         self._sockets: dict[str, Socket] = {}
+        self._asked = False
         self._delayed = 0
         self._expelled: set[str] | None = None
+        self._meter: Meter | None = None
         self._timer: Timer | None = runtime.wheel.after(runtime.config.connect_timeout, self._nobody_came)
 
     # --- in the words of the protocol
@@ -327,6 +341,32 @@ class Connection(Receiver):
         """Refuse a client that no socket was made for."""
         logger.debug("refused CONNECT to %r: %s", name[:64], why)
         self.send(self.refusal(name, message, data))
+
+    # --- rates
+
+    @property
+    def meter(self) -> Meter:
+        """What it may send yet."""
+        if self._meter is None:
+            self._meter = Meter(self.runtime.limits)
+        return self._meter
+
+    def asks(self) -> None:
+        """The client wants into a namespace; once that is free, so that who sends nothing else needs no meter."""
+        if self._asked:
+            self.work()
+        self._asked = True
+
+    def work(self) -> None:
+        """The client sent something that is no event, and is served: that counts, too."""
+        if self.meter.admit(None) is not None:
+            self.resent()
+
+    def resent(self) -> None:
+        """The client sent what it may not yet: after too much of that its connection ends."""
+        if not self.meter.is_patient() and not self.session.closed:
+            logger.info("a client is disconnected, rate limited: it went on sending what was refused")
+            self.session.close(FLOODED, code=POLICY_VIOLATION)
 
     def is_overdone(self, name: str, size: int) -> bool:
         """Refuse a CONNECT whose ``size`` characters are too many to keep, or whose handlers would have to wait."""

@@ -104,6 +104,8 @@ class Inbound(ABC):
         the event's, if the client gives its events numbers; of a `Skip` nothing else counts. Raises
         :class:`PacketError` if the payload is no event.
         """
+        if self._comes_too_early(packet, number):
+            return
         if self._busy:
             self._line_up(packet, objects, number, 1 + (len(packet.payload) + attached) // 1024)
             return
@@ -117,6 +119,19 @@ class Inbound(ABC):
             self._busy = False
             if self._queue is not None or self._farewell is not None:
                 self.go_on()
+
+    def _comes_too_early(self, packet: Packet, number: Numbered | Skip | None) -> bool:
+        """Whether the event is more than its client may send now; it is answered then, and is over."""
+        rates = self._namespace.rates
+        event = rates.get(event_name(packet.payload)) if rates and not isinstance(number, Skip) else None
+        if number is not None and self.numbers is not None:
+            return self.numbers.come_too_early(number, event, self._connection)
+        excess = self._connection.meter.admit(event)
+        if excess is None:
+            return False
+        self._refuse(packet.id, excess.refusal(), "" if event is None else event.name)
+        self._connection.resent()
+        return True
 
     def _line_up(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip | None, weight: int) -> None:
         if self._queue is None:

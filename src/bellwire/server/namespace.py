@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 from bellwire.core.errors import BellwireError, EventRefused
+from bellwire.core.events import MAX_NAME_LENGTH as MAX_EVENT_NAME
 from bellwire.core.events import Event, require_event
 from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.naming import User
@@ -75,6 +76,7 @@ class Namespace(Target):
         "emits",
         "middleware",
         "name",
+        "rates",
     )
 
     def __init__(self, name: str, *, emits: tuple[Event[Any, *tuple[Any, ...]], ...] = ()) -> None:
@@ -87,6 +89,8 @@ class Namespace(Target):
         self.disconnect_handlers: list[DisconnectHandler] = []
         self.any_handlers: list[Handler] = []
         self.authorizer: Authorizer | None = None
+        self.rates: dict[str, Event[Any, *tuple[Any, ...]]] = {}
+        """The events by their names that have a handler and say something of their rate."""
         self._handlers: dict[str, Registration] = {}
         self._hubs: dict[str, Hub] = {}
         self._pattern = _compile(name)
@@ -140,6 +144,8 @@ class Namespace(Target):
         if name in self._handlers:
             raise ValueError(f"{name!r} has a handler in {self.name!r} already: one event, one handler")
         self._handlers[name] = registration
+        if registration.event.rate is not None:
+            self.rates[name] = registration.event
 
     def on_connect(self, handler: ConnectHandler) -> ConnectHandler:
         """Call ``async (socket)`` for each client before it is told that it is connected.
@@ -157,8 +163,9 @@ class Namespace(Target):
 
         ``reason`` is Socket.IO's: ``transport close``, ``transport error``, ``ping timeout``, ``parse error``,
         ``forced server close``, ``server shutting down``, ``client namespace disconnect`` or ``server namespace
-        disconnect``; and ``slow consumer`` for one that did not read, ``connect timeout`` for one that left while
-        ``on_connect`` took longer than ``Config.connect_timeout``.
+        disconnect``; and ``slow consumer`` for one that did not read, ``rate limited`` for one that went on sending
+        what was refused, ``connect timeout`` for one that left while ``on_connect`` took longer than
+        ``Config.connect_timeout``.
         """
         check_handler(handler, ("socket", "reason"), "on_disconnect")
         self._owner.disconnect_handlers.append(handler)
@@ -218,6 +225,7 @@ class Namespace(Target):
         if other.authorizer is not None:
             self._authorize(other.authorizer)
         self._handlers |= other._handlers
+        self.rates |= other.rates
         self.emits = (*self.emits, *(event for event in other.emits if event not in self.emits))
         self.middleware += other.middleware
         self.connect_handlers += other.connect_handlers
@@ -338,6 +346,8 @@ class Namespace(Target):
             reader = registration.reader
             args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
             return Work(name, args, registration)
+        if len(name) > MAX_EVENT_NAME:
+            raise EventRefused("unknown_event", f"an event's name has at most {MAX_EVENT_NAME} characters")
         values = decode_json(packet.payload) if objects is None else objects  # broken JSON is broken for any event
         if not self.any_handlers:
             raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {named!r}")

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from bellwire.core.errors import EventRefused
 from bellwire.delivery.effects import Effect, Emission
 from bellwire.delivery.inbox import Answer, Arrival, Nack, Refuse, Skipped
+from bellwire.guard.rates import SLACK, Hold, told
 from bellwire.protocol import wire
 from bellwire.server import relay
 from bellwire.server.inlet import Inlet
 
 if TYPE_CHECKING:
+    from bellwire.core.events import Event
+    from bellwire.server.connection import Connection
     from bellwire.server.namespace import Work
     from bellwire.server.socket import Socket
 
@@ -34,18 +37,52 @@ _REFUSED: Final = {
 class Numbers:
     """What a socket does with them."""
 
-    __slots__ = ("_generation", "_inlet", "_socket", "greeting")
+    __slots__ = ("_generation", "_hold", "_inlet", "_socket", "greeting")
 
     def __init__(self, socket: "Socket", inlet: Inlet, producer: str) -> None:
         self.greeting = wire.Greeting(producer, inlet.last, inlet.generation)
         """What the client is told when it is connected."""
         self._generation = inlet.generation
+        self._hold: Hold | None = None
         self._inlet = inlet
         self._socket = socket
 
     def close(self) -> None:
         """The connection has ended."""
         self._inlet.close()
+
+    def come_too_early(
+        self,
+        number: "Numbered | wire.Skip",
+        event: "Event[Any, *tuple[Any, ...]] | None",
+        connection: "Connection",
+    ) -> bool:
+        """Whether an event is more than its client may send now, or comes behind one that is.
+
+        Its number is not consumed then: the client is told when to send it again, and sends those behind it after it.
+        """
+        if isinstance(number, wire.Skip):
+            connection.work()
+            if self._hold is not None and number.upto >= self._hold.number:
+                self._hold = None
+            return False
+        hold, meter = self._hold, connection.meter
+        if hold is not None and number.number > hold.number:
+            fair = hold.is_fair(number.number)
+            wait = hold.wait(number.number, meter.now)
+        else:
+            excess = meter.admit(event)
+            if excess is None:
+                if hold is not None and number.number == hold.number:
+                    self._hold = None
+                return False
+            fair = hold is None or meter.now >= hold.until - SLACK
+            wait = excess.wait
+            hold = self._hold = Hold(number.number, excess.bucket, meter.now + wait)
+        self._answer(number.number, Nack(hold.number, "", told(wait)))
+        if not fair:
+            connection.resent()
+        return True
 
     async def handle(self, number: "Numbered", work: "Work | EventRefused") -> None:
         """Take an event to its answer; ``work`` is what was read, or why it was refused."""

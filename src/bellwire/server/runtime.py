@@ -17,6 +17,7 @@ from bellwire.server.forwarding import Forwarding
 from bellwire.server.heartbeat import Heartbeat
 from bellwire.server.held import Nowhere
 from bellwire.server.leftovers import Leftovers
+from bellwire.server.meter import Limits
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.operations import Operations
 from bellwire.server.places import Places
@@ -57,6 +58,7 @@ class Runtime:
         "fanout",
         "heartbeat",
         "leftovers",
+        "limits",
         "loop",
         "nowhere",
         "operations",
@@ -82,6 +84,7 @@ class Runtime:
         self.engine.forwarder = Forwarding(self.engine, self.cluster, self.dispatcher)
         self.fanout = Fanout(self.engine.tick, counters, config)
         self.heartbeat = Heartbeat(config, loop)
+        self.limits = Limits(config, counters, loop.time)
         self.checkpoints = Checkpoints(self.wheel)
         self.broker = broker
         self.readiness = Readiness(broker)

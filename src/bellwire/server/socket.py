@@ -472,11 +472,14 @@ class Socket(Inbound):
                 self._acks = None
 
     def acknowledged(self, packet: Packet, objects: list[Any] | None) -> None:
-        """An acknowledgement arrived. One that nobody waits for is ignored, as Node's server does."""
+        """An acknowledgement arrived. One that nobody waits for is ignored, as Node's server does, and counted."""
         acknowledgement = self._acks.get(packet.id) if self._acks and packet.id is not None else None
         if acknowledgement is not None and packet.id is not None:
             acknowledgement.replied(self, packet.payload if objects is None else objects)
             self.forget(packet.id)
+        else:
+            self._runtime.counters.dropped("acknowledgement", reason="not_waited_for", policy="ignored")
+            self._connection.work()
 
     # --- the connection's side
 

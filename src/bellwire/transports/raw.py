@@ -30,6 +30,7 @@ CLOSE_CODES: Final[Mapping[str, int]] = {
     "slow consumer": CloseCode.SLOW,
     "connect timeout": CloseCode.LATE,
     "message timeout": CloseCode.LATE,
+    "rate limited": CloseCode.FLOODING,
     "parse error": CloseCode.MALFORMED,
     "session replaced": CloseCode.REPLACED,
     "forced server close": CloseCode.EJECTED,

@@ -1,0 +1,111 @@
+"""What a connection sends, against the rates that it is allowed.
+
+An event takes a token of each rate that it falls under: its connection's, and the event's own on this connection. What
+finds none is refused, and takes a token of the refusals: a client that goes on and on is closed when there are no more
+of those. What is no event and still makes work (a skip, a question about a stream, an acknowledgement that nobody
+waits for) is served, takes a token of the connection's rate, and counts as a refusal where there is none.
+
+A connection that has sent nothing yet has no meter, and a meter has no timer.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from bellwire.core.config import Config
+from bellwire.core.counters import Counters
+from bellwire.core.errors import RateLimited
+from bellwire.core.events import Event
+from bellwire.core.rate import parse_rate
+from bellwire.guard.rates import Bucket, told
+
+__all__ = ["FLOODED", "Excess", "Limits", "Meter"]
+
+FLOODED: Final = "rate limited"
+"""Why a connection ends whose client went on sending what was refused."""
+
+POLICY_VIOLATION: Final = 1008
+"""The close code for that (RFC 6455, section 7.4.1)."""
+
+
+class Excess(NamedTuple):
+    """What an event came too early for."""
+
+    limit: str
+    """The limit's name: ``message_rate``, or ``event``."""
+    bucket: Bucket
+    wait: float
+    """Seconds until there is a token."""
+
+    def refusal(self) -> RateLimited:
+        """What the client is answered."""
+        return RateLimited("too many events in too short a time: send it again later", told(self.wait))
+
+
+class Limits:
+    """The rates of a server, which its meters share."""
+
+    __slots__ = ("clock", "counters", "messages", "refusals")
+
+    def __init__(self, config: Config, counters: Counters, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.counters = counters
+        self.messages = parse_rate(config.message_rate)
+        self.refusals = parse_rate(config.refusal_rate)
+
+
+class Meter:
+    """One connection's."""
+
+    __slots__ = ("_events", "_limits", "_messages", "_refusals")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._messages = None if limits.messages is None else Bucket(limits.messages)
+        self._refusals: Bucket | None = None
+        self._events: dict[Event[Any, *tuple[Any, ...]], Bucket] | None = None
+
+    @property
+    def now(self) -> float:
+        """The time that its buckets are told."""
+        return self._limits.clock()
+
+    def admit(self, event: Event[Any, *tuple[Any, ...]] | None) -> Excess | None:
+        """Take the tokens of something that arrived; None if they were there, else what was missing is counted.
+
+        ``event`` is the event that it is, if that has a rate of its own.
+        """
+        if self._messages is None and event is None:
+            return None
+        excess = self._missing(event, self._limits.clock())
+        if excess is not None:
+            self._limits.counters.add("rate_limited_total", limit=excess.limit)
+        return excess
+
+    def _missing(self, event: Event[Any, *tuple[Any, ...]] | None, now: float) -> Excess | None:
+        exempt = event is not None and event.rate == "off"
+        if self._messages is not None and not exempt and (wait := self._messages.take(now)):
+            return Excess("message_rate", self._messages, wait)
+        bucket = None if event is None else self._bucket_of(event)
+        if bucket is not None and (wait := bucket.take(now)):
+            return Excess("event", bucket, wait)
+        return None
+
+    def _bucket_of(self, event: Event[Any, *tuple[Any, ...]]) -> Bucket | None:
+        if self._events is None:
+            self._events = {}
+        bucket = self._events.get(event)
+        if bucket is None:
+            rate = parse_rate(event.rate or "off")
+            if rate is None:
+                return None
+            bucket = self._events[event] = Bucket(rate)
+        return bucket
+
+    def is_patient(self) -> bool:
+        """Count something that was refused; False if there were too many of late."""
+        rate = self._limits.refusals
+        if rate is None:
+            return True
+        if self._refusals is None:
+            self._refusals = Bucket(rate)
+        return not self._refusals.take(self._limits.clock())
