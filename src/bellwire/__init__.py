@@ -28,7 +28,7 @@ from bellwire.core.errors import (
     TooManyAttachments,
     TooManyConnections,
 )
-from bellwire.core.events import Event, PlainText
+from bellwire.core.events import Event, PlainText, RichText
 from bellwire.core.presence import PRESENCE_DIFF, PRESENCE_STATE, PresenceDiff, PresenceState
 from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
 from bellwire.emitter.emitter import Emitter
@@ -46,6 +46,7 @@ __all__ = [
     # declared
     "Event",
     "PlainText",
+    "RichText",
     "PRESENCE_DIFF",
     "PRESENCE_STATE",
     "PresenceDiff",

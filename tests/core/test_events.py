@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 import msgspec
 import pytest
 
-from bellwire.core.events import OWN_NAME, RESERVED_NAMES, Event, PlainText, is_plain, require_event, walk_types
+from bellwire.core.events import OWN_NAME, RESERVED_NAMES, Event, PlainText, require_event, text_kind, walk_types
 
 
 class Draft(msgspec.Struct):
@@ -114,7 +114,8 @@ def test_it_knows_whether_bytes_or_plain_text_are_inside(type_: Any, binary: boo
         ("Draft", "pass the type, not its name"),
         (3, "cannot be read from JSON"),
         (Draft | Tree, "cannot be read from JSON"),
-        (Annotated[int, msgspec.Meta(extra={"bellwire": "plain"})], "it can only mark a str"),
+        (Annotated[int, msgspec.Meta(extra={"bellwire": "plain"})], "^PlainText of .* it can only mark a str"),
+        (Annotated[int, msgspec.Meta(extra={"bellwire": "rich"})], "^RichText of .* it can only mark a str"),
     ],
 )
 def test_a_type_that_cannot_travel_is_refused_at_once(type_: Any, message: str) -> None:
@@ -201,4 +202,4 @@ def test_require_event_names_the_fix(value: object, message: str) -> None:
 def test_walking_a_type_that_contains_itself_ends() -> None:
     found = list(walk_types(msgspec.inspect.type_info(Tree)))
     assert len(found) == len({id(info) for info in found})
-    assert not any(map(is_plain, found))
+    assert not any(map(text_kind, found))

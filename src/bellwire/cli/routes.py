@@ -6,12 +6,12 @@ import click
 import msgspec
 
 from bellwire.cli.loading import load_server
-from bellwire.core.events import Event, PlainText
+from bellwire.core.events import Event, PlainText, RichText
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
 
-_PLAIN: Final = get_args(PlainText)[1]
-"""What marks a str as PlainText, whatever other constraints there are."""
+_MARKS: Final = {"PlainText": get_args(PlainText)[1], "RichText": get_args(RichText)[1]}
+"""What marks a str as one of them, whatever other constraints there are."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -67,7 +67,8 @@ def type_name(type_: Any) -> str:
     """A type as people write it: ``list[Draft]``, ``str | None``; constraints are left out."""
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
-        return "PlainText" if _PLAIN in arguments else type_name(arguments[0])
+        marked = next((name for name, mark in _MARKS.items() if mark in arguments), None)
+        return marked or type_name(arguments[0])
     if isinstance(type_, type) and origin is None:
         return "None" if type_ is type(None) else type_.__qualname__
     if not arguments:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Generic, NoReturn, TypeVar, TypeVarTuple, overload
+from typing import Annotated, Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, TypeVarTuple, overload
 
 import msgspec
 from msgspec import inspect
@@ -10,13 +10,32 @@ from typing_extensions import TypeForm
 
 from bellwire.core.rate import parse_rate
 
-__all__ = ["OWN_NAME", "RESERVED_NAMES", "Event", "PlainText", "is_plain", "require_event", "walk_types"]
+__all__ = [
+    "OWN_NAME",
+    "RESERVED_NAMES",
+    "Event",
+    "PlainText",
+    "RichText",
+    "TextKind",
+    "require_event",
+    "text_kind",
+    "walk_types",
+]
 
 PlainText = Annotated[str, msgspec.Meta(extra={"bellwire": "plain"})]
 """Text without markup: tags are taken away, ``<``, ``>`` and ``&`` become entities before a handler sees it.
 
 Lengths are checked on what arrived, before that: ``Annotated[PlainText, msgspec.Meta(max_length=2000)]``.
 """
+
+RichText = Annotated[str, msgspec.Meta(extra={"bellwire": "rich"})]
+"""Text with the markup of a list of harmless tags; all others are taken away before a handler sees it.
+
+Lengths are checked on what arrived, before that; the result may be longer. `bellwire.guard.sanitise.rich_text`.
+"""
+
+TextKind: TypeAlias = Literal["plain", "rich"]
+"""What is done to a text before a handler sees it."""
 
 MAX_PAYLOAD_TYPES: Final = 5
 MAX_NAME_LENGTH: Final = 128
@@ -268,7 +287,7 @@ class Event(Generic[R, *Ts]):
             ("rate", rate),
             ("binary", any(map(_may_hold_bytes, payload))),
             ("reply_binary", any(map(_may_hold_bytes, answer))),
-            ("plain", any(map(is_plain, payload))),
+            ("plain", "plain" in map(text_kind, payload)),
         ):
             object.__setattr__(self, attribute, value)
 
@@ -325,9 +344,10 @@ def walk_types(info: inspect.Type) -> Iterator[inspect.Type]:
                 waiting.append(inner)
 
 
-def is_plain(info: inspect.Type) -> bool:
-    """Whether ``info`` is marked as `PlainText`."""
-    return isinstance(info, inspect.Metadata) and (info.extra or {}).get("bellwire") == "plain"
+def text_kind(info: inspect.Type) -> TextKind | None:
+    """What ``info`` is marked as, `PlainText` or `RichText`; None if it is not."""
+    mark = (info.extra or {}).get("bellwire") if isinstance(info, inspect.Metadata) else None
+    return mark if mark in ("plain", "rich") else None
 
 
 def _inner_types(info: inspect.Type) -> list[inspect.Type]:
@@ -378,8 +398,10 @@ def _check_type(name: str, role: str, type_: Any) -> list[inspect.Type]:
                 f"the {role} type {_type_name(type_)} of Event({name!r}) holds {_type_name(here.cls)}, "
                 "which cannot travel as JSON: make it a msgspec.Struct, a dataclass or a TypedDict"
             )
-        if is_plain(here) and not _holds_text(here):
-            raise TypeError(f"PlainText of Event({name!r}) marks {_type_name(type_)}: it can only mark a str")
+        kind = text_kind(here)
+        if kind is not None and not _holds_text(here):
+            what = f"{kind.capitalize()}Text"
+            raise TypeError(f"{what} of Event({name!r}) marks {_type_name(type_)}: it can only mark a str")
     return inside
 
 

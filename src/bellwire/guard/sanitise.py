@@ -1,4 +1,4 @@
-"""Plain text out of what people type: `plain_text`, and cleaners for whole payloads that contain it."""
+"""Safe text out of what people type: `plain_text`, `rich_text`, and cleaners for whole payloads that contain it."""
 
 import html
 import re
@@ -9,21 +9,47 @@ import msgspec
 import nh3
 from msgspec import inspect
 
-from bellwire.core.events import is_plain, walk_types
+from bellwire.core.events import TextKind, text_kind, walk_types
 
-__all__ = ["Cleaner", "build_cleaner", "plain_text"]
+__all__ = ["SCHEMES", "TAGS", "Cleaner", "build_cleaner", "plain_text", "rich_text"]
 
 Cleaner: TypeAlias = Callable[[Any], Any]
 """Takes a validated value, returns it cleaned; Structs and containers may be the same object."""
 
 PARSER_MAX_CHARACTERS: Final = 16_384
-PARSER_MAX_TAGS: Final = 1_000
+PARSER_MAX_TAGS: Final = 500
+PARSER_MAX_REOPENED: Final = 4_000
 """What the HTML parser is given at most; its time grows with the square of tags, attributes and entities.
 
-Measured with nh3 0.3.8: at these limits about 5 ms, but 1,000,000 bytes of ``<div>`` or ``&`` take
+The third is for tags such as ``<b>``: one that is still open where a paragraph ends is opened again in the next, so
+that of 6 kB the parser can make 2 MB. No more than three with the same name and attributes are ("the Noah's Ark
+clause", HTML section 13.2.4.3).
+
+Measured with nh3 0.3.8: at these limits up to 9 ms, but 1,000,000 bytes of ``<div>`` or ``&`` take
 many seconds, and the event loop would stand still for as long.
 """
 
+TAGS: Final = frozenset(
+    (
+        *("a", "b", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6"),
+        *("hr", "i", "ins", "li", "ol", "p", "pre", "s", "strong", "sub", "sup", "u", "ul"),
+    )
+)
+"""The tags of rich text: none from which a script could run, and none that loads anything."""
+
+SCHEMES: Final = frozenset(("http", "https", "mailto"))
+"""Where a link in rich text may lead. One without a scheme leads somewhere on the page's own site: it loses that."""
+
+_clean_rich: Final = nh3.Cleaner(
+    tags=set(TAGS),
+    clean_content_tags={"script", "style"},
+    attributes={"a": {"href", "title"}},
+    url_schemes=set(SCHEMES),
+    url_relative="deny",
+    link_rel="noopener noreferrer",
+).clean
+
+_REOPENED = re.compile(r"<(b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s/>])(>?)", re.IGNORECASE)
 _TAG = re.compile(r"<[A-Za-z/!?][^<>]*>")
 _LONG_NUMBER = re.compile(r"&#(?=[0-9]{8}|[xX][0-9a-fA-F]{8})")
 
@@ -37,10 +63,44 @@ def plain_text(text: str) -> str:
     """
     if "<" not in text:
         return _escape(text) if "&" in text or ">" in text else text
-    if len(text) > PARSER_MAX_CHARACTERS or text.count("<") > PARSER_MAX_TAGS:
+    if not _is_soon_parsed(text):
         return _escape(_TAG.sub("", text))  # what a nested tag leaves behind is escaped
+    return _spaced(nh3.clean(text, tags=set()))
+
+
+def rich_text(text: str) -> str:
+    """Return ``text``, read as HTML, with no tags but `TAGS` and no attributes but ``href`` and ``title`` of links.
+
+    A tag that is not in the list disappears, the content of ``<script>`` and ``<style>`` with it, and so does the
+    address of a link whose scheme is not in `SCHEMES`. Links are given ``rel="noopener noreferrer"``. Tags that were
+    left open are closed, so that the result can stand inside other HTML; it can be longer than ``text``. If that is
+    longer than the parser is given, or has more tags, they all disappear, as in `plain_text`.
+    """
+    if "<" not in text or not _is_soon_parsed(text):
+        return plain_text(text)
+    return _spaced(_clean_rich(text))
+
+
+def _is_soon_parsed(text: str) -> bool:
+    tags = text.count("<")
+    if len(text) > PARSER_MAX_CHARACTERS or tags > PARSER_MAX_TAGS:
+        return False
+    bare: dict[str, int] = {}
+    reopened = 0
+    for name, end in _REOPENED.findall(text):
+        if end:
+            bare[name.lower()] = bare.get(name.lower(), 0) + 1
+        else:  # it may have attributes, each time others
+            reopened += 1
+    return tags * (reopened + sum(min(3, count) for count in bare.values())) <= PARSER_MAX_REOPENED
+
+
+def _spaced(html: str) -> str:
     # The parser's output spells a no-break space as an entity; it is an ordinary character here.
-    return nh3.clean(text, tags=set()).replace("&nbsp;", "\xa0")
+    return html.replace("&nbsp;", "\xa0")
+
+
+_CLEANERS: Final[dict[TextKind, Callable[[str], str]]] = {"plain": plain_text, "rich": rich_text}
 
 
 def _escape(text: str) -> str:
@@ -52,7 +112,7 @@ def _escape(text: str) -> str:
 
 
 def build_cleaner(type_: Any) -> Cleaner | None:
-    """Return a function that cleans every `PlainText` in a value of ``type_``, None if there is none.
+    """Return a function that cleans every `PlainText` and `RichText` in a value of ``type_``, None if there is none.
 
     It goes through Structs (frozen ones too), dataclasses, TypedDicts, NamedTuples, lists, tuples, sets,
     dicts (keys and values), optional values and unions, where the value's own type decides. The value
@@ -60,8 +120,9 @@ def build_cleaner(type_: Any) -> Cleaner | None:
     place where it can be.
     """
     info = inspect.type_info(type_)
-    if is_plain(info):
-        return plain_text
+    kind = text_kind(info)
+    if kind is not None:
+        return _CLEANERS[kind]
     table = _Tables().of(info)
     if not table:
         return None
@@ -92,14 +153,15 @@ class _Tables:
         if known is not None:
             return known
         table = self._known[id(info)] = {}
-        if any(map(is_plain, walk_types(info))):
+        if any(map(text_kind, walk_types(info))):
             self._fill(table, info)
         return table
 
     def _fill(self, table: _Table, info: inspect.Type) -> None:
         match info:
             case inspect.Metadata(type=inner):
-                table.update({str: plain_text} if is_plain(info) else self.of(inner))
+                kind = text_kind(info)
+                table.update(self.of(inner) if kind is None else {str: _CLEANERS[kind]})
             case inspect.UnionType(types=types):
                 for member in types:
                     table.update(self.of(member))
@@ -143,7 +205,9 @@ class _Tables:
             case inspect.FrozenSetType(item_type=item):
                 table[frozenset] = _items(frozenset, self.of(item))
             case _:
-                raise TypeError(f"PlainText inside of {type(info).__name__} is not supported: use a Struct field")
+                raise TypeError(
+                    f"PlainText or RichText inside of {type(info).__name__} is not supported: use a Struct field"
+                )
 
 
 def _struct(fields: _Fields) -> Cleaner:
