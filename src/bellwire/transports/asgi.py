@@ -68,6 +68,7 @@ async def _send_response(response: Response, send: Send) -> None:
     headers = [
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
+        (b"x-content-type-options", b"nosniff"),  # what others wrote is in it
         *((name.encode(), value.encode()) for name, value in response.headers),
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
