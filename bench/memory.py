@@ -1,14 +1,14 @@
-"""How much memory things take that are idle: ``python -m bench.memory``.
+"""How much memory streams and records take, that are no connections: ``python -m bench.memory``.
 
-Each is made so many times in a process of its own, and the growth of that process is divided by their number: of
-connections the growth of a server, from a first few hundred on; of streams and records that of a small program. It is
-the process's own memory (``RssAnon``); what the kernel has for a socket is not in it.
+Each is made so many times in a process of its own, and the growth of that process is divided by their number, from a
+first few hundred on.
 """
 
 import argparse
 import asyncio
 import gc
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -21,50 +21,26 @@ from bellwire.brokers.memory import MemoryBroker
 from bellwire.delivery.entry import Draft
 from bellwire.delivery.position import Position
 from bellwire.delivery.session import Member, encode_record, new_record
-from bench import machine
-from bench.__main__ import CONTESTANTS
-from bench.clients import CLIENTS, LoadError
-from bench.fanout import text
-from bench.processes import HOST, BenchError, raise_file_limit, serving
-from bench.swarm import swarm
+from bellwire.load.fanout import text
+from bellwire.load.processes import ProcessError
+from bellwire.load.result import own_memory
 
-CONNECTIONS = 2_000
+NUMBER = 2_000
 FIRST = 500
-"""Connections, or things, before the first look: what everybody shares is made with them."""
+"""Things before the first look: what all share is made with them."""
 BODY = len(text(128))
 
 Make = Callable[[int], Awaitable[object]]
 """Makes thing number n; what it returns is kept."""
 
 
-def own_memory(process: int | str) -> int:
-    """Bytes that a process has for itself."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise BenchError("this kernel does not tell how much memory a process has for itself")
-
-
-def per_connection(name: str, connections: int) -> float:
-    """Bytes of a server for each connection that is idle."""
-    client = CLIENTS[CONTESTANTS[name].client]
-    core, _ = machine.cores()
-    with serving(name, CONTESTANTS[name].command, core) as (port, process), swarm(HOST, port, FIRST, client):
-        before = own_memory(process)
-        with swarm(HOST, port, connections, client):
-            return (own_memory(process) - before) / connections
-
-
-# --- made in a process of their own
-
-
 async def _grown(make: Make, number: int) -> float:
     kept = [await make(n) for n in range(FIRST)]
     gc.collect()
-    before = own_memory("self")
+    before = own_memory(os.getpid())
     kept += [await make(FIRST + n) for n in range(number)]
     gc.collect()
-    return (own_memory("self") - before) / number
+    return (own_memory(os.getpid()) - before) / number
 
 
 async def _broker() -> MemoryBroker:
@@ -140,7 +116,7 @@ def per_thing(what: str, number: int) -> float:
     command = [sys.executable, "-m", "bench.memory", "--thing", what, "--number", str(number)]
     said = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     if said.returncode:
-        raise BenchError(said.stderr.strip())
+        raise ProcessError(said.stderr.strip())
     return float(said.stdout)
 
 
@@ -148,22 +124,19 @@ def main() -> None:
     """Parse the arguments, measure, and print the report."""
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each; the median counts (default: 3)")
-    parser.add_argument("--number", type=int, default=CONNECTIONS, help=f"how many are made (default: {CONNECTIONS})")
+    parser.add_argument("--number", type=int, default=NUMBER, help=f"how many are made (default: {NUMBER})")
     parser.add_argument("--thing", choices=list(THINGS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     options = parser.parse_args()
     if options.thing:
         print(asyncio.run(THINGS[options.thing](options.number)))
         return
-    raise_file_limit()
     figures: dict[str, list[float]] = {}
     try:
         for _ in range(options.rounds):
-            for name in CONTESTANTS:
-                figures.setdefault(f"an idle connection, {name}", []).append(per_connection(name, options.number))
             for what, title in TITLES.items():
                 figures.setdefault(title, []).append(per_thing(what, options.number))
-    except (BenchError, LoadError) as error:
+    except ProcessError as error:
         sys.exit(str(error))
     for title, values in figures.items():
         print(f"{title:48}{median(values):>12,.0f} B   ({min(values):,.0f} .. {max(values):,.0f})")

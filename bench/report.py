@@ -1,159 +1,159 @@
 """Rounds of measurements, as medians side by side."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 
-from bench.clients import ECHO, KINDS
-from bench.machine import Machine
-from bench.result import Result, Shape
+import msgspec
 
-SATURATED = 0.95
-"""From this share of a core on, the generator may have been what was measured."""
+from bellwire.load.clients.base import ECHO, KINDS
+from bellwire.load.machine import Machine
+from bellwire.load.result import IDLE_CPU, MEMORY, RATE, SATURATED, Found, Shape
+from bench.contestants import CONTESTANTS
+from bench.rounds import Round, Run
+from bench.spread import Spread, times
 
-Round = Mapping[str, Sequence[Result]]
-"""The results of every contestant, by its name."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of some rounds, between the lowest and the highest."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """The spread of some values."""
-        ordered = sorted(values)
-        return cls(median(ordered), ordered[0], ordered[-1])
+UNITS = {
+    RATE: "per second",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "server_us": "us each",
+    MEMORY: "bytes each",
+    IDLE_CPU: "% of a core",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of load, of one contestant.
+    """One measurement of one contestant.
 
-    ``ratio`` is against the peer and ``share`` against Bellwire without the guarantee, round by round; None where
-    that was not measured. ``cpu`` is microseconds of the server for each.
+    ``figures`` come with the most important one first. ``times`` is how many times as good those are that it is held
+    against, in each figure. ``busy`` is the highest share of a core that the generator needed.
     """
 
-    work: str
-    connections: int
-    size: int
-    window: int
+    shape: Shape
     server: str
-    rate: Spread
-    p50: Spread
-    p99: Spread
+    figures: Mapping[str, Spread]
+    times: Mapping[str, Mapping[str, Spread]]
     busy: float
-    cpu: Spread
-    ratio: Spread | None
-    share: Spread | None
 
     @property
     def title(self) -> str:
         """What was measured."""
-        if self.work in KINDS:
-            return f"acknowledged round trips, {_many(self.connections)}, {self.size} B"
-        if self.work == "connecting":
-            return f"connecting, {self.connections:,} clients, {self.window} at a time"
-        flight = "one message at a time" if self.window == 1 else f"{self.window} messages in flight"
-        return f"fan-out, {_many(self.connections)}, {self.size} B, {flight}"
+        shape = self.shape
+        special = f", {shape.variant}" if shape.variant else ""
+        if shape.work in KINDS:
+            return f"acknowledged round trips, {_many(shape.connections)}, {shape.size} B"
+        if shape.work == "connecting":
+            return f"connecting, {shape.connections:,} clients, {shape.window} at a time"
+        if shape.work == "idle":
+            return f"idle, {_many(shape.connections)}{special}"
+        if shape.work == "rooms":
+            return f"a message at a time in each room, {_many(shape.connections)}, {shape.size} B{special}"
+        flight = "one message at a time" if shape.window == 1 else f"{shape.window} messages in flight"
+        return f"fan-out, {_many(shape.connections)}, {shape.size} B, {flight}{special}"
 
     @property
     def label(self) -> str:
         """Who was measured."""
-        return f"{self.server}, {self.work}" if self.work in KINDS and self.work != ECHO else self.server
+        asked = self.shape.work
+        return f"{self.server}, {asked}" if asked in KINDS and asked != ECHO else self.server
 
 
-def rows(rounds: Sequence[Round], plain: str, peer: str) -> list[Row]:
-    """Sum up the rounds, by what was measured and in the order in which that was met first."""
+def rows(rounds: Sequence[Round]) -> list[Row]:
+    """Sum up the rounds, by what was measured and in the order in which that was met first.
+
+    What is missing in one round has no row.
+    """
     found: dict[str, list[Row]] = {}
     for server, results in rounds[0].items():
-        for number, first in enumerate(results):
-            measured = [each[server][number] for each in rounds]
-            row = _row(server, measured, _alike(rounds, plain, first), _alike(rounds, peer, first))
-            found.setdefault(row.title, []).append(row)
+        for shape in results:
+            measured = _measured(rounds, server, shape)
+            if measured:
+                row = _row(rounds, server, shape, measured)
+                found.setdefault(row.title, []).append(row)
     return [row for together in found.values() for row in together]
 
 
-def _alike(rounds: Sequence[Round], server: str, result: Result) -> list[float]:
-    """What a server did of the same, round by round; for the other kinds of round trips those that it has."""
-    work = ECHO if result.work in KINDS else result.work
-    shape = Shape(work, result.connections, result.size, result.window)
-    return [other.rate for each in rounds for other in each.get(server, ()) if other.shape == shape]
+def _measured(rounds: Sequence[Round], server: str, shape: Shape) -> list[Found]:
+    """What a server did of this, in each round; nothing if it is missing in one."""
+    found = [each[server][shape] for each in rounds if shape in each.get(server, ())]
+    return found if len(found) == len(rounds) else []
 
 
-def _row(server: str, results: Sequence[Result], plain: Sequence[float], peer: Sequence[float]) -> Row:
-    first = results[0]
-    return Row(
-        *(first.work, first.connections, first.size, first.window, server),
-        rate=Spread.of(result.rate for result in results),
-        p50=Spread.of(result.p50 for result in results),
-        p99=Spread.of(result.p99 for result in results),
-        busy=max(result.busy for result in results),
-        cpu=Spread.of(result.cpu for result in results),
-        ratio=_against(results, peer),
-        share=_against(results, plain),
-    )
+def _row(rounds: Sequence[Round], server: str, shape: Shape, measured: Sequence[Found]) -> Row:
+    alike = shape._replace(work=ECHO) if shape.work in KINDS else shape  # other round trips are held against plain ones
+    bases = {base: _measured(rounds, base, alike) for base in CONTESTANTS[server].against}
+    values = _by_figure(measured)
+    against = {
+        figure: {
+            base: ratio
+            for base, of_base in bases.items()
+            if of_base
+            and (base, alike) != (server, shape)
+            and (ratio := times(_by_figure(of_base)[figure], ours, less_is_better=figure != RATE))
+        }
+        for figure, ours in values.items()
+    }
+    spreads = {figure: Spread.of(each) for figure, each in values.items()}
+    return Row(shape, server, spreads, against, max(result.busy for result in measured))
 
 
-def _against(results: Sequence[Result], others: Sequence[float]) -> Spread | None:
-    if not others:
-        return None
-    return Spread.of(result.rate / other for result, other in zip(results, others, strict=True))
+def _by_figure(measured: Sequence[Found]) -> dict[str, list[float]]:
+    return {figure: [result.figures[figure] for result in measured] for figure in measured[0].figures}
 
 
-def text(
-    machine: Machine, rounds: Sequence[Round], plain: str, peer: str, without: str = " without the guarantee"
-) -> str:
-    """The whole report; ``plain`` is ``without`` something, as a rule the guarantee."""
+def text(machine: Machine, run: Run, skipped: Mapping[str, str]) -> str:
+    """The whole report; ``skipped`` are contestants that are not there, and why."""
     lines = [
         f"{machine.cpu}, {machine.cores} cores; {machine.system}; {machine.python}",
         ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
-        f"Median of {len(rounds)} interleaved rounds (lowest .. highest). Nothing was missing in any round.",
-        f"Ratios are to {peer} and to {plain}{without}, round by round; us: server's time for each.",
+        f"Median of {len(run.rounds)} interleaved rounds (lowest .. highest). Nothing was missing in any round.",
+        "At the right how many times as good Bellwire's figure is, round by round; us each is the server's time.",
     ]
     if machine.busy:
         lines.append(f"Mind: others were computing on this machine (load average {machine.load_before:.1f}).")
-    table = rows(rounds, plain, peer)
-    title = ""
+    table = rows(run.rounds)
+    heading = ""
     for row in table:
-        if row.title != title:
-            title = row.title
-            lines += ["", f"{title[0].upper()}{title[1:]}", _HEAD]
+        if row.title != heading:
+            heading = row.title
+            lines += ["", f"{heading[0].upper()}{heading[1:]}", _head(row)]
         lines.append(_line(row))
     if any(row.busy >= SATURATED for row in table):
         lines += ["", "* The load generator used its whole core: the server may be faster than this."]
+    lines += [""] * bool(skipped or run.failures)
+    lines += [f"Not measured: {name}: {why}" for name, why in skipped.items()]
+    lines += [f"Failed: {what}: {why}" for what, why in run.failures.items()]
     return "\n".join(lines)
 
 
-def summary(machine: Machine, rounds: Sequence[Round], plain: str, peer: str) -> dict[str, object]:
-    """The same for programs: the machine, the rows, and every result of every round."""
-    return {
+def summary(machine: Machine, run: Run, skipped: Mapping[str, str]) -> bytes:
+    """The same for programs, as JSON: the machine, the rows, and every result of every round."""
+    data = {
         "machine": asdict(machine),
-        "rows": [asdict(row) for row in rows(rounds, plain, peer)],
-        "rounds": [
-            {server: [asdict(result) for result in results] for server, results in each.items()} for each in rounds
-        ],
+        "rows": [{"title": row.title, **asdict(row), "saturated": row.busy >= SATURATED} for row in rows(run.rounds)],
+        "rounds": [{server: list(results.values()) for server, results in each.items()} for each in run.rounds],
+        "skipped": skipped,
+        "failed": run.failures,
     }
+    return msgspec.json.format(msgspec.json.encode(data)) + b"\n"
 
 
-_HEAD = f"  {'':22}{'per second':>38}{'p50 ms':>9}{'p99 ms':>9}{'us':>8}{'to peer':>21}{'to plain':>22}"
+def _head(row: Row) -> str:
+    first, *others = (UNITS[figure] for figure in row.figures)
+    return f"  {'':24}{first:>37} {''.join(f'{unit:>12}' for unit in others)}"
 
 
 def _line(row: Row) -> str:
-    rate = f"{row.rate.median:,.0f} ({row.rate.low:,.0f} .. {row.rate.high:,.0f})"
+    (main, first), *others = row.figures.items()
     star = "*" if row.busy >= SATURATED else " "
-    times = f"{row.p50.median:>9.2f}{row.p99.median:>9.2f}{row.cpu.median:>8.2f}"
-    return f"  {row.label:22}{rate:>37}{star}{times}{_ratio(row.ratio, 1):>21}{_ratio(row.share, 2):>22}".rstrip()
+    more = "".join(f"{each.median:>12.2f}" for _, each in others)
+    ratios = "   ".join(f"{base} {_spread(ratio, 2)}" for base, ratio in row.times[main].items())
+    return f"  {row.label:24}{_spread(first, 0):>37}{star}{more}   {ratios}".rstrip()
 
 
-def _ratio(ratio: Spread | None, digits: int) -> str:
-    if ratio is None:
-        return ""
-    return f"{ratio.median:.{digits}f} ({ratio.low:.{digits}f} .. {ratio.high:.{digits}f})"
+def _spread(spread: Spread, digits: int) -> str:
+    return f"{spread.median:,.{digits}f} ({spread.low:,.{digits}f} .. {spread.high:,.{digits}f})"
 
 
 def _many(connections: int) -> str:

@@ -4,17 +4,24 @@ import asyncio
 from typing import Any
 
 import pytest
-from bench.clients import V1, Client, LoadError, Recovering
-from bench.fanout import fanout
 
-from tests.bench.server import FakeServer, RecoveringServer, V1Server, running
+from bellwire.load.clients.base import Client, LoadError, Manner
+from bellwire.load.clients.socketio import Recovering, Stock
+from bellwire.load.clients.v1 import V1
+from bellwire.load.fanout import fanout
+from bellwire.load.result import Result
+from tests.load.server import FakeServer, RecoveringServer, V1Server, running
+
+
+def fan_out(port: int, *, connections: int, client: type[Client] = Stock, **more: Any) -> list[Result]:
+    return fanout(("127.0.0.1", port), connections, lambda _: client(Manner()), **more)
 
 
 def test_fanout_counts_every_delivery() -> None:
     with running() as (port, _):
-        one, many = fanout("127.0.0.1", port, connections=5, size=64, windows=[1, 8], seconds=0.05)
-    assert (one.work, one.connections, one.size, one.window) == ("fanout", 5, 64, 1)
-    assert many.window == 8
+        one, many = fan_out(port, connections=5, size=64, windows=[1, 8], seconds=0.05)
+    assert one.shape == ("fanout", 5, 64, 1, "")
+    assert many.shape.window == 8
     for result in (one, many):
         assert result.messages > 0
         assert result.rate == pytest.approx(result.messages * 5 / result.seconds)
@@ -29,7 +36,7 @@ def test_pings_are_answered_and_not_counted() -> None:
         return ["2", "2", packet] if events[number] == 25 else [packet]  # after the verifying pass
 
     with running(with_pings) as (port, fake):
-        (result,) = fanout("127.0.0.1", port, connections=3, size=8, windows=[4], seconds=0.05)
+        (result,) = fan_out(port, connections=3, size=8, windows=[4], seconds=0.05)
         assert fake.left.wait(10)
     assert result.messages > 0
     assert fake.pongs == 6
@@ -51,12 +58,12 @@ def test_pings_do_not_stand_for_what_is_late() -> None:
 
     with running(late) as (port, fake):
         fakes.append(fake)
-        (result,) = fanout("127.0.0.1", port, connections=3, size=8, windows=[1], seconds=0.1)
+        (result,) = fan_out(port, connections=3, size=8, windows=[1], seconds=0.1)
     assert result.messages > 0
 
 
 def test_bytes_that_nobody_sent_for_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.swarm.PATIENCE", 0.2)
+    monkeypatch.setattr("bellwire.load.swarm.PATIENCE", 0.2)
     count = 0
 
     def doubled(number: int, packet: Any) -> list[Any]:
@@ -65,7 +72,7 @@ def test_bytes_that_nobody_sent_for_are_found(monkeypatch: pytest.MonkeyPatch) -
         return [packet, packet] if count == 25 and number == 1 else [packet]
 
     with running(doubled) as (port, _), pytest.raises(LoadError, match=r"bytes too many|not what was"):
-        fanout("127.0.0.1", port, connections=3, size=64, windows=[1], seconds=0.05)
+        fan_out(port, connections=3, size=64, windows=[1], seconds=0.05)
 
 
 def test_a_message_that_comes_again_late_is_found() -> None:
@@ -77,7 +84,7 @@ def test_a_message_that_comes_again_late_is_found() -> None:
         return [packet.replace("1", "0"), packet] if measured and "00000001" in packet else [packet]
 
     with running(again) as (port, _), pytest.raises(LoadError, match="not what was published"):
-        fanout("127.0.0.1", port, connections=2, size=64, windows=[1], seconds=0.02)
+        fan_out(port, connections=2, size=64, windows=[1], seconds=0.02)
 
 
 def test_a_wrong_order_is_found() -> None:
@@ -93,11 +100,11 @@ def test_a_wrong_order_is_found() -> None:
         running(swapped) as (port, _),
         pytest.raises(LoadError, match="not what was published, in that order"),
     ):
-        fanout("127.0.0.1", port, connections=3, size=64, windows=[1], seconds=0.02)
+        fan_out(port, connections=3, size=64, windows=[1], seconds=0.02)
 
 
 def test_a_message_that_never_comes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.swarm.PATIENCE", 0.2)
+    monkeypatch.setattr("bellwire.load.swarm.PATIENCE", 0.2)
     count = 0
 
     def leaky(number: int, packet: Any) -> list[Any]:
@@ -111,13 +118,13 @@ def test_a_message_that_never_comes_is_found(monkeypatch: pytest.MonkeyPatch) ->
         running(leaky) as (port, _),
         pytest.raises(LoadError, match=r"stalled: 1 of \d+ messages"),
     ):
-        fanout("127.0.0.1", port, connections=3, size=64, windows=[1], seconds=0.2)
+        fan_out(port, connections=3, size=64, windows=[1], seconds=0.2)
 
 
 @pytest.mark.parametrize(("client", "kind"), [(Recovering, RecoveringServer), (V1, V1Server)])
 def test_clients_that_can_come_back_are_counted_too(client: type[Client], kind: type[FakeServer]) -> None:
     with running(kind=kind) as (port, _):
-        one, many = fanout("127.0.0.1", port, connections=4, size=64, windows=[1, 8], seconds=0.05, client=client)
+        one, many = fan_out(port, connections=4, size=64, windows=[1, 8], seconds=0.05, client=client)
     assert one.messages > 0
     assert many.messages > 60, "so many that the numbers have become longer on the way"
 
@@ -129,7 +136,7 @@ def test_an_offset_that_does_not_go_on_is_found() -> None:
             return super().event(packet)
 
     with running(kind=Stuck) as (port, _), pytest.raises(LoadError, match="event 25 came behind event 25"):
-        fanout("127.0.0.1", port, connections=2, size=64, windows=[4], seconds=0.2, client=Recovering)
+        fan_out(port, connections=2, size=64, windows=[4], seconds=0.2, client=Recovering)
 
 
 def test_a_hole_in_a_stream_is_found() -> None:
@@ -140,7 +147,7 @@ def test_a_hole_in_a_stream_is_found() -> None:
             return super().entry(stream, text)
 
     with running(kind=Holed) as (port, _), pytest.raises(LoadError, match=r"follows on \(95, 7\) came behind \(94, "):
-        fanout("127.0.0.1", port, connections=2, size=64, windows=[4], seconds=0.2, client=V1)
+        fan_out(port, connections=2, size=64, windows=[4], seconds=0.2, client=V1)
 
 
 def test_an_event_without_an_offset_is_found() -> None:
@@ -148,12 +155,12 @@ def test_an_event_without_an_offset_is_found() -> None:
         return [packet.partition(',"c3')[0] + "]" if packet.startswith("42") else packet]
 
     with running(bare, RecoveringServer) as (port, _), pytest.raises(LoadError, match="event without an offset"):
-        fanout("127.0.0.1", port, connections=2, size=64, windows=[4], seconds=0.02, client=Recovering)
+        fan_out(port, connections=2, size=64, windows=[4], seconds=0.02, client=Recovering)
 
 
 def test_a_server_that_recovers_nobody_is_found() -> None:
     with running() as (port, _), pytest.raises(LoadError, match="there is no pid"):
-        fanout("127.0.0.1", port, connections=2, size=64, windows=[4], seconds=0.02, client=Recovering)
+        fan_out(port, connections=2, size=64, windows=[4], seconds=0.02, client=Recovering)
 
 
 def test_pings_of_bellwire_v1_are_answered() -> None:
@@ -164,7 +171,7 @@ def test_pings_of_bellwire_v1_are_answered() -> None:
         return [["ping"], message] if events[number] == 25 else [message]
 
     with running(with_pings, V1Server) as (port, fake):
-        (result,) = fanout("127.0.0.1", port, connections=2, size=64, windows=[4], seconds=0.05, client=V1)
+        (result,) = fan_out(port, connections=2, size=64, windows=[4], seconds=0.05, client=V1)
         assert fake.left.wait(10)
     assert result.messages > 5
     assert fake.pongs == 2

@@ -1,5 +1,8 @@
+import zlib
+
 import pytest
-from bench.wire import Counter, framed, split, unmasked
+
+from bellwire.load.wire import BINARY, Counter, framed, split, unmasked
 
 SIZES = [1, 125, 126, 300, 65_535]
 
@@ -20,5 +23,19 @@ def test_a_frame_is_as_long_as_it_says() -> None:
     for size in SIZES:
         frame = bytearray(unmasked(b"x" * size))
         assert framed(size) == len(frame)
-        assert split(frame) == [(1, b"x" * size)]
+        assert split(frame) == [(1, b"x" * size, framed(size))]
     assert framed(70_000) == 70_010
+
+
+def test_frames_of_one_kind_are_counted() -> None:
+    counter = Counter(1, BINARY)
+    data = unmasked(b"announced") + unmasked(b"bytes", BINARY) + unmasked(b"2") + unmasked(b"more", BINARY)
+    assert sum(counter.feed(data[at : at + 1]) for at in range(len(data))) == 2
+
+
+def test_compressed_frames_are_inflated() -> None:
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    squeezed = (deflate.compress(b"x" * 1000) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+    frame = bytearray(unmasked(squeezed))
+    frame[0] |= 0x40
+    assert split(frame) == [(1, b"x" * 1000, framed(len(squeezed)))]

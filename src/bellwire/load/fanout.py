@@ -7,11 +7,11 @@ message in its order, and says how long each message is; of all others the bytes
 import time
 from collections.abc import Callable
 
-from bench import swarm as crowds
-from bench import wire
-from bench.clients import ECHO, Client, LoadError, Said, Stock
-from bench.result import Meter, Result, Shape
-from bench.swarm import Connection, Swarm
+from bellwire.load import swarm as crowds
+from bellwire.load import wire
+from bellwire.load.clients.base import Content, LoadError, Said
+from bellwire.load.result import Meter, Result, Shape
+from bellwire.load.swarm import Address, Connection, Make, Swarm
 
 SAMPLED = 10
 """Connections on which the latency of every message is taken."""
@@ -29,15 +29,22 @@ def text(size: int, number: int = 0) -> str:
     return f"{number:08d}{FILLING * (size // len(FILLING))}"[:size]
 
 
+def content(crowd: Swarm, size: int, number: int = 0) -> Content:
+    """The same, as what the clients of a crowd publish."""
+    said = text(size, number)
+    return said.encode() if next(iter(crowd.members.values())).client.manner.binary else said
+
+
 def verify(crowd: Swarm, size: int, messages: int) -> None:
     """Publish some messages and parse all that everyone receives."""
     publisher = next(iter(crowd.members.values()))
     for connection in crowd.members.values():
         connection.client.join(publisher.client)
-    expected: list[Said] = [("msg", text(size, number)) for number in range(1, messages + 1)]
+    contents = [content(crowd, size, number) for number in range(1, messages + 1)]
+    expected: list[Said] = [(publisher.client.msg, said) for said in contents]
     received: dict[int, list[Said]] = {fd: [] for fd in crowd.members}
-    for _, payload in expected:
-        publisher.socket.send(publisher.client.publish(str(payload)))
+    for said in contents:
+        publisher.socket.send(publisher.client.publish(said))
     while any(len(seen) < messages for seen in received.values()):
         for connection in crowd.readable():
             received[connection.fd] += connection.said(connection.receive())
@@ -51,7 +58,7 @@ class Fanout:
     def __init__(self, crowd: Swarm, size: int, window: int) -> None:
         self.crowd, self.size, self.window = crowd, size, window
         self.reference = next(iter(crowd.members.values()))
-        self.message = self.reference.client.publish(text(size))
+        self.message = self.reference.client.publish(content(crowd, size))
         self.ping_size = len(wire.unmasked(self.reference.client.PING))
         self.sent_at: list[float] = []
         self.latencies: list[float] = []
@@ -66,7 +73,7 @@ class Fanout:
 
     def _sampled(self, receive: Receive) -> Receive:
         """Also take the time of every message: the nth of a connection is the nth that was published."""
-        counter = wire.Counter(len(self.reference.client.PING))
+        counter = self.reference.client.counter()
         seen = 0
 
         def sampling(buffer: memoryview) -> int:
@@ -82,19 +89,23 @@ class Fanout:
 
     def _parsed(self, receive: Receive, connection: Connection) -> Receive:
         """Also read every message, and note where it ends."""
-        client, inbox, expected = connection.client, connection.inbox, ("msg", text(self.size))
+        client, inbox = connection.client, connection.inbox
+        expected = client.msg, content(self.crowd, self.size)
         end = 0
 
         def parsing(buffer: memoryview) -> int:
             nonlocal end
             size = receive(buffer)
             inbox.extend(buffer[:size])
-            for opcode, payload in wire.split(inbox):
+            for opcode, payload, length in wire.split(inbox):
                 if payload == client.PING:
                     continue
-                if opcode != client.OPCODE or client.read(payload) != expected:
+                said = client.read(payload) if opcode in client.opcodes else (opcode, None)
+                end += length
+                if said is None and client.manner.binary:
+                    continue  # the bytes come next
+                if said != expected:
                     raise LoadError(f"not what was published: {payload[:100]!r}")
-                end += wire.framed(len(payload))
                 self.ends.append(end)
             return size
 
@@ -106,7 +117,7 @@ class Fanout:
             self._publish_and_receive(time.perf_counter() + seconds)
         self._account()
         everyone = len(self.crowd.members)
-        shape = Shape("fanout", everyone, self.size, self.window)
+        shape = Shape("fanout", everyone, self.size, self.window, variant(self.crowd))
         return meter.result(shape, len(self.sent_at), len(self.sent_at) * everyone, self.latencies)
 
     def _publish_and_receive(self, deadline: float) -> None:
@@ -161,24 +172,29 @@ def _never(_: memoryview) -> int:
     raise LoadError("a file descriptor that is no connection's")
 
 
+def variant(crowd: Swarm) -> str:
+    """What is special about the messages."""
+    manner = next(iter(crowd.members.values())).client.manner
+    return ", ".join(["binary"] * manner.binary + ["compressed"] * manner.deflate)
+
+
 def fanout(
-    host: str,
-    port: int,
-    *,
+    address: Address,
     connections: int,
+    make: Make,
+    *,
     size: int,
     windows: list[int],
     seconds: float,
-    client: type[Client] = Stock,
     server: int | None = None,
-    publish_at: int | None = None,
+    publish_at: Address | None = None,
 ) -> list[Result]:
     """Verify, measure each window on the same connections, and verify again.
 
-    Who publishes may be connected to another port.
+    Who publishes may be connected to another address.
     """
     results = []
-    with crowds.swarm(host, port, connections, client, ECHO, server, publish_at) as crowd:
+    with crowds.swarm(address, connections, make, server, publish_at) as crowd:
         verify(crowd, size, VERIFIED)
         for window in windows:
             Fanout(crowd, size, window).run(min(seconds, WARM_UP))

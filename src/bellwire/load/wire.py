@@ -1,7 +1,20 @@
 """As much of WebSocket as a load generator needs: the frames of a client, and those of a server."""
 
+import zlib
+from typing import Final, NamedTuple
+
 MASK = b"\x37\xfa\x21\x3d"  # any key but zero, so that the server has the work of unmasking (RFC 6455, 5.3)
-TEXT, BINARY, CLOSE = 1, 2, 8
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+_COMPRESSED: Final = 0x40  # RSV1 (RFC 7692, 6)
+_TAIL: Final = b"\0\0\xff\xff"  # is left out at the end of compressed messages (RFC 7692, 7.2.1)
+
+
+class Frame(NamedTuple):
+    """A frame of a server: its opcode, its payload, and how many bytes it was on the wire."""
+
+    opcode: int
+    payload: bytes
+    size: int
 
 
 def request(host: str, port: int, target: str, *lines: str) -> bytes:
@@ -40,8 +53,8 @@ def framed(size: int) -> int:
     return size + (2 if size < 126 else 4 if size < 1 << 16 else 10)
 
 
-def split(inbox: bytearray) -> list[tuple[int, bytes]]:
-    """Take all complete frames of a server out of ``inbox``, as pairs of opcode and payload."""
+def split(inbox: bytearray) -> list[Frame]:
+    """Take all complete frames of a server out of ``inbox``, inflated if they came without context takeover."""
     frames, at = [], 0
     while len(inbox) - at >= 2:
         start, size = at + 2, inbox[at + 1] & 0x7F
@@ -50,19 +63,26 @@ def split(inbox: bytearray) -> list[tuple[int, bytes]]:
             start, size = start + width, int.from_bytes(inbox[start : start + width], "big")
         if len(inbox) < start + size:
             break
-        frames.append((inbox[at] & 0x0F, bytes(inbox[start : start + size])))
+        payload = bytes(inbox[start : start + size])
+        if inbox[at] & _COMPRESSED:
+            payload = zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + _TAIL)
+        frames.append(Frame(inbox[at] & 0x0F, payload, start + size - at))
         at = start + size
     del inbox[:at]
     return frames
 
 
 class Counter:
-    """Counts the frames of a server whose payloads have more than ``small`` bytes, in bytes that come in pieces."""
+    """Counts the frames of a server whose payloads have more than ``small`` bytes, in bytes that come in pieces.
 
-    def __init__(self, small: int) -> None:
+    With an ``opcode`` it counts those only that have it.
+    """
+
+    def __init__(self, small: int, opcode: int | None = None) -> None:
         self._small = framed(small)
+        self._opcode = opcode
         self._left = 0  # of the frame that began
-        self._counts = 0  # whether it counts
+        self._counts = False  # whether it counts
         self._head = b""  # the beginning of a frame whose size is not known yet
 
     def feed(self, data: bytes) -> int:
@@ -75,9 +95,9 @@ class Counter:
             head = data[at : at + 10]
             size = _size(head)
             if size == 0:
-                self._head, self._left, self._counts = head, 0, 0
+                self._head, self._left, self._counts = head, 0, False
                 return done
-            self._counts = size > self._small
+            self._counts = size > self._small and self._opcode in (None, head[0] & 0x0F)
             at += size
         self._left = at - end
         return done

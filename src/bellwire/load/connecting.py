@@ -2,19 +2,12 @@
 
 import time
 
-from bench.clients import Client, Stock
-from bench.result import Meter, Result, Shape
-from bench.swarm import CONNECTING, Swarm
+from bellwire.load.result import Meter, Result, Shape
+from bellwire.load.swarm import CONNECTING, Address, Make, Swarm
 
 
 def connecting(
-    host: str,
-    port: int,
-    *,
-    connections: int,
-    seconds: float,
-    client: type[Client] = Stock,
-    server: int | None = None,
+    address: Address, connections: int, make: Make, *, seconds: float, server: int | None = None
 ) -> list[Result]:
     """Connect so many, again and again for ``seconds``. Those of before leave meanwhile, as they do in life."""
     latencies: list[float] = []
@@ -22,7 +15,7 @@ def connecting(
     deadline = time.perf_counter() + seconds
     while not latencies or time.perf_counter() < deadline:
         with meter:
-            crowd = Swarm(host, port, connections, client)
+            crowd = Swarm(address, connections, make)
         latencies += [connection.took for connection in crowd.members.values()]
         crowd.close()
     done = len(latencies)

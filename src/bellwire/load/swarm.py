@@ -3,22 +3,27 @@
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
-from bench import wire
-from bench.clients import ECHO, Client, LoadError, Said, Stock
+from bellwire.load import wire
+from bellwire.load.clients.base import Client, LoadError, Said
 
 PATIENCE = 10.0
 """Seconds without a byte after which a measurement is given up."""
 CONNECTING = 100
 """Connections that are in their handshake at once."""
 
+Address: TypeAlias = tuple[str, int]
+Make: TypeAlias = Callable[[int], Client]
+"""Makes the client of connection number n."""
+
 
 class Connection:
     """One client: its socket, what it says, and what it received and did not parse yet."""
 
-    def __init__(self, address: tuple[str, int], client: Client) -> None:
+    def __init__(self, address: Address, client: Client) -> None:
         self.client = client
         self.began = time.perf_counter()
         self.socket = socket.create_connection(address, timeout=PATIENCE)
@@ -58,8 +63,8 @@ class Connection:
         if not self.upgraded and not self._upgrade():
             return
         client = self.client
-        for opcode, payload in wire.split(self.inbox):
-            if opcode != client.OPCODE:
+        for opcode, payload, _ in wire.split(self.inbox):
+            if opcode not in client.opcodes:
                 raise LoadError(f"a frame with opcode {opcode} came: {payload[:100]!r}")
             if payload == client.PING:
                 self.socket.send(client.PONG)
@@ -70,6 +75,8 @@ class Connection:
         head, found, rest = self.inbox.partition(b"\r\n\r\n")
         if found and not head.startswith(b"HTTP/1.1 101 "):
             raise LoadError(f"the server refused the handshake: {bytes(head[:200])!r}")
+        if found and self.client.manner.deflate and b"server_no_context_takeover" not in head:
+            raise LoadError("the server does not compress, or not in the way that it was asked for")
         if found:
             self.inbox, self.upgraded = rest, True
             self._send(self.client.begin())
@@ -82,8 +89,8 @@ class Connection:
                 self.client.read(payload)
             else:
                 self._send(self.client.enter(payload))
-                if self.client.ready:
-                    self.took = time.perf_counter() - self.began
+        if self.client.ready and not self.took:
+            self.took = time.perf_counter() - self.began
 
     def _send(self, data: bytes) -> None:
         if data:
@@ -94,32 +101,25 @@ class Swarm:
     """All connections of a measurement, in one epoll."""
 
     def __init__(
-        self,
-        host: str,
-        port: int,
-        connections: int,
-        client: type[Client] = Stock,
-        kind: str = ECHO,
-        server: int | None = None,
-        first_at: int | None = None,
+        self, address: Address, number: int, make: Make, server: int | None = None, first_at: Address | None = None
     ) -> None:
         self.server = server
         """The server's process, if it is known."""
         self.epoll = select.epoll()
         self.members: dict[int, Connection] = {}
-        self._client = client, kind
+        self._make = make
         try:
             if first_at is not None:
-                self._open((host, first_at), 1)
-            while len(self.members) < connections:
-                self._open((host, port), min(CONNECTING, connections - len(self.members)))
+                self._open(first_at, 1)
+            while len(self.members) < number:
+                self._open(address, min(CONNECTING, number - len(self.members)))
         except BaseException:
             self.close()
             raise
 
-    def _open(self, address: tuple[str, int], number: int) -> None:
-        client, kind = self._client
-        fresh = [Connection(address, client(kind)) for _ in range(number)]
+    def _open(self, address: Address, number: int) -> None:
+        before = len(self.members)
+        fresh = [Connection(address, self._make(before + at)) for at in range(number)]
         self.members |= {connection.fd: connection for connection in fresh}
         for connection in fresh:
             self.epoll.register(connection.fd, select.EPOLLIN)
@@ -134,6 +134,15 @@ class Swarm:
             raise LoadError(f"nothing came for {PATIENCE:g} s")
         return [self.members[fd] for fd, _ in events]
 
+    def attend(self, seconds: float) -> None:
+        """Answer pings for so long; nothing else may come."""
+        deadline = time.perf_counter() + seconds
+        while (left := deadline - time.perf_counter()) > 0:
+            for fd, _ in self.epoll.poll(left):
+                connection = self.members[fd]
+                for said in connection.said(connection.receive()):
+                    raise LoadError(f"a message came to somebody idle: {said!r}")
+
     def close(self) -> None:
         """Close all."""
         self.epoll.close()
@@ -143,16 +152,10 @@ class Swarm:
 
 @contextmanager
 def swarm(
-    host: str,
-    port: int,
-    connections: int,
-    client: type[Client] = Stock,
-    kind: str = ECHO,
-    server: int | None = None,
-    first_at: int | None = None,
+    address: Address, number: int, make: Make, server: int | None = None, first_at: Address | None = None
 ) -> Iterator[Swarm]:
-    """Connect, the first one to another port if it is said, and close in the end."""
-    crowd = Swarm(host, port, connections, client, kind, server, first_at)
+    """Connect, the first one to another address if it is said, and close in the end."""
+    crowd = Swarm(address, number, make, server, first_at)
     try:
         yield crowd
     finally:

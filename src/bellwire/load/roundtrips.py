@@ -3,25 +3,25 @@
 import time
 from collections.abc import Callable, Iterator
 
-from bench.clients import ECHO, RELAY, Client, LoadError, Said, Stock
-from bench.fanout import VERIFIED, WARM_UP, text
-from bench.result import Meter, Result, Shape
-from bench.swarm import Connection, Swarm, swarm
+from bellwire.load.clients.base import ECHO, RELAY, Client, LoadError, Said
+from bellwire.load.fanout import VERIFIED, WARM_UP, text
+from bellwire.load.result import Meter, Result, Shape
+from bellwire.load.swarm import Address, Connection, Make, Swarm, swarm
 
 IDS = range(100, 1000)
 """Acknowledgement ids, all of the same length."""
 
 
 class RoundTrips:
-    """``kind`` is what is asked for: an acknowledgement, or the outcome of a numbered event.
+    """What is asked for, by the clients' manner: an acknowledgement, or the outcome of a numbered event.
 
     A relay's handler emits the text to the client as well: it has answered when both are here.
     """
 
-    def __init__(self, crowd: Swarm, size: int, kind: str = ECHO) -> None:
-        self.crowd, self.size, self.kind = crowd, size, kind
+    def __init__(self, crowd: Swarm, size: int) -> None:
         client = next(iter(crowd.members.values())).client
-        self.prepared = [self._turn(client, number) for number in IDS] if kind == ECHO else []
+        self.crowd, self.size, self.kind = crowd, size, client.manner.kind
+        self.prepared = [self._turn(client, number) for number in IDS] if self.kind == ECHO else []
         self.asked = dict.fromkeys(crowd.members, 0)
         self.asked_at = dict.fromkeys(crowd.members, 0.0)
         self.replies = dict.fromkeys(crowd.members, b"")
@@ -72,7 +72,7 @@ class RoundTrips:
     def _turn(self, client: Client, number: int) -> tuple[bytes, bytes, list[Said]]:
         """A request, the bytes that are probably its reply, and what it has to say."""
         said = text(self.size, number)
-        due: list[Said] = [("msg", said), (number, said)] if self.kind == RELAY else [(number, said)]
+        due: list[Said] = [(client.msg, said), (number, said)] if self.kind == RELAY else [(number, said)]
         return client.ask(number, said), client.reply(number, said), due
 
     def _answered(self, connection: Connection) -> bool:
@@ -98,18 +98,10 @@ class RoundTrips:
 
 
 def roundtrips(
-    host: str,
-    port: int,
-    *,
-    connections: int,
-    size: int,
-    seconds: float,
-    client: type[Client] = Stock,
-    kind: str = ECHO,
-    server: int | None = None,
+    address: Address, connections: int, make: Make, *, size: int, seconds: float, server: int | None = None
 ) -> list[Result]:
     """Verify, then measure."""
-    with swarm(host, port, connections, client, kind, server) as crowd:
-        RoundTrips(crowd, size, kind).verify()
-        RoundTrips(crowd, size, kind).run(min(seconds, WARM_UP))
-        return [RoundTrips(crowd, size, kind).run(seconds)]
+    with swarm(address, connections, make, server) as crowd:
+        RoundTrips(crowd, size).verify()
+        RoundTrips(crowd, size).run(min(seconds, WARM_UP))
+        return [RoundTrips(crowd, size).run(seconds)]

@@ -2,11 +2,11 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("bellwire", "python-socketio", "python-engineio", "uvicorn", "uvloop", "websockets", "msgspec")
 BUSY = 0.5
 """From this load average on, before the run, the numbers deserve a warning."""
 
@@ -20,7 +20,7 @@ class Machine:
     system: str
     python: str
     load_before: float
-    packages: dict[str, str]
+    packages: dict[str, str] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -28,15 +28,15 @@ class Machine:
         return self.load_before >= BUSY
 
 
-def describe() -> Machine:
-    """Describe this machine now."""
+def describe(packages: Iterable[str]) -> Machine:
+    """Describe this machine now, with the versions of these packages."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
         system=f"{platform.system()} {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         load_before=os.getloadavg()[0],
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: _version(name) for name in packages},
     )
 
 

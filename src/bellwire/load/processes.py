@@ -1,0 +1,138 @@
+"""Servers and load generators as processes, each on its core."""
+
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import msgspec
+
+from bellwire.load.result import Found
+
+HOST = "127.0.0.1"
+STARTING = 30.0
+"""Seconds that a server has to listen."""
+STOPPING = 3.0
+"""Seconds that a server has to end by itself."""
+LOADING = 300.0
+"""Seconds after which a load generator is given up."""
+
+
+FIRST_PORT = 10_000
+"""Servers are given ports from here on, and below those that the kernel gives to connections."""
+
+
+class ProcessError(Exception):
+    """A server or a load generator failed; the message shows what it said, ``code`` is its exit code."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def running(
+    name: str, command: Sequence[str], core: int | None, env: Mapping[str, str] | None = None, ready: str = ""
+) -> Iterator[tuple[int, int]]:
+    """Start a server on its core and wait until it listens, or says ``ready``; yield its port and its process.
+
+    ``{host}`` and ``{port}`` in its command are where it is to listen.
+    """
+    port = free_port()
+    words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
+    environment = {**os.environ, **(env or {}), "PORT": str(port)}
+    with TemporaryFile() as said:
+        with on_core(core):
+            process = subprocess.Popen(words, stdout=said, stderr=said, env=environment)  # noqa: S603 - ours
+        try:
+            _await(process, lambda: ready.encode() in _said(said) if ready else _listens(port))
+            yield port, process.pid
+        except ProcessError as error:
+            raise ProcessError(
+                f"{name}: {error}\n{_said(said)[-3000:].decode(errors='replace')}", error.code
+            ) from error
+        finally:
+            _stop(process)
+
+
+def measure(load: Sequence[str], port: int, server: int | None, core: int | None) -> list[Found]:
+    """Run the load generator in a process on its core."""
+    command = [sys.executable, "-m", "bellwire.load", *load, "--port", str(port)]
+    command += [] if server is None else ["--server", str(server)]
+    with on_core(core):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - ours
+    with process:
+        try:
+            said, failed = process.communicate(timeout=LOADING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise ProcessError(f"the load generator did not end within {LOADING:g} s: {' '.join(load)}") from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise ProcessError(failed.decode().strip(), process.returncode)
+    return msgspec.json.decode(said, type=list[Found])
+
+
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Whatever is started within runs on this core, with all its threads."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that no connection is given while thousands come."""
+    first = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    for port in random.sample(range(FIRST_PORT, max(int(first), FIRST_PORT + 1_000)), 100):
+        if not _listens(port):
+            return port
+    raise ProcessError("of 100 ports not one is free")
+
+
+def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + STARTING
+    while not ready():
+        if process.poll() is not None:
+            raise ProcessError(f"the server ended with status {process.returncode}")
+        if time.monotonic() > deadline:
+            raise ProcessError(f"the server did not listen within {STARTING:g} s")
+        time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _said(output: IO[bytes]) -> bytes:
+    """What a process has written so far; reading does not move the place where it writes."""
+    return os.pread(output.fileno(), 1 << 20, 0)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOPPING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def raise_file_limit() -> None:
+    """Allow more sockets than many shells do; what is started from here inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,54 @@
+import os
+import socket
+import sys
+
+import pytest
+
+from bellwire.load.processes import ProcessError, free_port, measure, on_core, running
+
+LISTEN = (
+    "import signal, socket, sys\n"
+    "server = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
+    "print('it is ready', flush=True)\n"
+    "signal.pause()\n"
+)
+
+
+@pytest.mark.parametrize("ready", ["", "it is ready"])
+def test_a_server_runs_on_its_core_while_it_is_wanted(ready: str) -> None:
+    core = min(os.sched_getaffinity(0))
+    command = [sys.executable, "-c", LISTEN, "{host}", "{port}"]
+    with running("server", command, core, ready=ready) as (port, process):
+        assert os.sched_getaffinity(process) == {core}
+        socket.create_connection(("127.0.0.1", port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_server_that_does_not_start_is_quoted() -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
+    with (
+        pytest.raises(ProcessError, match=r"(?s)poor: the server ended with status 1.*no such luck"),
+        running("poor", command, None),
+    ):
+        pytest.fail("it does not serve")
+
+
+def test_a_load_that_fails_is_quoted() -> None:
+    with pytest.raises(ProcessError, match=r"connecting on port 1: .*refused") as failed:
+        measure(["connecting", "--connections", "1"], 1, None, None)
+    assert failed.value.code == 1
+
+
+def test_a_process_is_as_free_as_before() -> None:
+    before = os.sched_getaffinity(0)
+    with on_core(min(before)):
+        assert os.sched_getaffinity(0) == {min(before)}
+    with on_core(None):
+        assert os.sched_getaffinity(0) == before
+    assert os.sched_getaffinity(0) == before
+
+
+def test_ports_are_not_among_those_of_connections() -> None:
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as limits:
+        assert free_port() < int(limits.read().split()[0])
