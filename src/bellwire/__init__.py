@@ -30,6 +30,7 @@ from bellwire.core.errors import (
 )
 from bellwire.core.events import Event, PlainText, RichText
 from bellwire.core.presence import PRESENCE_DIFF, PRESENCE_STATE, PresenceDiff, PresenceState
+from bellwire.core.renewal import AUTH_EXPIRED, AUTH_RENEW, AuthExpired, AuthRenewed
 from bellwire.emitter.blocking import BlockingEmitter, BlockingTarget
 from bellwire.emitter.emitter import Emitter
 from bellwire.emitter.target import EmitterTarget
@@ -47,6 +48,10 @@ __all__ = [
     "Event",
     "PlainText",
     "RichText",
+    "AUTH_EXPIRED",
+    "AUTH_RENEW",
+    "AuthExpired",
+    "AuthRenewed",
     "PRESENCE_DIFF",
     "PRESENCE_STATE",
     "PresenceDiff",

@@ -387,7 +387,7 @@ def test_the_first_subprotocol_that_is_known_is_taken() -> None:
 
 
 def test_who_may_come_back() -> None:
-    assert [code for code in CloseCode if may_return(code)] == [4000, 4001, 4002, 4003, 4004]
+    assert [code for code in CloseCode if may_return(code)] == [4000, 4001, 4002, 4003, 4004, 4005]
     assert all(may_return(code) for code in (1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000, 4499, 5000))
     assert not any(may_return(code) for code in (1000, 1002, 1003, 1007, 1008, 1009, 1010, 4500, 4999))
 

@@ -35,8 +35,9 @@ class _Connection(TestClient):
 class Stock:
     """What socket.io-client does with ``pid`` and ``offset``; ``labels`` are the events that it handed over."""
 
-    def __init__(self, user: str | None = None) -> None:
+    def __init__(self, user: str | None = None, *, token: str | None = None) -> None:
         self.user = user
+        self.token = token
         self.id = ""
         self.pid: str | None = None
         self.offset: str | None = None
@@ -60,8 +61,10 @@ class Stock:
         connection.carrier.session = session = node.server.engine.open(connection.carrier, request)
         if self.user is not None:
             cast("ServerConnection", session.receiver).vouched = Identity(self.user, {})
-        auth = None if self.pid is None else {"pid": self.pid, "offset": self.offset}
-        connection.send(encode_connect(NAMESPACE, auth))
+        auth = {} if self.pid is None else {"pid": self.pid, "offset": self.offset}
+        if self.token is not None:
+            auth["token"] = self.token
+        connection.send(encode_connect(NAMESPACE, auth or None))
         return connection
 
     async def connect(self, node: Node) -> None:

@@ -41,7 +41,7 @@ def unwelcomed(server: Server, namespace: str = "/") -> TestClient:
 async def test_auth_is_given_the_request_and_the_payload_and_names_the_user() -> None:
     async def auth(request: Request, payload: Mapping[str, Any]) -> Identity:
         assert request.headers["x-who"] == "browser"
-        return Identity(payload["name"], {"role": "admin"}, 99.0)
+        return Identity(payload["name"], {"role": "admin"}, 4e9)
 
     server = Server(auth=auth)
     root = server.namespace("/")
@@ -49,7 +49,7 @@ async def test_auth_is_given_the_request_and_the_payload_and_names_the_user() ->
     root.on_connect(_keep(found))
     async with connect(server, auth={"name": "ann"}, headers={"X-Who": "browser"}):
         (socket,) = found
-        assert (socket.user, socket.claims, socket.expires) == ("ann", {"role": "admin"}, 99.0)
+        assert (socket.user, socket.claims, socket.expires) == ("ann", {"role": "admin"}, 4e9)
         assert socket.auth == {"name": "ann"}
 
 

@@ -172,6 +172,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=1, le=1024, description="rooms that get a batch of a broadcast in one turn of the event loop"),
     ] = 1
+    revocation_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31 * _A_DAY,
+            description="seconds for which User.revoke() is remembered: the longest lifetime of a token; 0 for none",
+        ),
+    ] = _A_DAY
     connections_per_user: Annotated[
         int,
         Meta(

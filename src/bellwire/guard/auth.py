@@ -1,5 +1,6 @@
 """Who a client is."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,15 @@ class Identity(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         require_user(self.user, "Identity")
+        for name in ("expires", "issued"):
+            _require_time(getattr(self, name), name)
+
+
+def _require_time(when: object, name: str) -> None:
+    if when is None:
+        return
+    if isinstance(when, bool) or not isinstance(when, int | float) or not math.isfinite(when):
+        raise TypeError(f"Identity({name}=...) takes seconds since the epoch, not {when!r}: write when.timestamp()")
 
 
 def require_user(user: object, where: str) -> None:

@@ -87,6 +87,8 @@ class CloseCode(IntEnum):
     """No `Connect` came in time, or not all of a message."""
     FLOODING = 4004
     """The client went on sending what was refused for its rate."""
+    EXPIRED = 4005
+    """The client's identity has expired: it is to come back with another one."""
     MALFORMED = 4500
     """Not a message, or not one that may come here."""
     REPLACED = 4501

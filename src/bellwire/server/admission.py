@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import ConnectRefused
+from bellwire.delivery.revocation import Revocation
 from bellwire.guard.auth import Identity
+from bellwire.protocol.embedding import Hello
 from bellwire.server.callables import full_name
 from bellwire.server.inbound import Phase
+from bellwire.server.recovery import Plea
 from bellwire.server.socket import Socket
+from bellwire.server.tenure import require_identity
 from bellwire.transports.base import Request
 
 if TYPE_CHECKING:
@@ -35,23 +39,31 @@ class Admission:
     of its own, and is not to be cut in the middle of a write.
     """
 
-    __slots__ = ("_authenticate", "_namespace", "_over", "_socket", "_task", "_timer", "cancelled")
+    __slots__ = ("_authenticate", "_cancelled", "_identity", "_namespace", "_over", "_socket", "_task", "_timer")
 
-    def __init__(self, socket: Socket, namespace: "Namespace", authenticate: Authenticator | None) -> None:
-        self.cancelled = False
-        """Whether the application was cut off."""
+    def __init__(
+        self,
+        socket: Socket,
+        namespace: "Namespace",
+        authenticate: Authenticator | None,
+        identity: Identity | None = None,
+    ) -> None:
         self._socket = socket
         self._namespace = namespace
         self._authenticate = authenticate
+        self._identity = identity
         self._task: asyncio.Task[Any] | None = None  # while the application's code runs
         self._timer: Timer | None = None
         self._over = False
+        self._cancelled = False
 
     async def run(self) -> None:
         """Let the socket in, or raise."""
+        socket = self._socket
+        steps = (self._identify, self._before, socket.take_place, socket.enter, self._check, self._admit)
         try:
-            for step in (self._identify, self._socket.take_place, self._socket.enter, self._admit):
-                if self._socket.gone:
+            for step in steps:
+                if socket.gone:
                     return
                 await step()
         finally:
@@ -68,8 +80,12 @@ class Admission:
         self._stop()
         task = self._task
         if task is not None and task is not asyncio.current_task():  # which may have sent the client away itself
-            self.cancelled = True
+            self._cancelled = True
             task.cancel()
+
+    def cut_off(self, error: BaseException) -> bool:
+        """Whether ``error`` is that of an application that was cut off."""
+        return self._cancelled and isinstance(error, asyncio.CancelledError)
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -84,17 +100,26 @@ class Admission:
             self._task = None
 
     async def _identify(self) -> None:
-        if self._authenticate is None:
-            return
-        identity = await self._application(self._authenticate(self._socket.request, self._socket.auth))
-        if identity is not None and not isinstance(identity, Identity):
-            raise TypeError(
-                f"auth returned {type(identity).__name__}: return Identity(user), None, or raise ConnectRefused(...)"
-            )
-        self._socket.identify(identity)
+        if self._authenticate is not None:
+            found = await self._application(self._authenticate(self._socket.request, self._socket.auth))
+            self._identity = require_identity(found)
+        self._socket.identify(self._identity)
+
+    async def _before(self) -> None:
+        """See that no session is taken up that was revoked."""
+        if _names_session(self._socket.hello):
+            self._socket.revoked = (await self._check()).since
+
+    async def _check(self) -> Revocation:
+        return await self._socket.node.revocations.check(self._identity)
 
     async def _admit(self) -> None:
         await self._application(_pass(self._socket, self._namespace, 0))
+
+
+def _names_session(hello: Hello | Plea | None) -> bool:
+    """Whether the client comes back."""
+    return (hello.session if isinstance(hello, Hello) else hello and hello.pid) is not None
 
 
 async def _pass(socket: Socket, namespace: "Namespace", position: int) -> None:

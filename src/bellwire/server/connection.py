@@ -8,7 +8,6 @@ Where the server itself took the client out of a namespace, messages that were o
 client cannot know better, and its other namespaces are not to suffer for it.
 """
 
-import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -27,11 +26,13 @@ from bellwire.core.errors import (
     TokenRefused,
     TooManyConnections,
 )
+from bellwire.core.renewal import AUTH_EXPIRED, AuthExpired
 from bellwire.guard.auth import Identity
+from bellwire.guard.packets import post
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.wire import CloseCode
-from bellwire.server.admission import Admission
+from bellwire.server.admission import Admission, Authenticator
 from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Outcome
 from bellwire.server.held import Held
@@ -41,6 +42,7 @@ from bellwire.server.namespace import Namespace
 from bellwire.server.recovery import Plea
 from bellwire.server.sessions import Overtaken
 from bellwire.server.socket import Socket
+from bellwire.server.tenure import Tenure
 from bellwire.transports.base import Carrier, Receiver
 from bellwire.transports.base_session import BaseSession
 
@@ -194,10 +196,11 @@ class Connection(Receiver):
         self._sockets[name] = socket
         socket.hold()
 
-        def finished(outcome: Outcome) -> None:
-            self._admitted(socket, outcome)
+        admission = socket.stay = self._admission(socket, namespace)
 
-        admission = socket.admission = self._admission(socket, namespace)
+        def finished(outcome: Outcome) -> None:
+            self._admitted(socket, admission, outcome)
+
         socket.start(admission.run(), finished)
         admission.watch(self.runtime.wheel, self.runtime.config.connect_timeout, lambda: self._overdue(socket))
 
@@ -208,15 +211,12 @@ class Connection(Receiver):
     def _admission(self, socket: Socket, namespace: Namespace) -> Admission:
         if self.vouched is None:
             return Admission(socket, namespace, self._server.authenticator)
-        socket.identify(self.vouched)
-        return Admission(socket, namespace, None)
+        return Admission(socket, namespace, None, self.vouched)
 
-    def _admitted(self, socket: Socket, outcome: Outcome) -> None:
-        admission, socket.admission = socket.admission, None
+    def _admitted(self, socket: Socket, admission: Admission, outcome: Outcome) -> None:
+        socket.stay = None
         if outcome.error is not None:
-            if admission is not None and admission.cancelled and isinstance(outcome.error, asyncio.CancelledError):
-                pass  # the client is gone, and what there is to say to it was said
-            else:
+            if not admission.cut_off(outcome.error):  # else the client is gone, and what there is to say was said
                 self._turn_away(socket, outcome.error)
         elif socket.phase is Phase.ENTERING:
             self._let_in(socket)
@@ -229,6 +229,7 @@ class Connection(Receiver):
         if isinstance(held, Held):
             held.release(socket.sink)
         socket.phase = Phase.CONNECTED
+        self.limit(socket)
         if socket.sink.writable:
             socket.send_latest()
         if socket.reader is not None:
@@ -270,6 +271,25 @@ class Connection(Receiver):
             message = self.refusal(socket.namespace, _INTERNAL.message, _INTERNAL.data)
         self.send(message)
         self._forget(socket, "refused")
+
+    @property
+    def authenticator(self) -> Authenticator | None:
+        """What finds out who a client is."""
+        return self._server.authenticator
+
+    def limit(self, socket: Socket) -> None:
+        """Let ``socket`` stay for as long as its identity holds."""
+        if isinstance(socket.stay, Admission):  # it was let in to be told that it is put out
+            return
+        if socket.stay is not None:
+            socket.stay.leave()
+        expires = socket.expires
+        socket.stay = None if expires is None else Tenure(self.runtime.wheel, expires, lambda: self._expire(socket))
+
+    def _expire(self, socket: Socket) -> None:
+        """The identity of ``socket`` has expired: the client is told, and may come back with another one."""
+        socket.deliver(post(socket.namespace, AUTH_EXPIRED, (AuthExpired(),)))
+        self.session.close("identity expired", code=CloseCode.EXPIRED)
 
     def _overdue(self, socket: Socket) -> None:
         """It takes too long to let ``socket`` in. The client's other namespaces are not to suffer for it."""

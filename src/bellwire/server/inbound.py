@@ -20,6 +20,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from bellwire.core.errors import ConnectRefused, EventRefused, PacketError
+from bellwire.core.renewal import AuthRenewed
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.socketio import Packet, event_name
 from bellwire.protocol.wire import Skip
@@ -27,6 +28,7 @@ from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Outcome
 from bellwire.server.numbers import Numbered, Numbers
+from bellwire.server.tenure import renew
 
 if TYPE_CHECKING:
     from bellwire.server.connection import Connection
@@ -191,6 +193,10 @@ class Inbound(ABC):
     async def handle(self, work: "Work") -> Any:
         """Run an event's handlers."""
         return await self._namespace.handle(self._socket, work)
+
+    async def renew(self, payload: dict[str, Any]) -> AuthRenewed:
+        """Ask who the client is again. Raises EventRefused: it is who it was, for as long as it was to be."""
+        return await renew(self._socket, self._connection, payload)
 
     def _finished(self, outcome: Outcome) -> None:
         """A handler that had to wait is done: on with those behind it."""

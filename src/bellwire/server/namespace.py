@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 from bellwire.core.errors import BellwireError, EventRefused
 from bellwire.core.events import MAX_NAME_LENGTH as MAX_EVENT_NAME
 from bellwire.core.events import Event, require_event
+from bellwire.core.renewal import AUTH_RENEW
 from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.naming import User
 from bellwire.guard.recipients import MAX_NAME_LENGTH, check_name
@@ -45,6 +46,12 @@ class Registration(NamedTuple):
     handler: Handler
     reader: PayloadReader
     effect: Effect = "at_most_once"
+    private: bool = False
+    """Whether it is Bellwire's own: nobody else is shown the payload, in which there may be a token."""
+
+
+_OWN: Final = {AUTH_RENEW.name: Registration(AUTH_RENEW, Socket.renew, PayloadReader(AUTH_RENEW), private=True)}
+"""What every namespace handles, unless its application does."""
 
 
 class Work(NamedTuple):
@@ -341,7 +348,7 @@ class Namespace(Target):
 
         """
         name = event_name(packet.payload)
-        registration = self._handlers.get(name)
+        registration = self._handlers.get(name) or _OWN.get(name)
         if registration is not None:
             reader = registration.reader
             args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
@@ -356,7 +363,7 @@ class Namespace(Target):
     def job(self, socket: Socket, work: "Work") -> Job:
         """The coroutine of an event's handlers, for a client that does not number its events."""
         registration = work.registration
-        if registration is None or registration.effect == "relay" or self.any_handlers:
+        if registration is None or registration.effect == "relay" or (self.any_handlers and not registration.private):
             return self._job(socket, work)
         return registration.handler(socket, *work.args)
 
@@ -372,7 +379,8 @@ class Namespace(Target):
 
     async def handle(self, socket: Socket, work: "Work") -> Any:
         """Run the handlers of ``on_any``, and the event's own."""
-        for any_handler in self.any_handlers:
+        private = work.registration is not None and work.registration.private
+        for any_handler in () if private else self.any_handlers:
             await any_handler(socket, work.name, *work.args)
         return None if work.registration is None else await work.registration.handler(socket, *work.args)
 

@@ -100,7 +100,9 @@ class Reader:
         reader = cls(socket)
         whose = reader._whose(hello.instance, hello.attempt)
         cursors = {cursor.stream: Position(cursor.gen, cursor.seq, cursor.tag) for cursor in hello.cursors}
-        session = None if hello.session is None else await sessions.resume(hello.session, cursors=cursors, **whose)
+        session = None
+        if hello.session is not None:
+            session = await sessions.resume(hello.session, cursors=cursors, after=socket.revoked, **whose)
         if session is None:
             reader._give_up(cursors, Reason.SESSION_LOST)  # first: the new session is in some of the same streams
             await reader.begin_session(hub, sessions, whose)

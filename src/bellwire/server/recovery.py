@@ -113,7 +113,7 @@ class RecoveringReader(Reader):
         """Recover the client, or begin anew. Raises BrokerUnavailable."""
         reader = cls(socket)
         whose = reader._whose("stock")
-        session = None if plea.pid is None else await sessions.resume(plea.pid, **whose)
+        session = None if plea.pid is None else await sessions.resume(plea.pid, after=socket.revoked, **whose)
         if session is not None:
             reader.session = session
             try:

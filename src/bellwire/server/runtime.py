@@ -25,6 +25,7 @@ from bellwire.server.presence import Presences
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
 from bellwire.server.recovery import Checkpoints
+from bellwire.server.revocations import Revocations
 from bellwire.server.sessions import Sessions
 from bellwire.server.streams import Streams
 from bellwire.server.succession import Succession
@@ -67,6 +68,7 @@ class Runtime:
         "prober",
         "producers",
         "readiness",
+        "revocations",
         "sessions",
         "streams",
         "wheel",
@@ -92,6 +94,7 @@ class Runtime:
         self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.cluster.direct = self.streams.direct
         self.operations = Operations(self.cluster, application.find)
+        self.revocations = Revocations(broker, config)
         self.places = Places(broker, self.cluster, self.wheel, config, counters)
         self.presences = Presences(broker, self.cluster, self.fanout, self.dispatcher, self.wheel, counters)
         self.prober = Prober(self.streams, self.wheel, self.dispatcher)

@@ -112,8 +112,11 @@ class Sessions:
         holder: Holder,
         turn: Turn = FIRST_TURN,
         cursors: Mapping[str, Position] = _NOWHERE,
+        after: float | None = None,
     ) -> Session | None:
         """Take a session up; None if there is none with this secret in this namespace for this principal.
+
+        One that nobody has asked for ``after`` that time, in the broker's, was revoked, and counts as not there.
 
         Memberships that ended at the client's ``cursors``, or before, are forgotten; `Session.found` has them still.
 
@@ -128,7 +131,7 @@ class Sessions:
         """
         key = session_key(secret, namespace, principal)
         async with self.lock(key):
-            found = await self._take(secret, key, instance, holder, turn, cursors)
+            found = await self._take(secret, key, instance, holder, turn, cursors, after)
         outcome = "unknown" if found is None else "resumed"
         if isinstance(found, Record):
             copy = found.forked(new_socket_id(None), instance, secrets.randbits(64), turn)
@@ -162,7 +165,14 @@ class Sessions:
         return session
 
     async def _take(
-        self, secret: str, key: str, instance: str, holder: Holder, turn: Turn, cursors: Mapping[str, Position]
+        self,
+        secret: str,
+        key: str,
+        instance: str,
+        holder: Holder,
+        turn: Turn,
+        cursors: Mapping[str, Position],
+        after: float | None,
     ) -> Session | Record | None:
         """Return the session, or None if there is none; or its record, if another instance goes on with it."""
         mark, begun = secrets.randbits(64), self.now
@@ -181,6 +191,8 @@ class Sessions:
                     session.stored(record, kept.revision, begun)
                     await self._tell(session)
                     return session
+                if after is not None and record.turn.since <= after:
+                    return None
                 if record.is_newer(instance, turn):
                     raise Overtaken
                 rival = self._rival(key, record, instance)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bellwire.server.namespace import Namespace
     from bellwire.server.places import UserPlaces
     from bellwire.server.runtime import Runtime
+    from bellwire.server.tenure import Tenure
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -66,7 +67,6 @@ class Socket(Inbound):
         "_session",
         "_state",
         "_user",
-        "admission",
         "auth",
         "claims",
         "expires",
@@ -77,8 +77,10 @@ class Socket(Inbound):
         "places",
         "reader",
         "reason",
+        "revoked",
         "since",
         "sink",
+        "stay",
     )
 
     def __init__(
@@ -109,6 +111,8 @@ class Socket(Inbound):
         """What the authentication knows of the user."""
         self.expires: float | None = None
         """When the identity ceases to hold, in seconds since the epoch."""
+        self.revoked: float | None = None
+        """Up to when, in the broker's time, the user's sessions were revoked; None if they were not."""
         self.sink = sink
         self.reader: Reader | None = None
         """What it recovers with; None if it does not."""
@@ -116,8 +120,8 @@ class Socket(Inbound):
         """The newest volatile events, while its client does not keep up; None if there are none."""
         self.reason = ""
         """Why it was disconnected."""
-        self.admission: Admission | None = None
-        """Its way in, until it is in."""
+        self.stay: Admission | Tenure | None = None
+        """Its way in, and then for how long it may stay; None if that has no end."""
         self.places: UserPlaces | None = None
         """Where its connection has a place among its user's; None of a guest's, and where nobody counts."""
         self._user: str | None = None
@@ -575,8 +579,8 @@ class Socket(Inbound):
         """
         self._connection.delay(1)
         self.reason = reason
-        if self.admission is not None:
-            self.admission.leave()
+        if self.stay is not None:
+            self.stay.leave()
         if self.places is not None:
             self.places.leave(self._connection)
         self._runtime.presences.depart(self, reason)

@@ -61,6 +61,23 @@ class UserTarget:
         if unreachable:
             raise NodesUnreachable(unreachable)
 
+    async def revoke(self) -> None:
+        """End all that the user was given up to now: his connections, his sessions, his tokens.
+
+        Connections end as with `disconnect`, on all nodes. Clients that are away do not come back to their sessions.
+        What was issued up to now is refused as ``token_revoked``: tokens by their ``iat``, other identities by
+        ``Identity.issued``, and all of those that do not say. It is kept for ``Config.revocation_seconds``.
+
+        Raises:
+            BellwireError: the server is not running, or ``Config.revocation_seconds`` is 0.
+            BrokerUnavailable: nothing was revoked, or other nodes cannot be asked: call it again.
+            OutcomeUnknown: nobody knows whether it was.
+            NodesUnreachable: it was, and some nodes did not say that they have disconnected him.
+
+        """
+        await self._server.runtime.revocations.revoke(self._id)
+        await self.disconnect()
+
 
 async def disconnect_here(server: "Server", user: str) -> None:
     """End the user's connections to this node."""

@@ -6,6 +6,7 @@ Everything that a client's bytes go through is the real thing, from the Engine.I
 # ruff: noqa: ASYNC109 - whoever writes a test says how long it waits
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -408,7 +409,7 @@ async def connect(
     check_name(namespace)
     if auth is not None and not isinstance(auth, Mapping):
         raise TypeError(f"auth is what the client sends, a mapping such as {{'token': 't'}}, not {type(auth).__name__}")
-    identity = None if user is None else Identity(user, claims or {})
+    identity = None if user is None else Identity(user, claims or {}, issued=time.time())
     started = not server.running
     await server.start()
     try:

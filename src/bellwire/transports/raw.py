@@ -31,6 +31,7 @@ CLOSE_CODES: Final[Mapping[str, int]] = {
     "connect timeout": CloseCode.LATE,
     "message timeout": CloseCode.LATE,
     "rate limited": CloseCode.FLOODING,
+    "identity expired": CloseCode.EXPIRED,
     "parse error": CloseCode.MALFORMED,
     "session replaced": CloseCode.REPLACED,
     "forced server close": CloseCode.EJECTED,
