@@ -9,7 +9,8 @@ import uvicorn
 
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import native_http, native_websockets
+from bellwire.transports.native import native_websockets
+from bellwire.transports.native_http import native_http
 
 CLOSING = 5  # seconds for the clients to go when the server does
 

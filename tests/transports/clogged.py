@@ -34,6 +34,11 @@ class Clogged(asyncio.Transport):
             self.paused = True
             self.protocol.pause_writing()
 
+    def is_closing(self) -> bool:
+        return False
+
+    def resume_reading(self) -> None: ...
+
     def take(self, count: int) -> None:
         self.waiting -= count
         if self.paused and self.waiting <= self.limits[0]:

@@ -9,7 +9,7 @@ from bellwire.transports.base import Carrier
 
 
 class Pipe(Carrier):
-    """Its test says when it is congested, and how far its client has read."""
+    """Its test says when it is congested."""
 
     name: ClassVar[str] = "websocket"
 
@@ -18,7 +18,6 @@ class Pipe(Carrier):
         self.reading = True
         self.closed: int | str | None = None
         self.clogged = False
-        self.taken = 0
 
     @override
     def send(self, message: Message) -> None:
@@ -54,8 +53,3 @@ class Pipe(Carrier):
     @override
     def congested(self) -> bool:
         return self.clogged
-
-    @property
-    @override
-    def progress(self) -> int:
-        return self.taken

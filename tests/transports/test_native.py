@@ -18,6 +18,7 @@ from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
 from bellwire.transports.native import NativeWebSocket, native_websockets
+from bellwire.transports.unread import NOTED_FROM
 from tests.serving import serve
 from tests.transports.clogged import Clogged
 from tests.transports.wire import PATIENCE, Echo, EchoServer, connect, echo_server, on_both, real, until
@@ -274,13 +275,16 @@ async def test_slow_consumer_is_cut_off() -> None:
         sid, ws = await client.open_websocket()
         session, echo = server.engine.sessions[sid], server.echoes[sid]
         ws.raw._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        while session.carrier.writable:
+            echo.send("a" * 50_000)
+            await asyncio.sleep(0)
+        assert session.carrier.buffered > 50_000
         while not echo.ended.is_set():
             echo.send("a" * 50_000)
             await asyncio.sleep(0)
-            if not session.carrier.writable:
-                assert session.carrier.buffered > 50_000
         assert echo.reasons == ["slow consumer"]
         assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
+        assert server.counters.get("slow_consumers_total", cause="buffer_full") == 1
 
 
 @on_both
@@ -321,9 +325,8 @@ async def test_healthy_client_costs_no_notices() -> None:
 
 
 @on_both
-async def test_client_that_takes_nothing_for_a_while_is_cut_off(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bellwire.transports.congestion.STALL_SECONDS", 0.3)
-    server = EchoServer(send_buffer_bytes=64_000_000)
+async def test_client_that_takes_nothing_for_a_while_is_cut_off(native: bool) -> None:
+    server = EchoServer(send_buffer_bytes=64_000_000, write_timeout=0.3)
     async with serve(server, native=native) as url, connect(url) as client:
         sid, ws = await client.open_websocket()
         session, echo = server.engine.sessions[sid], server.echoes[sid]
@@ -413,7 +416,7 @@ async def test_congestion_ends_when_a_quarter_is_left() -> None:
     await asyncio.sleep(0)
     assert echo.notices == ["congested"]
     transport.take(750)
-    assert carrier.writable
+    assert not carrier.writable
     assert echo.notices == ["congested"]
     transport.take(3)
     assert echo.notices == ["congested", "drained"]
@@ -421,9 +424,9 @@ async def test_congestion_ends_when_a_quarter_is_left() -> None:
 
 @pytest.mark.parametrize("paused", [True, False])
 async def test_earlier_response_that_waits_is_congestion_whether_its_protocol_was_paused_or_not(paused: bool) -> None:
-    transport = Clogged(20_000, paused=paused)
+    transport = Clogged(70_000, paused=paused)
     _, carrier, echo = await upgrade(EchoServer(), transport)
-    assert transport.limits == (16_384, 65_536)
+    assert transport.limits == (NOTED_FROM // 4, NOTED_FROM)
     assert carrier.congested
     assert echo.notices == ["congested"]
     transport.take(transport.waiting)
@@ -432,19 +435,54 @@ async def test_earlier_response_that_waits_is_congestion_whether_its_protocol_wa
 
 
 async def test_notices_that_come_before_the_new_protocol_took_over_reach_it() -> None:
-    first, carrier, _ = await upgrade(EchoServer(), Clogged())
-    carrier.resume_writing()
+    first, carrier, _ = await upgrade(EchoServer(), transport := Clogged())
+    transport.waiting = 70_000
     first.pause_writing()
     assert carrier.congested
     first.resume_writing()
     assert not carrier.congested
 
 
-async def test_limit_of_zero_and_one_that_is_larger_than_transports_take() -> None:
-    for limit, high in ((0, 1), (2**40, 2**31 - 1)):
-        transport = Clogged()
-        await upgrade(EchoServer(volatile_buffer_bytes=limit, send_buffer_bytes=2**41), transport)
-        assert transport.limits[1] == high
+async def test_transports_pause_above_at_least_one_byte() -> None:
+    transport = Clogged()
+    await upgrade(EchoServer(volatile_buffer_bytes=0), transport)
+    assert transport.limits[1] == 1
+
+
+async def test_what_waits_is_noted_before_it_is_congestion_and_forgotten_when_it_is_read() -> None:
+    server, transport = EchoServer(), Clogged()
+    _, carrier, echo = await upgrade(server, transport)
+    transport.take(transport.waiting)
+    echo.send("a" * NOTED_FROM)
+    await asyncio.sleep(0)
+    assert (server.engine.unread.total, carrier.congested) == (carrier.buffered, False)
+    assert carrier.buffered > NOTED_FROM
+    transport.take(transport.waiting)
+    assert (server.engine.unread.total, echo.notices) == (0, [])
+    assert server.engine.wheel.pending == 0
+
+
+async def test_connection_that_is_lost_is_no_backlog() -> None:
+    server, transport = EchoServer(), Clogged()
+    _, carrier, echo = await upgrade(server, transport)
+    echo.send("a" * NOTED_FROM)
+    await asyncio.sleep(0)
+    assert len(server.engine.unread) == 1
+    carrier.connection_lost(None)
+    assert len(server.engine.unread) == 0
+
+
+async def test_client_that_answers_and_reads_nothing_is_cut_off_however_little_waits() -> None:
+    server, transport = EchoServer(write_timeout=10), Clogged()
+    first, carrier, echo = await upgrade(server, transport)
+    echo.echoing = False
+    transport.take(transport.waiting)
+    echo.send("a" * NOTED_FROM)
+    for _ in range(13):
+        await asyncio.sleep(1)
+        first.data_received(b"\x81\x80\0\0\0\0")
+    assert (carrier.congested, echo.reasons) == (False, ["slow consumer"])
+    assert server.counters.get("slow_consumers_total", cause="no_progress") == 1
 
 
 @real

@@ -36,7 +36,8 @@ from bellwire.core.config import Config
 from bellwire.core.errors import BellwireError
 from bellwire.server.server import Server
 from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Receive, Scope, Send
-from bellwire.transports.native import native_http, native_websockets
+from bellwire.transports.native import native_websockets
+from bellwire.transports.native_http import native_http
 
 logger = logging.getLogger("bellwire.server")
 

@@ -160,6 +160,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=0, description="bytes waiting for a client from which only the newest volatile events are kept for it"),
     ] = 65_536
+    process_buffer_bytes: Annotated[
+        int,
+        Meta(
+            ge=1000,
+            description="bytes that may wait for all clients of one process together; beyond that those are "
+            "disconnected for whom most wait",
+        ),
+    ] = 268_435_456
+    write_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=_A_DAY,
+            description="seconds in which a client must take something of what waits for it, or it is disconnected",
+        ),
+    ] = 20.0
     fanout_batch: Annotated[
         int,
         Meta(
@@ -273,11 +289,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if len(set(self.transports)) != len(self.transports):
             raise ConfigError(f"transports = {self.transports!r} holds one twice: name each once")
+        self._check_buffers()
+
+    def _check_buffers(self) -> None:
         if self.volatile_buffer_bytes > self.send_buffer_bytes:
             raise ConfigError(
                 f"volatile_buffer_bytes = {self.volatile_buffer_bytes} is more than send_buffer_bytes = "
                 f"{self.send_buffer_bytes}, so that a client would be disconnected before anything volatile is "
                 f"dropped for it: set it to {self.send_buffer_bytes} or less"
+            )
+        if self.process_buffer_bytes < self.send_buffer_bytes:
+            raise ConfigError(
+                f"process_buffer_bytes = {self.process_buffer_bytes} is less than send_buffer_bytes = "
+                f"{self.send_buffer_bytes}, which one client alone may have waiting: set it to "
+                f"{self.send_buffer_bytes} or more"
             )
 
     def _check_proxies(self) -> None:

@@ -445,6 +445,8 @@ class Room:
                 break
             handed += len(step.entries) if isinstance(step, Hand) else 0
             self._take(reader, step)
+            if socket.sink.buffered > self._streams.page_bytes:
+                await asyncio.sleep(0)  # the tick ends: what was handed is written, and it is known if there is room
         return handed
 
     async def prove(self, socket: "Socket") -> bool:

@@ -74,10 +74,7 @@ class TunnelCarrier(QueuedCarrier[Session], Receiver):
     def send(self, message: Message) -> None:
         if self._closing:
             return
-        self._queue.append(message)
-        self._buffered += message.size
-        if self._buffered > self._engine.config.volatile_buffer_bytes:
-            self._press(message)
+        self._enqueue(message)
         if len(self._queue) == 1:
             self._engine.tick.touch(self)
         elif self._unread and self._buffered > self._engine.config.send_buffer_bytes:
@@ -94,7 +91,7 @@ class TunnelCarrier(QueuedCarrier[Session], Receiver):
 
     @override
     def abort(self) -> None:
-        self._queue.clear()
+        self._clear()
         self.close(_ABORT)
 
     @override
@@ -127,8 +124,7 @@ class TunnelCarrier(QueuedCarrier[Session], Receiver):
             return
         taken = min(burst.taken, self._unread)
         self._unread -= taken
-        self._buffered -= taken
-        self._relieve()
+        self._dequeue(taken)
         for packet in burst.packets:
             self.session.received(self, packet)
         if burst.overflowed:
@@ -137,6 +133,7 @@ class TunnelCarrier(QueuedCarrier[Session], Receiver):
     @override
     def over(self) -> None:
         self._closing = self._closing or _ABORT
+        self._clear()
         self.session.lost(self, "transport close")
 
 

@@ -82,10 +82,7 @@ class MemoryCarrier(QueuedCarrier[Session]):
     def send(self, message: Message) -> None:
         if not self.open:
             return
-        self._queue.append(message)
-        self._buffered += message.size
-        if self._buffered > self._engine.config.volatile_buffer_bytes:
-            self._press(message)
+        self._enqueue(message)
         if len(self._queue) == 1:
             self._engine.tick.touch(self)
         if self.stalled and self._buffered > self._engine.config.send_buffer_bytes:
@@ -96,8 +93,7 @@ class MemoryCarrier(QueuedCarrier[Session]):
         if self.stalled:
             return
         queue, self._queue = self._queue, []
-        self._buffered = 0
-        self._relieve()
+        self._dequeue(self._buffered)
         for message in queue:
             for part in message.parts:
                 self._client.take(part)
@@ -116,8 +112,7 @@ class MemoryCarrier(QueuedCarrier[Session]):
     @override
     def abort(self) -> None:
         self.open = False
-        self._queue.clear()
-        self._buffered = 0
+        self._clear()
         self._inbox.clear()
         self._client.cut("transport close")
 

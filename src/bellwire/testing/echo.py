@@ -68,7 +68,7 @@ class _NoEngine(Application):
 def echo_endpoint() -> Endpoint:
     """What answers on every path. It belongs to the running event loop."""
     loop = asyncio.get_running_loop()
-    config = Config(send_buffer_bytes=sys.maxsize)
+    config = Config(send_buffer_bytes=sys.maxsize, process_buffer_bytes=sys.maxsize)
     engine = Engine(_NoEngine(), config, Counters(), loop, Wheel(loop))
 
     def admit(request: Request) -> Admission:

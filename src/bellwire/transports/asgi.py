@@ -157,10 +157,7 @@ class ASGIWebSocket(QueuedCarrier[Link]):
     def send(self, message: Message) -> None:
         if self._closing is not None:
             return
-        self._queue.append(message)
-        self._buffered += message.size
-        if self._buffered > self._engine.config.volatile_buffer_bytes:
-            self._press(message)
+        self._enqueue(message)
         if len(self._queue) == 1:
             self._engine.tick.touch(self)
         elif self._wake is None and self._buffered > self._engine.config.send_buffer_bytes:
@@ -200,6 +197,7 @@ class ASGIWebSocket(QueuedCarrier[Link]):
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+            self._clear()
             self.session.lost(self, "transport close")
 
     async def _read(self) -> None:
@@ -240,9 +238,7 @@ class ASGIWebSocket(QueuedCarrier[Link]):
             await self._send(
                 {"type": "websocket.send", **({"text": part} if isinstance(part, str) else {"bytes": part})}
             )
-        self._buffered -= message.size
-        if self._congested:
-            self._relieve()
+        self._dequeue(message.size)
 
 
 def _is_longer(packet: str | bytes, limit: int) -> bool:

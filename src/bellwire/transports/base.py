@@ -122,7 +122,7 @@ class Sink(ABC):
     @property
     @abstractmethod
     def writable(self) -> bool:
-        """Whether the client keeps up: ``buffered`` is at most ``Config.volatile_buffer_bytes``."""
+        """Whether the client keeps up: not from ``Config.volatile_buffer_bytes`` on until most of it is read."""
 
 
 class Carrier(Sink):
@@ -151,13 +151,8 @@ class Carrier(Sink):
 
     @property
     def congested(self) -> bool:
-        """Whether its link was told that the client does not keep up, and not yet that it does again."""
+        """Whether its link is told that the client does not keep up, and was not yet told that it does again."""
         return False
-
-    @property
-    def progress(self) -> int:
-        """While ``congested``: a number, in bytes, that grows by what the client takes."""
-        return 0
 
 
 class Link(Protocol):
@@ -207,7 +202,7 @@ class Receiver(Protocol):
         return  # to have something to do with it is not a receiver's duty
 
     def drained(self) -> None:
-        """After ``congested``: at most a quarter of ``Config.volatile_buffer_bytes`` is waiting for the client."""
+        """After ``congested``: the client has read most of what was waiting for it."""
         return
 
     def settle(self) -> None:

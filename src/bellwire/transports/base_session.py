@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from bellwire.protocol.outgoing import Message
 from bellwire.transports.base import Carrier, Receiver, Request
-from bellwire.transports.congestion import Congestion
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
@@ -16,7 +15,7 @@ class BaseSession(ABC):
     """One client, reached by the carrier of the moment: the link of its carriers, and its receiver's way back."""
 
     __slots__ = (
-        "_congestion",
+        "_congested",
         "_engine",
         "_questions",
         "alive",
@@ -47,7 +46,7 @@ class BaseSession(ABC):
         self.paused = False
         """Whether the client is made to wait, since its events come faster than they are handled."""
         self._engine = engine
-        self._congestion: Congestion | None = None
+        self._congested = False
         self._questions: list[asyncio.Future[bool]] | None = None
 
     # --- from the carrier
@@ -62,15 +61,14 @@ class BaseSession(ABC):
 
     def congested(self, carrier: Carrier) -> None:
         """``carrier`` has stopped being writable: the client does not keep up."""
-        if carrier is self.carrier and self._congestion is None and not self.closed:
-            self._congestion = Congestion(self, self._engine.wheel)
+        if carrier is self.carrier and not self._congested and not self.closed:
+            self._congested = True
             self.receiver.congested()
 
     def drained(self, carrier: Carrier) -> None:
         """The client has read most of what was waiting on ``carrier``."""
-        if carrier is self.carrier and self._congestion is not None and not self.closed:
-            self._congestion.end()
-            self._congestion = None
+        if carrier is self.carrier and self._congested and not self.closed:
+            self._congested = False
             self.receiver.drained()
 
     def _carried_on(self) -> None:
@@ -104,9 +102,6 @@ class BaseSession(ABC):
     def _ended(self) -> None:
         """No more notices, and no to those who wait for an answer."""
         self.closed = True
-        if self._congestion is not None:
-            self._congestion.end()
-            self._congestion = None
         self._settle(False)
 
     # --- signs of life

@@ -20,6 +20,7 @@ from bellwire.transports.polling import PollingCarrier, Response
 from bellwire.transports.raw import RawSession
 from bellwire.transports.session import Session
 from bellwire.transports.tick import Tick
+from bellwire.transports.unread import CUT, Cause, Unread
 
 ALONE: Final = "00000000"
 """The id of a node that has no others beside it."""
@@ -46,6 +47,7 @@ class Engine:
         "raw_sessions",
         "sessions",
         "tick",
+        "unread",
         "wheel",
     )
 
@@ -70,6 +72,7 @@ class Engine:
         self.forwarder: Forwarder | None = None
         """What reaches the other nodes, if there can be any."""
         self.edge = Edge(config, counters)
+        self.unread = Unread(config, loop, wheel)
         self.tick = Tick(loop)
         self.sessions: dict[str, Session] = {}
         """Those of Engine.IO, by their sid."""
@@ -179,7 +182,9 @@ class Engine:
             self.wheel.after(self.config.upgrade_timeout, partial(self._give_up, session.sid))
 
     def _give_up(self, sid: str) -> None:
-        self.lingering.pop(sid, None)
+        carrier = self.lingering.pop(sid, None)
+        if carrier is not None:
+            carrier.abort()
 
     # --- bellwire.v1
 
@@ -214,12 +219,25 @@ class Engine:
     # --- the end of sessions
 
     def overflow(self, session: Link) -> None:
-        """The client does not read what it is sent: its session ends, once, after the running broadcast."""
-        if session.overflowed:
-            return
-        session.overflowed = True
-        logger.warning("a slow consumer is cut off: its send buffer passed %d bytes", self.config.send_buffer_bytes)
-        self.loop.call_soon(partial(session.close, "slow consumer", abort=True))
+        """More waits for one client than may: its session ends, once, after the running broadcast."""
+        if not session.overflowed:
+            session.overflowed = True
+            self.report_slow("buffer_full")
+            self.loop.call_soon(partial(session.close, "slow consumer", abort=True))
+
+    def cut(self, session: Link, carrier: Carrier, cause: Cause) -> None:
+        """The client takes nothing, or too much waits for all, and then what waits on ``carrier`` goes at once."""
+        if not session.overflowed:
+            session.overflowed = True
+            self.report_slow(cause)
+            session.close("slow consumer", abort=True)
+        if cause == "process_full":
+            carrier.abort()
+
+    def report_slow(self, cause: Cause) -> None:
+        """A slow consumer is being cut off: count it and say why."""
+        self.counters.add("slow_consumers_total", cause=cause)
+        logger.warning("a slow consumer is cut off: %s", CUT[cause].format(config=self.config))
 
     async def close(self, code: int = 1001) -> None:
         """End every session; clients reconnect by themselves, elsewhere or later. The loop turns now and then."""

@@ -16,7 +16,6 @@ from urllib.parse import unquote
 
 from typing_extensions import override
 from uvicorn.config import Config as UvicornConfig
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
@@ -30,15 +29,15 @@ from bellwire.protocol.wire import MAX_MESSAGE, PATH
 from bellwire.transports.arrival import Arrival
 from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
 from bellwire.transports.engine import Engine
+from bellwire.transports.unread import Cause
 
 logger = logging.getLogger("bellwire.transports")
 
 MAX_FRAGMENTS = 1024
 """Frames of one message; a peer could otherwise have each byte cost a frame's work."""
 
-
-_MAX_LIMIT = 2**31 - 1
-"""The largest limit of a write buffer: uvloop keeps it in a C int."""
+MUCH = 65_536
+"""Bytes of one read after which the answers are written at once: libuv reads up to 32 times before a tick ends."""
 
 
 class NativeWebSocket(asyncio.Protocol, Carrier):
@@ -47,6 +46,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     __slots__ = (
         "_arrival",
         "_base64",
+        "_congested",
         "_deflated",
         "_ended",
         "_engine",
@@ -82,8 +82,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._base64 = base64
         self._deflated = deflated
         self._out: bytes | list[bytes] | None = None
-        self._paused = False
+        self._paused = False  # from `Unread.noted_from` on
         self._pressed = 0  # bytes that were added since it is paused
+        self._congested = False
         self._ended = False  # not before the close frame is written: messages before a fault are still answered
         self._timer: Timer | None = None
         self._reading = True
@@ -93,7 +94,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     def begin(self, session: Link) -> None:
         """What comes goes to ``session`` from now on."""
         self.session = session
-        if _limit_writes(self._transport, self._engine.config.volatile_buffer_bytes):
+        if _limit_writes(self._transport, self._engine.unread.noted_from):
             self.pause_writing()
 
     # --- as asyncio's protocol
@@ -110,6 +111,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._write_control()
         if not ws.fresh or self._arrival is not None:
             self._await_rest(bool(messages))
+        if len(data) >= MUCH:
+            self.flush()
 
     def _await_rest(self, began_anew: bool) -> None:
         """A message is incomplete, or was, or more is to be made of what came already."""
@@ -145,6 +148,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._server_state.connections.discard(cast("Any", self))
         self._out = None
         self._ended = True
+        self._engine.unread.forget(self)
         self.session.lost(self, "transport close" if exc is None else "transport error")
         if self._timer is not None:
             self._timer.cancel()
@@ -155,12 +159,23 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
         self._paused = True
         self._pressed = 0
-        self.session.congested(self)
+        self._weigh()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._paused = False
-        self.session.drained(self)
+        self._engine.unread.forget(self)
+        if self._congested:
+            self._congested = False
+            self.session.drained(self)
+
+    def _weigh(self) -> None:
+        """See how much waits for a client that does not keep up."""
+        size, unread = self.buffered, self._engine.unread
+        unread.note(self, size)
+        if not self._congested and size > unread.limit:
+            self._congested = True
+            self.session.congested(self)
 
     def shutdown(self) -> None:
         """Uvicorn stops: the client is told to come back elsewhere (close code 1012)."""
@@ -193,6 +208,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._pressed += size
         if self.buffered > self._engine.config.send_buffer_bytes:
             self._engine.overflow(self.session)
+            self.set_reading(False)
 
     @override
     def flush(self) -> None:
@@ -200,6 +216,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         if out is not None:
             self._out = None
             self._transport.write(b"".join(out) if isinstance(out, list) else out)
+            if self._paused:
+                self._weigh()
 
     @override
     def close(self, code: int = 1000) -> None:
@@ -227,12 +245,6 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @property
     @override
-    def writable(self) -> bool:
-        """No system call while the client keeps up."""
-        return not self._paused or self.buffered <= self._engine.config.volatile_buffer_bytes
-
-    @property
-    @override
     def buffered(self) -> int:
         out = self._out
         pending = sum(map(len, out)) if isinstance(out, list) else len(out or b"")
@@ -240,13 +252,22 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @property
     @override
-    def congested(self) -> bool:
-        return self._paused
+    def writable(self) -> bool:
+        return not self._congested
 
     @property
     @override
+    def congested(self) -> bool:
+        return self._congested
+
+    @property
     def progress(self) -> int:
+        """While it is paused: a number that grows by what the kernel takes."""
         return self._pressed - self.buffered
+
+    def cut(self, cause: Cause) -> None:
+        """End it as a slow consumer, and let go of what waits."""
+        self._engine.cut(self.session, self, cause)
 
     # --- the closing handshake
 
@@ -258,6 +279,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._transport.write(pongs)
             if self._paused:  # they too pile up for a client that sends pings and does not read
                 self._press(len(pongs))
+                self._weigh()
             return
         self.flush()
         if self._ws.error is not None and not self._ended:
@@ -278,7 +300,7 @@ def _limit_writes(transport: asyncio.Transport, limit: int) -> bool:
     if paused:  # an earlier response on this connection was not read, and nobody tells whether it is paused for that
         transport.set_write_buffer_limits(high=0)
     # Not 0: TLS transports pause when their buffer has come up to the limit, others when it has passed it.
-    transport.set_write_buffer_limits(high=min(max(limit, 1), _MAX_LIMIT))
+    transport.set_write_buffer_limits(high=max(limit, 1))
     return paused
 
 
@@ -454,91 +476,3 @@ def raw_endpoint(engine: Engine) -> Endpoint:
 
 def _deflate_bits(engine: Engine) -> int:
     return DEFAULT_WINDOW_BITS if engine.config.per_message_deflate else 0
-
-
-MAX_HEAD = 65_536
-"""Bytes of a request's head, and of a chunked body's trailers; llhttp keeps them all (nginx has 32 KiB, Node 16)."""
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with bounds for what is not a body: so many bytes, and an absolute deadline.
-
-    uvicorn's own timeout ends at the first byte, so a client that sends one byte a second holds a connection for as
-    long as it likes ("slowloris"), and so does one whose bytes begin no request.
-    """
-
-    def __init__(self, engine: Engine, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._wheel = engine.wheel
-        self._head_timeout = engine.config.head_timeout
-        self._deadline: Timer | None = None
-        self._overhead = 0  # bytes since a head, or a piece of a body, was complete
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
-        self._overhead += len(data)
-        super().data_received(data)
-        if self._overhead > MAX_HEAD:
-            self.transport.abort()
-        elif self._deadline is None and self._idle:
-            self._expect_head()
-
-    @property
-    def _idle(self) -> bool:
-        """Whether no request is being answered, though this is still the connection's protocol."""
-        cycle: RequestResponseCycle | None = self.cycle
-        upgraded = self.transport.get_protocol() is not self
-        return not upgraded and (cycle is None or cycle.response_complete)
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
-        self._overhead = 0
-        super().on_body(body)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first head is due from now on."""
-        super().connection_made(transport)
-        self._expect_head()
-
-    def on_message_begin(self) -> None:
-        """A further request on the same connection began."""
-        super().on_message_begin()
-        if self._deadline is None:
-            self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        """The head is here."""
-        self._overhead = 0
-        self._head_came()
-        super().on_headers_complete()
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
-        super().handle_websocket_upgrade()
-        self.parser = None  # type: ignore[assignment]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
-        self._head_came()
-        super().connection_lost(exc)
-
-    def _expect_head(self) -> None:
-        self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
-
-    def _head_came(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        self.transport.abort()
-
-
-def native_http(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
-    """What to give uvicorn as ``http=``."""
-
-    def make(**kwargs: Any) -> asyncio.Protocol:
-        return HttpProtocol(engine(), **kwargs)
-
-    return make

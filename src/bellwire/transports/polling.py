@@ -64,10 +64,7 @@ class PollingCarrier(QueuedCarrier[Session]):
 
     @override
     def send(self, message: Message) -> None:
-        self._queue.append(message)
-        self._buffered += message.size
-        if self._buffered > self._engine.config.volatile_buffer_bytes:
-            self._press(message)
+        self._enqueue(message)
         if self._waiter is not None:
             if not self._touched:
                 self._touched = True
@@ -89,8 +86,7 @@ class PollingCarrier(QueuedCarrier[Session]):
     @override
     def abort(self) -> None:
         self._end()
-        self._queue.clear()
-        self._buffered = 0
+        self._clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -107,8 +103,8 @@ class PollingCarrier(QueuedCarrier[Session]):
 
     def release(self) -> list[Message]:
         """Give up what is queued, and answer a GET that still waits: the session goes on elsewhere."""
-        queue, self._queue = self._queue, []
-        self._buffered = 0
+        queue = self._queue[:]
+        self._clear()
         self.set_reading(True)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(_NOOP.payload)
@@ -125,8 +121,7 @@ class PollingCarrier(QueuedCarrier[Session]):
         last = len(self._queue) - 1 if self._closing else 0
         queue = self._queue[:last] or self._queue
         self._queue = self._queue[len(queue) :]
-        self._buffered = sum([message.size for message in self._queue])
-        self._relieve()
+        self._dequeue(sum([message.size for message in queue]))
         return join(queue).payload
 
     # --- GET

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message
 from bellwire.transports.base import Carrier, Link
+from bellwire.transports.unread import Cause
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
@@ -18,11 +19,11 @@ L = TypeVar("L", bound=Link)
 class QueuedCarrier(Carrier, Generic[L]):
     """Keeps messages in a queue, counts their bytes, and lets whoever reads from the client be made to wait.
 
-    It is congested from ``Config.volatile_buffer_bytes`` on, until a quarter of that is left (as asyncio's transports
-    are with their limits, "Flow control").
+    It is congested from `Unread.limit` on, until a quarter of ``Config.volatile_buffer_bytes`` is left (as asyncio's
+    transports are with their limits, "Flow control").
     """
 
-    __slots__ = ("_buffered", "_congested", "_engine", "_gate", "_pressed", "_queue", "session")
+    __slots__ = ("_buffered", "_congested", "_engine", "_gate", "_queue", "_taken", "session")
 
     session: L
 
@@ -30,8 +31,8 @@ class QueuedCarrier(Carrier, Generic[L]):
         self._engine = engine
         self._queue: list[Message] = []
         self._buffered = 0
+        self._taken = 0
         self._congested = False
-        self._pressed = 0  # bytes that were added since it is congested
         self._gate: asyncio.Future[None] | None = None
 
     @property
@@ -42,7 +43,7 @@ class QueuedCarrier(Carrier, Generic[L]):
     @property
     @override
     def writable(self) -> bool:
-        return self._buffered <= self._engine.config.volatile_buffer_bytes
+        return not self._congested
 
     @property
     @override
@@ -50,24 +51,41 @@ class QueuedCarrier(Carrier, Generic[L]):
         return self._congested
 
     @property
-    @override
     def progress(self) -> int:
-        return self._pressed - self._buffered
+        """How many bytes the client has taken."""
+        return self._taken
 
-    def _press(self, message: Message) -> None:
-        """``message`` was taken, and more is waiting than for a client that keeps up."""
-        if self._congested:
-            self._pressed += message.size
-        else:
-            self._congested = True
-            self._pressed = 0
-            self._engine.loop.call_soon(self._tell_congested)
+    def cut(self, cause: Cause) -> None:
+        """End it as a slow consumer, and let go of what waits."""
+        self._engine.cut(self.session, self, cause)
 
-    def _relieve(self) -> None:
-        """Something was written."""
+    def _enqueue(self, message: Message) -> None:
+        """Take a message."""
+        self._queue.append(message)
+        self._buffered += message.size
+        unread = self._engine.unread
+        if self._buffered > unread.noted_from:
+            unread.note(self, self._buffered)
+            if not self._congested and self._buffered > unread.limit:
+                self._congested = True
+                self._engine.loop.call_soon(self._tell_congested)
+
+    def _dequeue(self, size: int) -> None:
+        """The client has taken so many bytes."""
+        self._taken += size
+        self._buffered -= size
+        unread = self._engine.unread
+        if self._buffered <= unread.noted_from:
+            unread.forget(self)
         if self._congested and self._buffered <= self._engine.config.volatile_buffer_bytes // 4:
             self._congested = False
             self._engine.loop.call_soon(self._tell_drained)
+
+    def _clear(self) -> None:
+        """Nobody will take what waits."""
+        self._queue.clear()
+        self._buffered = 0
+        self._engine.unread.forget(self)
 
     def _tell_congested(self) -> None:
         self.session.congested(self)

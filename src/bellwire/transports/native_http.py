@@ -1,0 +1,137 @@
+"""uvicorn's HTTP on Bellwire's terms: what a client sends, or does not read, is bounded in bytes and in time.
+
+uvicorn's own timeout ends at the first byte, so a client that sends one byte a second holds a connection for as long as
+it likes ("slowloris"), and so does one whose bytes begin no request. A response that nobody reads uvicorn keeps for
+ever, also where it closes the connection; here it counts among what is `bellwire.transports.unread`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from bellwire.core.clock import Timer
+from bellwire.transports.engine import Engine
+from bellwire.transports.unread import Cause
+
+MAX_HEAD = 65_536
+"""Bytes of a request's head, and of a chunked body's trailers; llhttp keeps them all (nginx has 32 KiB, Node 16)."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection of HTTP/1.1, with an absolute deadline for each head, and a watch on what waits to be read."""
+
+    def __init__(self, engine: Engine, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._engine = engine
+        self._wheel = engine.wheel
+        self._head_timeout = engine.config.head_timeout
+        self._deadline: Timer | None = None
+        self._overhead = 0  # bytes since a head, or a piece of a body, was complete
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        self._overhead += len(data)
+        super().data_received(data)
+        if self._overhead > MAX_HEAD:
+            self.transport.abort()
+        elif self._deadline is None and self._idle:
+            self._expect_head()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered, though this is still the connection's protocol."""
+        cycle: RequestResponseCycle | None = self.cycle
+        upgraded = self.transport.get_protocol() is not self
+        return not upgraded and (cycle is None or cycle.response_complete)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._overhead = 0
+        super().on_body(body)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is due from now on."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """A further request on the same connection began."""
+        super().on_message_begin()
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._overhead = 0
+        self._head_came()
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
+        super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]
+        self._engine.unread.forget(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._head_came()
+        self._engine.unread.forget(self)
+        super().connection_lost(exc)
+
+    # --- responses that are not read
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more of a response."""
+        super().pause_writing()
+        self._engine.unread.note(self, self.buffered)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._engine.unread.forget(self)
+
+    def on_response_complete(self) -> None:
+        """A response is written; the kernel may not have taken all of it."""
+        super().on_response_complete()
+        if self.buffered:
+            self._engine.unread.note(self, self.buffered)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of responses that the kernel has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def progress(self) -> int:
+        """Nothing is added before some of it was taken: see `FlowControl.drain` of uvicorn."""
+        return -self.buffered
+
+    def cut(self, cause: Cause) -> None:
+        """End the connection, and let go of what waits."""
+        self._engine.report_slow(cause)
+        self.transport.abort()
+
+    # --- deadlines
+
+    def _expect_head(self) -> None:
+        self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
+
+    def _head_came(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
+
+def native_http(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
+    """What to give uvicorn as ``http=``."""
+
+    def make(**kwargs: Any) -> asyncio.Protocol:
+        return HttpProtocol(engine(), **kwargs)
+
+    return make

@@ -1,0 +1,77 @@
+"""What a client of HTTP does not read: answers of long-polling, and of the application beside it."""
+
+from typing import Any
+
+import pytest
+
+from bellwire import Server
+from bellwire.core.config import Config
+from bellwire.transports.base import Receive, Scope, Send
+from tests.serving import serve
+from tests.transports.sluggish import sluggish
+from tests.transports.wire import EchoServer, connect, until
+
+pytestmark = pytest.mark.bellwire(clock="real", uvloop=True)
+
+SIZE = 8_000_000
+"""More than kernels keep for a connection."""
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+def poll(sid: str) -> bytes:
+    return get(f"/socket.io/?EIO=4&transport=polling&sid={sid}")
+
+
+def no_progress(server: Any) -> int:
+    count: int = server.counters.get("slow_consumers_total", cause="no_progress")
+    return count
+
+
+async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:
+    """uvicorn alone keeps it for as long as the client's kernel says that it is there."""
+    server = EchoServer(write_timeout=0.5, send_buffer_bytes=2 * SIZE)
+    async with serve(server) as url, connect(url) as client, sluggish(url, None) as slow:
+        sid = await client.open()
+        server.echoes[sid].send("x" * SIZE)
+        await slow.send(poll(sid))
+        await until(lambda: no_progress(server))
+        got = 0
+        while data := await slow.receive():
+            got += len(data)
+        assert got < SIZE
+        assert server.engine.unread.total == 0
+
+
+async def test_an_answer_that_is_read_slowly_arrives() -> None:
+    server = EchoServer(write_timeout=0.5, send_buffer_bytes=2 * SIZE)
+    async with serve(server) as url, connect(url) as client, sluggish(url, None) as slow:
+        sid = await client.open()
+        server.echoes[sid].send("x" * SIZE)
+        await slow.send(poll(sid))
+        got = 0
+        while got < SIZE:
+            data = await slow.receive()
+            assert data, "the connection ended"
+            got += len(data)
+        assert no_progress(server) == 0
+        await until(lambda: len(server.engine.unread) == 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 8])
+async def test_a_page_of_the_application_that_is_not_read_ends_with_its_connection(pieces: int) -> None:
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8000000")]})
+            for _ in range(pieces):
+                body = {"type": "http.response.body", "body": bytes(SIZE // pieces), "more_body": True}
+                await send(body)
+            await send({"type": "http.response.body", "body": b""})
+
+    server = Server(http=page, config=Config(write_timeout=0.5))
+    async with serve(server) as url, sluggish(url, None) as slow:
+        await slow.send(get("/page"))
+        await until(lambda: no_progress(server))
+        assert server.engine.unread.total == 0
