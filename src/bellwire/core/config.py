@@ -224,6 +224,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "closes it",
         ),
     ] = "1000/min"
+    room_rate: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="events that handlers of clients' events may emit to one room on one node, in the same form; "
+            "reliable ones are refused beyond it, volatile ones dropped",
+        ),
+    ] = "off"
+    recipients_per_token: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="recipients of what a handler emits for which its client pays one token of message_rate; 0 for "
+            "no payment",
+        ),
+    ] = 0
     rooms_per_socket: Annotated[int, Meta(ge=1, description="rooms one socket may be in")] = 128
     max_room_name: Annotated[int, Meta(ge=1, description="characters of a room's name")] = 255
     pending_calls_per_socket: Annotated[

@@ -172,6 +172,13 @@ class Hub:
         room = self.streams.get(stream)
         return room.plain if room is not None else self.members_in(stream)
 
+    def count(self, key: Key) -> int:
+        """How many sockets `members` has, but for those on their way back; it makes no collection of them."""
+        if key == EVERYONE:
+            return len(self.sockets)
+        room = self._rooms.get(key)
+        return int(key in self.sockets) if room is None else room.count
+
     def hand(self, id: str, published: Published) -> None:  # noqa: A002 - a socket's
         """Send an event to the socket with this id, unless it is excluded, or had it in another stream."""
         socket = self.sockets.get(id)

@@ -33,6 +33,7 @@ from bellwire.server.tenure import renew
 if TYPE_CHECKING:
     from bellwire.server.connection import Connection
     from bellwire.server.hub import Hub
+    from bellwire.server.meter import Meter
     from bellwire.server.namespace import Namespace, Registration, Work
     from bellwire.server.runtime import Runtime
     from bellwire.server.socket import Socket
@@ -92,6 +93,11 @@ class Inbound(ABC):
     @property
     def _socket(self) -> "Socket":
         return cast("Socket", self)  # there is no other kind
+
+    @property
+    def meter(self) -> "Meter":
+        """What its connection may send."""
+        return self._connection.meter
 
     def receive(
         self,

@@ -101,6 +101,11 @@ class Meter:
             bucket = self._events[event] = Bucket(rate)
         return bucket
 
+    def charge(self, tokens: float) -> None:
+        """Take tokens of the connection's rate for what its event caused, whether they are there or not."""
+        if self._messages is not None:
+            self._messages.charge(self._limits.clock(), tokens)
+
     def is_patient(self) -> bool:
         """Count something that was refused; False if there were too many of late."""
         rate = self._limits.refusals

@@ -363,7 +363,8 @@ class Namespace(Target):
     def job(self, socket: Socket, work: "Work") -> Job:
         """The coroutine of an event's handlers, for a client that does not number its events."""
         registration = work.registration
-        if registration is None or registration.effect == "relay" or (self.any_handlers and not registration.private):
+        seen = self.any_handlers and registration is not None and not registration.private
+        if registration is None or registration.effect == "relay" or seen or self.runtime.outflow is not None:
             return self._job(socket, work)
         return registration.handler(socket, *work.args)
 
@@ -379,6 +380,13 @@ class Namespace(Target):
 
     async def handle(self, socket: Socket, work: "Work") -> Any:
         """Run the handlers of ``on_any``, and the event's own."""
+        outflow = self.runtime.outflow
+        if outflow is None:
+            return await self._handle(socket, work)
+        with outflow.charging(socket.meter):
+            return await self._handle(socket, work)
+
+    async def _handle(self, socket: Socket, work: "Work") -> Any:
         private = work.registration is not None and work.registration.private
         for any_handler in () if private else self.any_handlers:
             await any_handler(socket, work.name, *work.args)

@@ -117,6 +117,11 @@ class Room:
             return self.plain
         return self.plain.union(feed.audience.members, self._returning(feed))
 
+    @property
+    def count(self) -> int:
+        """How many they are, but for those on their way back."""
+        return len(self.plain) + (0 if self.feed is None else len(self.feed.audience))
+
     def _returning(self, feed: "Feed[Socket]") -> "list[Socket]":
         """Those who are on their way back and still belong here: not those who read what came before they left."""
         return [socket for socket in feed.resuming if self._belongs(socket)]

@@ -20,6 +20,7 @@ from bellwire.server.leftovers import Leftovers
 from bellwire.server.meter import Limits
 from bellwire.server.numbers import TOO_LARGE
 from bellwire.server.operations import Operations
+from bellwire.server.outflow import Outflow
 from bellwire.server.places import Places
 from bellwire.server.presence import Presences
 from bellwire.server.prober import Prober
@@ -63,6 +64,7 @@ class Runtime:
         "loop",
         "nowhere",
         "operations",
+        "outflow",
         "places",
         "presences",
         "prober",
@@ -87,6 +89,9 @@ class Runtime:
         self.fanout = Fanout(self.engine.tick, counters, config)
         self.heartbeat = Heartbeat(config, loop)
         self.limits = Limits(config, counters, loop.time)
+        outflow = Outflow(config, counters, loop.time)
+        self.outflow = outflow if outflow.limits else None
+        """What looks at the emits of clients' handlers; None if nothing is limited."""
         self.checkpoints = Checkpoints(self.wheel)
         self.broker = broker
         self.readiness = Readiness(broker)

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from bellwire.core.errors import NodesUnreachable, OutcomeUnknown
 from bellwire.core.events import Event
-from bellwire.delivery.naming import Key, User
+from bellwire.delivery.naming import EVERYONE, Key, User
 from bellwire.guard.packets import check_mid, post
 from bellwire.guard.recipients import Recipients, check_rooms
 from bellwire.protocol.socket_id import read_socket_id
@@ -69,13 +69,17 @@ class Target(Recipients["Target"]):
             BrokerUnavailable: nothing was sent.
             OutcomeUnknown: it may have been sent; ``done`` names the rooms that have it for certain.
             MessageTooLarge: it is larger than the broker takes.
+            RateLimited: in a handler, if there was too much for one of the rooms (``Config.room_rate``).
             RuntimeError: it is volatile or has a ``mid``, and a relay's handler is running.
 
         """
         message = post(self._name, event, payload)
         check_mid(event, mid)
-        self._local.hub  # noqa: B018 - it raises for a pattern
+        hub = self._local.hub  # it raises for a pattern
         names = self._streams()
+        outflow = self._namespace.runtime.outflow
+        if outflow is not None and not outflow.admit(self._keys or (EVERYONE,), names, hub, volatile=event.volatile):
+            return
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             return
         streams = self._namespace.runtime.streams
