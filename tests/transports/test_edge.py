@@ -1,5 +1,6 @@
 """Who comes in, on every transport: pages by their origin, and clients behind proxies."""
 
+import asyncio
 import logging
 from typing import Any, NamedTuple
 
@@ -7,8 +8,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from bellwire import Config, Server
 from bellwire.protocol.wire import JSON, PATH
-from tests.transports.wire import Client, EchoServer, echo_server, on_both
+from bellwire.testing import connect as connect_in_memory
+from tests.transports.wire import PATIENCE, Client, EchoServer, echo_server, on_both, real, until
 
 each_way = pytest.mark.parametrize("way", ["polling", "websocket", "upgrade", "raw"])
 
@@ -252,3 +255,113 @@ async def test_a_refusal_has_engineios_form(native: bool) -> None:
                 client.url, params={"EIO": "4", "transport": "websocket"}, headers={"origin": "null"}
             )
         assert caught.value.status == 403
+
+
+# --- newcomers
+
+new = pytest.mark.parametrize("way", ["polling", "websocket", "raw"])
+
+
+@on_both
+@new
+async def test_those_who_have_not_joined_are_bounded(native: bool, way: str) -> None:
+    async with echo_server(native=native, half_open=2) as (server, client):
+        await client.open()
+        await client.open()
+        told = await knock(client, way, {})
+        assert told.status == 503
+        assert "too_many_half_open" in told.text
+        assert 1 <= int(told.headers["retry-after"]) <= 5
+        assert server.counters.get("requests_refused_total", reason="too_many_half_open") == 1
+        session = next(iter(server.echoes.values())).session
+        server.engine.settle(session)
+        server.engine.settle(session)
+        assert (await knock(client, way, {})).status == inside(way)
+
+
+@on_both
+async def test_who_has_come_in_is_served_when_all_places_are_taken(native: bool) -> None:
+    async with echo_server(native=native, half_open=1) as (_, client):
+        sid = await client.open()
+        assert (await client.post(sid, "4hello")).text == "ok"
+        ws = await client.websocket(sid)
+        await ws.probe()
+        await ws.close()
+
+
+@on_both
+async def test_places_are_given_back_when_sessions_end(native: bool) -> None:
+    async with echo_server(native=native, half_open=1) as (server, client):
+        for _ in range(3):
+            sid, ws = await client.open_websocket()
+            await ws.close()
+            await server.echoes[sid].ended.wait()
+        await until(lambda: server.engine.edge.newcomers.count == 0)
+
+
+@on_both
+async def test_one_address_does_not_get_all_the_places(native: bool) -> None:
+    async with echo_server(native=native, behind_proxy=TRUSTED, half_open_per_address=1) as (_, client):
+        client.http.headers.update(SECURE)
+        await client.open()
+        assert (await knock(client, "polling", {})).status == 503
+        assert (await knock(client, "polling", {"x-forwarded-for": "203.0.113.6"})).status == 200
+        for _ in range(2):  # of a proxy that names nobody, or of this machine
+            assert (await knock(client, "polling", {"x-forwarded-for": "127.0.0.1"})).status == 200
+
+
+async def test_who_has_joined_is_no_newcomer() -> None:
+    server = Server(config=Config(half_open=1))
+    server.namespace("/")
+    async with connect_in_memory(server), connect_in_memory(server):
+        assert server.engine.edge.newcomers.count == 0
+    assert server.counters.get("sessions_closed_total", reason="transport_close") == 2
+
+
+@real
+async def test_who_says_nothing_makes_room_for_who_does() -> None:
+    async with echo_server(native=True, half_open=2) as (server, client):
+        port = int(host(client).partition(":")[2])
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        assert await ended(silent[0][0])
+        assert (await client.request(EIO="4", transport="polling")).status == 200
+        assert await ended(silent[1][0])
+        assert server.counters.get("connections_refused_total", reason="silent") == 2
+        silent[2][1].write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await silent[2][0].readline()).startswith(b"HTTP/1.1 200")
+        for _, writer in silent:
+            writer.close()
+
+
+class Knocker:
+    """A connection that says nothing."""
+
+    def __init__(self) -> None:
+        self.hung_up = False
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+
+
+async def test_the_silent_of_one_address_displace_nobody() -> None:
+    server = EchoServer(half_open=3, half_open_per_address=2)
+    edge = server.engine.edge
+    first, second, third, fourth, other = (Knocker() for _ in range(5))
+    assert [edge.knock(knocker, "192.0.2.1") for knocker in (first, second, third)] == [True, True, False]
+    edge.spoke(third)
+    assert edge.knock(other, "192.0.2.2")
+    assert edge.knock(fourth, "192.0.2.3")
+    assert [knocker.hung_up for knocker in (first, second, other)] == [True, False, False]
+    assert edge.knock(third, "192.0.2.1")
+    for knocker in (first, second, third, fourth, other):
+        edge.spoke(knocker)
+    assert edge._silent.count == 0
+    assert server.counters.get("connections_refused_total", reason="too_many_half_open") == 1
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server hangs up without a word."""
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE) == b""
+    except ConnectionResetError:
+        return True

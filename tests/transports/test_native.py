@@ -86,6 +86,76 @@ async def test_idle_connection_is_kept_and_used_again() -> None:
             await passed.wait()
 
 
+# --- the size of a head
+
+HEAD = b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n"
+UPGRADING = HEAD.replace(b"polling", b"websocket") + (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+async def answer_to(url: str, request: bytes) -> tuple[bytes, float]:
+    """The status line, and how long it took once all was sent."""
+    async with dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(request)
+        await writer.drain()
+        began = asyncio.get_running_loop().time()
+        line = await reader.readline()
+        return line.rstrip(), asyncio.get_running_loop().time() - began
+
+
+LARGE = [
+    (HEAD + b"a: b\r\n" * 10_000 + b"\r\n", b"431 Request Header Fields Too Large"),
+    (HEAD + b"a: b\r\n" * 128 + b"\r\n", b"431 Request Header Fields Too Large"),
+    (UPGRADING + b"a: b\r\n" * 128 + b"\r\n", b"431 Request Header Fields Too Large"),
+    (HEAD + b"a: b\r\n" * 127 + b"\r\n", b"200 OK"),
+    (HEAD + b"a: " + b"b" * 1_000_000 + b"\r\n\r\n", b"431 Request Header Fields Too Large"),
+    (HEAD + b"a: " + b"b" * 60_000 + b"\r\n\r\n", b"200 OK"),
+    (b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n", b"431 Request Header Fields Too Large"),
+    (UPGRADING + b"Sec-WebSocket-Protocol: " + b"a," * 30_000 + b"\r\n\r\n", b"101 Switching Protocols"),
+    (UPGRADING + b"Sec-WebSocket-Protocol: " + b" " * 60_000 + b"\r\n\r\n", b"101 Switching Protocols"),
+    (UPGRADING + b"Sec-WebSocket-Extensions: " + b'x;y="' * 10_000 + b"\r\n\r\n", b"101 Switching Protocols"),
+    (
+        UPGRADING + b"Sec-WebSocket-Extensions: " + b"permessage-deflate," * 3_000 + b"\r\n\r\n",
+        b"101 Switching Protocols",
+    ),
+    (UPGRADING + b"Sec-WebSocket-Extensions: a" + b";" * 60_000 + b"\r\n\r\n", b"101 Switching Protocols"),
+    (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400 Bad Request"),
+    (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400 Bad Request"),
+    (HEAD + b"Content-Length: -1\r\n\r\n", b"400 Bad Request"),
+    (b"nonsense\r\n\r\n", b"400 Bad Request"),
+]
+
+
+@pytest.mark.bellwire(clock="real", uvloop=True)
+@pytest.mark.parametrize(("request_", "status"), LARGE)
+async def test_a_head_is_bounded_and_answered_at_once(request_: bytes, status: bytes) -> None:
+    async with echo_server(native=True, per_message_deflate=True) as (server, client):
+        url = client.url.removesuffix("/socket.io/")
+        line, took = await answer_to(url, request_)
+        assert line == b"HTTP/1.1 " + status
+        assert took < 0.5  # some milliseconds; a machine that runs many tests at once is slow
+        assert (await client.request(EIO="4", transport="polling")).status == 200
+        refused = sum(
+            server.counters.get("requests_refused_total", reason=why) for why in ("head_too_large", "malformed")
+        )
+        assert refused == (0 if status[:1] in b"12" else 1)
+
+
+@real
+async def test_who_goes_on_sending_a_head_that_was_refused_is_cut_off() -> None:
+    server = EchoServer(head_timeout=0.2)
+    async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(HEAD + b"a: b\r\n" * 200)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 431 ")
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0)
+
+
 @real
 async def test_deadline_ends_with_the_head_not_with_the_answer() -> None:
     async with echo_server(native=True, head_timeout=0.1) as (server, client):

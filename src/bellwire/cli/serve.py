@@ -245,7 +245,7 @@ class _Runner(uvicorn.Server):
         finally:
             self._starting = None
         if self.started:
-            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+            logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is none
             self._ready()
         else:
             await self._end_broker()

@@ -137,6 +137,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "of a POST; one more for each 16 KiB that have come",
         ),
     ] = 10.0
+    half_open: Annotated[
+        int,
+        Meta(
+            ge=1, description="connections that have not joined a namespace yet, all together; one more is turned away"
+        ),
+    ] = 1024
+    half_open_per_address: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="the same of one address, or of one IPv6 network of 64 bits; 0 for any number; loopback and "
+            "trusted proxies have no such bound",
+        ),
+    ] = 128
     shutdown_grace: Annotated[
         float,
         Meta(ge=0, le=_A_DAY, description="seconds that handlers and buffers get to finish at shutdown"),

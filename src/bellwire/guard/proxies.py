@@ -48,7 +48,7 @@ class Proxies:
     def see(self, client: tuple[str, int] | None, scheme: str, headers: Mapping[str, str]) -> Seen:
         """Look through the proxies; ``client`` and ``scheme`` are the connection's, names in ``headers`` lower-case."""
         host = headers.get("host", "")
-        if client is None or not self._trusts(_address(client[0])):
+        if client is None or not self.trusts(client[0]):
             return Seen(client, scheme, host, False)
         if any(name in headers for name in _HEADERS):
             hops, proto, asked = (_last(headers.get(name, "")) for name in _HEADERS)
@@ -60,6 +60,10 @@ class Proxies:
             (asked or [host])[-1],
             True,
         )
+
+    def trusts(self, address: str) -> bool:
+        """Whether ``address`` is a proxy that is believed."""
+        return self._trusts(_address(address))
 
     def _client(self, peer: tuple[str, int], hops: list[str]) -> tuple[str, int]:
         """The nearest address that is no proxy's; the farthest that is known if all are, or if one cannot be read."""

@@ -230,22 +230,31 @@ class Upgrade:
 class RequestError(ProtocolError):
     """A request that is answered with an error of Engine.IO.
 
-    ``status`` is the HTTP status (400 or 403), ``engine_code`` Engine.IO's own (0 to 5), ``message`` what
+    ``status`` is the HTTP status, ``engine_code`` Engine.IO's own (0 to 5), ``message`` what
     goes with it, ``context`` why, for logs and counters: a constant, never the client's bytes. On an
-    upgrade request Node's server answers with the bare message instead of ``body``.
+    upgrade request Node's server answers with the bare message instead of ``body``. A client may come again in
+    ``retry_after`` seconds, if that is not None.
     """
 
     code = "request_error"
 
-    def __init__(self, status: int, engine_code: int, message: str, context: str) -> None:
-        super().__init__(status, engine_code, message, context)
+    def __init__(
+        self, status: int, engine_code: int, message: str, context: str, retry_after: int | None = None
+    ) -> None:
+        super().__init__(status, engine_code, message, context, retry_after)
         self.status = status
         self.engine_code = engine_code
         self.message = message
         self.context = context
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.message} ({self.context})"
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What belongs into the answer's head."""
+        return () if self.retry_after is None else (("retry-after", str(self.retry_after)),)
 
     @property
     def body(self) -> bytes:

@@ -306,6 +306,7 @@ class Connection(Receiver):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.runtime.engine.settle(self.session)
 
     # --- the end
 

@@ -6,7 +6,7 @@ transport has none of these, and is used wherever Bellwire runs the server itsel
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import ClassVar
 
 from typing_extensions import override
@@ -69,7 +69,7 @@ async def _send_response(response: Response, send: Send) -> None:
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
         (b"x-content-type-options", b"nosniff"),  # what others wrote is in it
-        *((name.encode(), value.encode()) for name, value in response.headers),
+        *_encoded(response.headers),
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
@@ -85,7 +85,7 @@ async def handle_websocket(engine: Engine, scope: Scope, receive: Receive, send:
     try:
         attach = engine.admit(request)
     except RequestError as error:
-        await _deny(error.status, error.message, scope, send)
+        await _deny(error, scope, send)
         return
     await send({"type": "websocket.accept"})
     base64 = request.query.get("b64") == "1"
@@ -101,7 +101,7 @@ async def handle_raw_websocket(engine: Engine, scope: Scope, receive: Receive, s
     try:
         subprotocol = engine.check_raw(request, scope.get("subprotocols", ()))
     except (RequestError, HandshakeError) as error:
-        await _deny(error.status, error.message, scope, send)
+        await _deny(error, scope, send)
         return
     await send({"type": "websocket.accept", "subprotocol": subprotocol})
     carrier = ASGIWebSocket(engine, receive, send, max_message=MAX_MESSAGE)
@@ -109,19 +109,25 @@ async def handle_raw_websocket(engine: Engine, scope: Scope, receive: Receive, s
     await carrier.run()
 
 
-async def _deny(status: int, message: str, scope: Scope, send: Send) -> None:
+async def _deny(error: RequestError | HandshakeError, scope: Scope, send: Send) -> None:
     """Refuse an upgrade as Node's server does, with the bare message."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = message.encode()
+    body = error.message.encode()
+    more = error.headers if isinstance(error, HandshakeError) else _encoded(error.headers)
     headers = [
         (b"content-type", b"text/html"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *more,
     ]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers]
 
 
 class ASGIWebSocket(QueuedCarrier[Link]):

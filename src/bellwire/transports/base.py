@@ -63,6 +63,11 @@ class Request:
         )
 
     @property
+    def address(self) -> str | None:
+        """The client's address without its port, None if it is not known."""
+        return None if self.client is None else self.client[0]
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers by lower-case name; those that came several times are joined by a comma (RFC 9110 §5.2)."""
         found: dict[str, str] = {}

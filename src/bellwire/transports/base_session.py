@@ -22,6 +22,7 @@ class BaseSession(ABC):
         "carrier",
         "closed",
         "missed",
+        "newcomer",
         "overflowed",
         "paused",
         "receiver",
@@ -39,6 +40,8 @@ class BaseSession(ABC):
         """Whether a byte came from the client since the last ping."""
         self.missed = 0
         """Pings in a row that were not answered in time."""
+        self.newcomer = True
+        """Whether it counts among those that have not joined a namespace yet."""
         self.closed = False
         """Whether it has ended, or is ending: nothing is received any more."""
         self.overflowed = False

@@ -1,10 +1,13 @@
 """What a request has to pass on the node that it has come to, before anything else is done with it."""
 
 import logging
-from typing import Final
+import random
+import sys
+from typing import Final, Protocol
 
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
+from bellwire.guard.newcomers import Newcomers
 from bellwire.guard.origin import Origins, Verdict, parse_origin
 from bellwire.guard.proxies import Proxies, is_local
 from bellwire.protocol.engineio import FORBIDDEN, RequestError, refuse_request
@@ -14,17 +17,33 @@ logger = logging.getLogger("bellwire.transports")
 
 FORBIDDEN_ORIGIN: Final = "forbidden_origin: pages of this origin may not connect"
 TLS_REQUIRED: Final = "tls_required: connect over https or wss"
+TOO_MANY_HALF_OPEN: Final = "too_many_half_open: too many are connecting, come again"
+
+RETRY_AFTER: Final = (1, 5)
+"""Seconds after which those who were turned away may come again: spread, or they would all come at once."""
+
+
+class Silent(Protocol):
+    """A connection on which no head of a request has come yet."""
+
+    def hang_up(self) -> None:
+        """End it at once."""
 
 
 class Edge:
     """Looks through trusted proxies, and turns away who may not come in."""
 
-    __slots__ = ("_counters", "_origins", "_proxies", "_told")
+    __slots__ = ("_counters", "_most", "_origins", "_proxies", "_silent", "_told", "_waiting", "newcomers")
 
     def __init__(self, config: Config, counters: Counters) -> None:
         self._origins = Origins(config.allowed_origins)
         self._proxies = Proxies(config.behind_proxy)
         self._counters = counters
+        self._most = config.half_open
+        self.newcomers = Newcomers(self._most, config.half_open_per_address, self._stands_for_many)
+        """The sessions that have not joined a namespace yet."""
+        self._silent = Newcomers(sys.maxsize, config.half_open_per_address, self._stands_for_many)
+        self._waiting: dict[Silent, str | None] = {}
         self._told: set[str] = set()
 
     def enter(self, request: Request) -> Verdict | None:
@@ -49,6 +68,49 @@ class Edge:
         if verdict is Verdict.REFUSED:
             raise self._foreign(origin, own)
         return verdict
+
+    def welcome(self, request: Request) -> None:
+        """See whether there is a place for the new session that ``request``, which was let in, is about to open.
+
+        Raises:
+            RequestError: there is none.
+
+        """
+        if self.newcomers.is_full(request.address):
+            self._counters.add("requests_refused_total", reason="too_many_half_open")
+            self._tell_once(
+                TOO_MANY_HALF_OPEN,
+                "refused a connection: too many have not joined a namespace yet (half_open, half_open_per_address)",
+            )
+            retry_after = random.randint(*RETRY_AFTER)  # noqa: S311 - nothing secret
+            raise RequestError(503, FORBIDDEN, TOO_MANY_HALF_OPEN, "TOO_MANY_HALF_OPEN", retry_after)
+
+    def knock(self, connection: "Silent", address: str | None) -> bool:
+        """Whether a connection that has sent nothing yet finds a place; it has it until `spoke`.
+
+        If there are too many, the one that has been silent for longest loses its own: whoever wants something says so
+        at once, and would else be shut out by those who do not.
+        """
+        if self._silent.is_full(address):
+            self._counters.add("connections_refused_total", reason="too_many_half_open")
+            return False
+        if len(self._waiting) >= self._most:
+            self._counters.add("connections_refused_total", reason="silent")
+            longest = next(iter(self._waiting))
+            self.spoke(longest)
+            longest.hang_up()
+        self._silent.add(address)
+        self._waiting[connection] = address
+        return True
+
+    def spoke(self, connection: "Silent") -> None:
+        """A connection has said what it wants, or is gone; nothing happens if it has no place."""
+        if connection in self._waiting:
+            self._silent.remove(self._waiting.pop(connection))
+
+    def _stands_for_many(self, address: str) -> bool:
+        """Whether behind an address there may be all clients: a proxy, one that was not named to us among them."""
+        return is_local((address, 0)) or self._proxies.trusts(address)
 
     def uncover(self, scope: Scope) -> Scope:
         """Return the ASGI scope with its client in place of a proxy, for an application behind this one."""

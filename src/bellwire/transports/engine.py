@@ -14,6 +14,7 @@ from bellwire.protocol.handshake import HandshakeError
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.wire import JSON, MSGPACK, PATH, choose_subprotocol
 from bellwire.transports.base import Application, Carrier, Link, RawApplication, Request
+from bellwire.transports.base_session import BaseSession
 from bellwire.transports.edge import Edge
 from bellwire.transports.exchange import Exchange, Forwarder, respond
 from bellwire.transports.polling import PollingCarrier, Response
@@ -107,6 +108,8 @@ class Engine:
         owner, forwarder = self.owner(request), self.forwarder
         if owner is None or forwarder is None:
             session = self.check(request, method="GET", upgrade=True)
+            if session is None:
+                self.edge.welcome(request)
             return lambda carrier: self.attach(carrier, request, session)
         self._check(request, "GET", True, lambda _: "polling")  # the owner will see whether it is
         return forwarder.tunnel(owner, request)
@@ -142,6 +145,7 @@ class Engine:
     def open(self, carrier: Carrier, request: Request) -> Session:
         """Begin a session on ``carrier`` and greet the client."""
         session = Session(new_sid(self.node), self, carrier, request)
+        self.edge.newcomers.add(request.address)
         self.sessions[session.sid] = session
         upgradable = carrier.name == "polling" and "websocket" in self.config.transports
         config = self.config
@@ -174,12 +178,19 @@ class Engine:
 
     def forget(self, session: Session, reason: str) -> None:
         """``session`` ended. Packets that its client has not fetched yet wait a little for its next GET."""
+        self.settle(session)
         self.counters.add("sessions_closed_total", reason=reason.replace(" ", "_"))
         self.sessions.pop(session.sid, None)
         carrier = session.carrier
         if isinstance(carrier, PollingCarrier) and carrier.lingers:
             self.lingering[session.sid] = carrier
             self.wheel.after(self.config.upgrade_timeout, partial(self._give_up, session.sid))
+
+    def settle(self, session: BaseSession) -> None:
+        """``session`` has joined a namespace, or is over: it is no newcomer any more."""
+        if session.newcomer:
+            session.newcomer = False
+            self.edge.newcomers.remove(session.request.address)
 
     def _give_up(self, sid: str) -> None:
         carrier = self.lingering.pop(sid, None)
@@ -200,6 +211,7 @@ class Engine:
             self.counters.add("requests_refused_total", reason="no_subprotocol")
             logger.debug("refused a WebSocket at %s: it offers no sub-protocol of bellwire.v1", PATH)
             raise HandshakeError(400, f"offer the sub-protocol {JSON} or {MSGPACK} in Sec-WebSocket-Protocol")
+        self.edge.welcome(request)
         return subprotocol
 
     def open_raw(self, carrier: Carrier, request: Request, subprotocol: str) -> RawSession:
@@ -207,12 +219,14 @@ class Engine:
         application = self.raw_application
         assert application is not None  # noqa: S101 - nothing leads here then
         session = RawSession(self, carrier, request, msgpack=subprotocol == MSGPACK)
+        self.edge.newcomers.add(request.address)
         self.raw_sessions.add(session)
         session.receiver = application.opened_raw(session)
         return session
 
     def forget_raw(self, session: RawSession, reason: str) -> None:
         """``session`` ended."""
+        self.settle(session)
         self.counters.add("sessions_closed_total", reason=reason.replace(" ", "_"))
         self.raw_sessions.discard(session)
 

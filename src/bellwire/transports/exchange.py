@@ -77,6 +77,10 @@ async def respond(engine: "Engine", exchange: Exchange) -> Response:
     except RequestError as error:
         return refusal(error)
     if session is None:
+        try:
+            engine.edge.welcome(request)
+        except RequestError as error:
+            return refusal(error)
         return await _handshake(engine, request)
     carrier = session.carrier
     assert isinstance(carrier, PollingCarrier)  # noqa: S101 - check() refuses every other pair
@@ -88,7 +92,7 @@ async def respond(engine: "Engine", exchange: Exchange) -> Response:
 
 def refusal(error: RequestError) -> Response:
     """The answer to a request that is refused."""
-    return Response(error.status, error.body, "application/json")
+    return Response(error.status, error.body, "application/json", error.headers)
 
 
 async def _handshake(engine: "Engine", request: Request) -> Response:

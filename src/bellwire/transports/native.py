@@ -395,7 +395,8 @@ class NativeUpgrade(asyncio.Protocol):
             self._refuse(error.status, error.message, error.headers)
             return None
         except RequestError as error:
-            self._refuse(error.status, error.message)
+            fields = tuple((name.encode(), value.encode()) for name, value in error.headers)
+            self._refuse(error.status, error.message, fields)
             return None
         bits = endpoint.deflate_bits
         offer = headers.get("sec-websocket-extensions") if bits else None

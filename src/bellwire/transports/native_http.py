@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bellwire.core.clock import Timer
@@ -17,6 +18,15 @@ from bellwire.transports.unread import Cause
 
 MAX_HEAD = 65_536
 """Bytes of a request's head, and of a chunked body's trailers; llhttp keeps them all (nginx has 32 KiB, Node 16)."""
+
+
+MAX_FIELDS = 128
+"""Fields of a head; browsers send some twenty, proxies a few more (websockets has the same bound)."""
+
+MAX_DISCARDED = 2 * 1024 * 1024
+"""Bytes that are read after a head was refused, and looked at no more."""
+
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -29,13 +39,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timeout = engine.config.head_timeout
         self._deadline: Timer | None = None
         self._overhead = 0  # bytes since a head, or a piece of a body, was complete
+        self._fields = 0
+        self._refused = False
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
         self._overhead += len(data)
+        if self._refused:  # they are let run into the void, for a while: cut off, he might never read the answer
+            if self._overhead > MAX_DISCARDED:
+                self.transport.abort()
+            return
         super().data_received(data)
-        if self._overhead > MAX_HEAD:
-            self.transport.abort()
+        if self._overhead > MAX_HEAD and not self._refused:
+            self._refuse_head()
         elif self._deadline is None and self._idle:
             self._expect_head()
 
@@ -54,13 +70,24 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is due from now on."""
         super().connection_made(transport)
-        self._expect_head()
+        if self._engine.edge.knock(self, None if self.client is None else self.client[0]):
+            self._expect_head()
+        else:
+            transport.abort()
 
     def on_message_begin(self) -> None:
         """A further request on the same connection began."""
         super().on_message_begin()
+        self._fields = 0
         if self._deadline is None:
             self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head."""
+        self._fields += 1
+        if self._fields > MAX_FIELDS:
+            raise HttpParserError("too many header fields")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is here."""
@@ -118,7 +145,35 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
 
+    def hang_up(self) -> None:
+        """End the connection, on which no head has come (`bellwire.transports.edge.Silent`)."""
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request of HTTP, or has too many fields."""
+        if self._fields > MAX_FIELDS:
+            self._refuse_head()
+            return
+        self._engine.counters.add("requests_refused_total", reason="malformed")
+        super().send_400_response(msg)
+
+    def _refuse_head(self) -> None:
+        """The head is too large, or has too many fields: say so, where an answer can be expected."""
+        self._engine.counters.add("requests_refused_total", reason="head_too_large")
+        self._refused = True
+        if not self._idle:
+            self.transport.abort()
+            return
+        self.transport.write(HEAD_TOO_LARGE)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        if self._deadline is None:
+            self._expect_head()
+
     def _head_came(self) -> None:
+        self._engine.edge.spoke(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
