@@ -70,6 +70,10 @@ class Target:
         """Bytes of physical memory."""
         return self._status("VmRSS")
 
+    def files(self) -> int:
+        """Return how many files it has open, sockets among them."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
     def _status(self, field: str) -> int:
         found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found is not None
@@ -86,17 +90,17 @@ class Target:
 
     @contextmanager
     def is_as_before(self) -> Iterator[None]:
-        """Check that afterwards the bystander is served, and that there are as many tasks and sessions as before."""
+        """Check that afterwards the bystander is served, and that tasks, sessions and sockets are as many."""
         self.bystander.close()
         self.bystander = Peer(self.port).joined()
         self.until(lambda: self.vitals()["sessions"] == 1)
-        before = self.vitals()
+        before, files = self.vitals(), self.files()
         try:
             yield
         finally:
             while self._peers:
                 self._peers.pop().close()
-        self.until(lambda: self._is_like(before))
+        self.until(lambda: self._is_like(before) and self.files() <= files)
         self.serves()
 
     def _is_like(self, before: dict[str, Any]) -> bool:
