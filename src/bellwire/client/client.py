@@ -6,16 +6,17 @@ import math
 import os
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, TypeVarTuple, overload
 
-import msgspec
 from typing_extensions import override
 
 from bellwire.client.address import parse_url
 from bellwire.client.backoff import Backoff
 from bellwire.client.codec import Codec, RawCodec, SocketIOCodec, check_payload
+from bellwire.client.credentials import Auth, Credentials, Payload
 from bellwire.client.downstream import Downstream
 from bellwire.client.journal import Journal, MemoryJournal, open_journal
 from bellwire.client.link import Answered, Link, News, Received, Settled, Welcome
@@ -29,7 +30,7 @@ from bellwire.client.upstream import Upstream
 from bellwire.client.wire import Listener, Wire, open_wire
 from bellwire.core.counters import Counters
 from bellwire.core.errors import Disconnected
-from bellwire.core.events import OWN_NAME, Event
+from bellwire.core.events import Event
 from bellwire.protocol import wire as v1
 from bellwire.protocol.embedding import VERSION, Hello
 
@@ -64,7 +65,9 @@ class Client(Owner):
 
     ``url`` says what is spoken: ``http://host:port`` or ``https://host:port`` is Socket.IO, ``ws://host:port/bellwire``
     or ``wss://host:port/bellwire`` bellwire.v1. Without a path it is that of the server's endpoint, ``/socket.io/`` or
-    ``/bellwire``. ``auth`` is what the server's authentication is shown. Use it as
+    ``/bellwire``. ``auth`` is what the server's authentication is shown, or a function, plain or
+    async, that returns it for each connection: a token that has not expired. One that raises something is called again
+    for the next attempt. Use the client as
     ``async with Client(url) as client``: entering waits until it is connected.
 
     With a Bellwire server, on both wires, every event that is not volatile arrives once and in order, or the handlers
@@ -78,7 +81,7 @@ class Client(Owner):
     What was on its way when a connection broke may be lost, and so is what the server sent meanwhile.
 
     Raises:
-        TypeError: ``auth`` is no mapping, or cannot be sent as JSON.
+        TypeError: ``auth`` is neither a mapping nor a function, or cannot be sent as JSON.
         ValueError: ``url`` is no address of a server, or ``namespace`` no name of a namespace; ``auth`` has the key
             ``bellwire``, which is Bellwire's own.
 
@@ -89,18 +92,17 @@ class Client(Owner):
         url: str,
         *,
         namespace: str = "/",
-        auth: Mapping[str, Any] | None = None,
+        auth: Auth = None,
         outbox: str | os.PathLike[str] | None = None,
     ) -> None:
         if not namespace.startswith("/") or "," in namespace or "?" in namespace:
             raise ValueError(f"{namespace!r} is no namespace: it begins with '/' and has no ',' or '?', like '/chat'")
-        _check_auth(auth)
         self.counters = Counters()
         """What was dropped or refused, by reason."""
         self._address = parse_url(url)
         self._context = ssl.create_default_context() if self._address.secure else None
         self._namespace = namespace
-        self._auth = auth
+        self._credentials = Credentials(auth)
         self._outbox = outbox
         self._instance = secrets.token_urlsafe(16)
         self._attempts = 0  # connections on which a session was asked for
@@ -403,7 +405,8 @@ class Client(Owner):
     # --- connections
 
     async def _connect(self, listener: Listener) -> Wire:
-        return await open_wire(self._address, self._context, self._offered(), self._make_link, listener)
+        make_link = partial(self._make_link, await self._credentials.present())
+        return await open_wire(self._address, self._context, self._offered(), make_link, listener)
 
     def _offered(self) -> tuple[str, ...]:
         """Return the sub-protocols for the next connection: only that of the events in the outbox, if there are any."""
@@ -412,10 +415,10 @@ class Client(Owner):
         dialect = self._entered.up.dialect if self._entered is not None else None
         return (v1.MSGPACK, v1.JSON) if dialect is None else (dialect,)
 
-    def _make_link(self, subprotocol: str | None, now: float) -> Link:
+    def _make_link(self, auth: Payload, subprotocol: str | None, now: float) -> Link:
         if subprotocol is None:
-            return SocketIOLink(SocketIOCodec(self._namespace), self._auth, self._hello, now)
-        return RawLink(RawCodec(self._namespace, subprotocol), self._auth, self._hello, now)
+            return SocketIOLink(SocketIOCodec(self._namespace), auth, self._hello, now)
+        return RawLink(RawCodec(self._namespace, subprotocol), auth, self._hello, now)
 
     def _hello(self) -> Hello | None:
         if self._entered is None:
@@ -424,16 +427,3 @@ class Client(Owner):
         self._attempts += 1
         cursors = down.cursors() if down.session else ()
         return Hello(VERSION, self._instance, up.producer, down.session, cursors, self._attempts)
-
-
-def _check_auth(auth: object) -> None:
-    if auth is None:
-        return
-    if not isinstance(auth, Mapping):
-        raise TypeError(f"auth takes a mapping, not {type(auth).__name__}: write auth={{'token': ...}}")
-    if OWN_NAME in auth:
-        raise ValueError(f"auth cannot have the key {OWN_NAME!r}: it is Bellwire's own")
-    try:
-        msgspec.json.encode(auth)
-    except TypeError as error:
-        raise TypeError(f"auth cannot be sent as JSON: {error}") from None
