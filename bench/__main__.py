@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from bellwire.load import machine
-from bellwire.load.machine import Machine
-from bellwire.load.processes import raise_file_limit
+from bellwire.load.machine import Machine, raise_file_limit
 from bench import peers, plot, report
 from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run

@@ -7,16 +7,16 @@ import msgspec
 
 from bellwire.load.clients.base import ECHO, KINDS
 from bellwire.load.machine import Machine
-from bellwire.load.result import IDLE_CPU, MEMORY, RATE, SATURATED, Found, Shape
+from bellwire.load.result import CPU, IDLE_CPU, MEMORY, P50, P99, RATE, SATURATED, Found, Shape
 from bench.contestants import CONTESTANTS
 from bench.rounds import Round, Run
 from bench.spread import Spread, times
 
 UNITS = {
     RATE: "per second",
-    "p50_ms": "p50 ms",
-    "p99_ms": "p99 ms",
-    "server_us": "us each",
+    P50: "p50 ms",
+    P99: "p99 ms",
+    CPU: "us each",
     MEMORY: "bytes each",
     IDLE_CPU: "% of a core",
 }
@@ -39,18 +39,7 @@ class Row:
     @property
     def title(self) -> str:
         """What was measured."""
-        shape = self.shape
-        special = f", {shape.variant}" if shape.variant else ""
-        if shape.work in KINDS:
-            return f"acknowledged round trips, {_many(shape.connections)}, {shape.size} B"
-        if shape.work == "connecting":
-            return f"connecting, {shape.connections:,} clients, {shape.window} at a time"
-        if shape.work == "idle":
-            return f"idle, {_many(shape.connections)}{special}"
-        if shape.work == "rooms":
-            return f"a message at a time in each room, {_many(shape.connections)}, {shape.size} B{special}"
-        flight = "one message at a time" if shape.window == 1 else f"{shape.window} messages in flight"
-        return f"fan-out, {_many(shape.connections)}, {shape.size} B, {flight}{special}"
+        return self.shape.title
 
     @property
     def label(self) -> str:
@@ -154,7 +143,3 @@ def _line(row: Row) -> str:
 
 def _spread(spread: Spread, digits: int) -> str:
     return f"{spread.median:,.{digits}f} ({spread.low:,.{digits}f} .. {spread.high:,.{digits}f})"
-
-
-def _many(connections: int) -> str:
-    return "1 connection" if connections == 1 else f"{connections:,} connections"

@@ -17,7 +17,7 @@ def test_the_version_is_the_packages() -> None:
 def test_help_lists_the_commands_in_whole_sentences() -> None:
     output = CliRunner().invoke(main, ["--help"], terminal_width=100).output
     commands = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == ["check", "demo", "publish", "routes", "run", "tail"]
+    assert [line.split()[0] for line in commands] == ["bench", "check", "demo", "publish", "routes", "run", "tail"]
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 

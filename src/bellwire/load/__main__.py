@@ -14,7 +14,6 @@ At the end every connection must have received exactly the bytes of all messages
 import argparse
 import gc
 import json
-import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +25,15 @@ from bellwire.load.clients.base import ECHO, KINDS, Client, LoadError, Manner, R
 from bellwire.load.connecting import connecting
 from bellwire.load.fanout import fanout
 from bellwire.load.idle import idle, websockets
+from bellwire.load.machine import raise_file_limit
 from bellwire.load.polling import pollers
+from bellwire.load.processes import REFUSED
 from bellwire.load.result import Idle, Result
 from bellwire.load.rooms import rooms
 from bellwire.load.roundtrips import roundtrips
 
 WORKS = ("fanout", "rooms", "roundtrips", "connecting", "idle")
 POLLING = "polling"
-REFUSED = 3
-"""The exit code when the server lets nobody into the namespace."""
 
 
 def run(options: argparse.Namespace) -> list[Result] | list[Idle]:
@@ -104,8 +103,7 @@ def main() -> None:
     options: Any = parser().parse_args()
     if wrong := check(options):
         parser().error(wrong)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_file_limit()
     gc.disable()  # there is nothing to collect, and looking for it would be seen in the latencies
     try:
         results = run(options)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import socket
 import subprocess
 import sys
@@ -26,16 +25,24 @@ LOADING = 300.0
 """Seconds after which a load generator is given up."""
 
 
+REFUSED = 3
+"""The exit code of a load generator that the server did not let into the namespace."""
 FIRST_PORT = 10_000
 """Servers are given ports from here on, and below those that the kernel gives to connections."""
 
 
 class ProcessError(Exception):
-    """A server or a load generator failed; the message shows what it said, ``code`` is its exit code."""
+    """A server or a load generator failed.
 
-    def __init__(self, message: str, code: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
+    ``code`` is its exit code if it has ended, ``said`` what a server wrote at last.
+    """
+
+    def __init__(self, message: str, code: int | None = None, said: str = "") -> None:
+        super().__init__(message, code, said)
+        self.message, self.code, self.said = message, code, said
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.message, self.said) if part)
 
 
 @contextmanager
@@ -56,9 +63,8 @@ def running(
             _await(process, lambda: ready.encode() in _said(said) if ready else _listens(port))
             yield port, process.pid
         except ProcessError as error:
-            raise ProcessError(
-                f"{name}: {error}\n{_said(said)[-3000:].decode(errors='replace')}", error.code
-            ) from error
+            last = _said(said)[-3000:].decode(errors="replace").strip()
+            raise ProcessError(f"{name}: {error.message}", error.code, last) from error
         finally:
             _stop(process)
 
@@ -79,7 +85,7 @@ def measure(load: Sequence[str], port: int, server: int | None, core: int | None
             process.kill()
             raise
     if process.returncode != 0:
-        raise ProcessError(failed.decode().strip(), process.returncode)
+        raise ProcessError(failed.decode(errors="replace").strip(), process.returncode)
     return msgspec.json.decode(said, type=list[Found])
 
 
@@ -107,7 +113,7 @@ def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + STARTING
     while not ready():
         if process.poll() is not None:
-            raise ProcessError(f"the server ended with status {process.returncode}")
+            raise ProcessError(f"the server ended with status {process.returncode}", process.returncode)
         if time.monotonic() > deadline:
             raise ProcessError(f"the server did not listen within {STARTING:g} s")
         time.sleep(0.05)
@@ -130,9 +136,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def raise_file_limit() -> None:
-    """Allow more sockets than many shells do; what is started from here inherits it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 import msgspec
 
-from bellwire.load.clients.base import LoadError
+from bellwire.load.clients.base import KINDS, LoadError
 
 RATE, P50, P99, CPU = "per_second", "p50_ms", "p99_ms", "server_us"
 MEMORY, IDLE_CPU = "bytes_each", "core_percent"
@@ -23,6 +23,22 @@ class Shape(NamedTuple):
     size: int
     window: int
     variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """The same for people."""
+        crowd = "1 connection" if self.connections == 1 else f"{self.connections:,} connections"
+        special = f", {self.variant}" if self.variant else ""
+        if self.work in KINDS:
+            return f"acknowledged round trips, {crowd}, {self.size} B"
+        if self.work == "connecting":
+            return f"connecting, {self.connections:,} clients, {self.window} at a time"
+        if self.work == "idle":
+            return f"idle, {crowd}{special}"
+        if self.work == "rooms":
+            return f"a message at a time in each room, {crowd}, {self.size} B{special}"
+        flight = "one message at a time" if self.window == 1 else f"{self.window} messages in flight"
+        return f"fan-out, {crowd}, {self.size} B, {flight}{special}"
 
 
 class Result(msgspec.Struct, frozen=True, tag="flow", tag_field="is"):
