@@ -96,13 +96,18 @@ class Stage:
 
     def open(self, *streams: str, seq: int = 0) -> None:
         for stream in streams:
-            self.down.take(wire.Open("/", stream, "g", seq, 100 + seq))
+            self.down.take(wire.Open("/", stream, alias_of(stream), "g", seq, 100 + seq))
 
     def send(self, seq: int, stream: str = "r", prev: int | None = None) -> None:
         """The server sends an event, which says its own number."""
         before = Point(seq - 1 if prev is None else prev, 100 + (seq - 1 if prev is None else prev))
         entry = Arrived(seq, 100 + seq, before, f"{stream}-{seq}", b"", (), (), 0.0, parcel(seq))
-        self.down.take(Placed(stream, "g", before, entry))
+        self.down.take(Placed(alias_of(stream), "g", before, entry))
+
+
+def alias_of(stream: str) -> int:
+    """What the server calls a stream in its events."""
+    return int.from_bytes(stream.encode())
 
 
 def parcel(number: int, name: str = "say") -> Parcel:
@@ -115,10 +120,38 @@ def test_events_are_handed_over_in_order_and_a_gap_is_asked_for() -> None:
     stage.send(1)
     stage.send(3)
     assert stage.line.sent == [wire.Ask("r", "g", 1, 101)]
-    stage.down.take(wire.Proved("r", "g", 1, 101))
+    stage.down.take(wire.Proved("r", alias_of("r"), "g", 1, 101))
     stage.send(2)
     assert stage.program.told == [1, 2, 3]
     assert stage.down.cursors() == (wire.Cursor("r", "g", 3, 103),)
+
+
+def test_a_stream_is_called_otherwise_on_the_next_connection() -> None:
+    stage = Stage()
+    stage.open("r", "t")
+    stage.send(1)
+    stage.down.lost()
+    stage.down.joined(stage.line, CODEC, GREETED)
+    stage.send(2)
+    assert (stage.program.told, stage.down.ignored) == ([1], 1)
+    stage.down.take(wire.Proved("r", alias_of("t"), "g", 1, 101))
+    stage.down.take(wire.Reset("t", alias_of("r"), "truncated", "g", 1, 101))
+    stage.send(2, "t")
+    stage.send(2, "r")
+    assert stage.program.told == [1, Reset("t", "truncated"), 2, 2]
+    assert stage.down.cursors() == (wire.Cursor("r", "g", 2, 102), wire.Cursor("t", "g", 2, 102))
+    assert stage.line.sent == []
+
+
+def test_what_a_closed_stream_was_called_is_not_its_name_any_more() -> None:
+    stage = Stage()
+    stage.open("r", "t")
+    stage.down.take(wire.Close("r"))
+    stage.send(1)
+    stage.down.take(wire.Open("/", "t", alias_of("r"), "g", 0, 100))
+    stage.send(1)
+    assert (stage.program.told, stage.down.ignored) == ([1], 1)
+    assert stage.down.cursors()[0] == wire.Cursor("t", "g", 1, 101)
 
 
 def test_without_a_connection_nothing_is_asked() -> None:
@@ -176,7 +209,7 @@ def test_a_handler_that_says_no_has_handled_it() -> None:
 def test_a_reset_is_told_before_anything_newer() -> None:
     stage = Stage(slow=True)
     stage.open("r")
-    stage.down.take(wire.Reset("r", "truncated", "g", 8, 108))
+    stage.down.take(wire.Reset("r", alias_of("r"), "truncated", "g", 8, 108))
     stage.send(9)
     assert stage.program.told == [Reset("r", "truncated")]
     stage.program.done(RuntimeError("the handler of resets"))
@@ -241,7 +274,7 @@ def test_a_session_is_resumed_behind_what_arrived() -> None:
     assert (stage.down.session, stage.down.cursors()) == ("secret", (wire.Cursor("r", "g", 2, 102),))
     stage.down.joined(stage.line, CODEC, Welcome("s", "next", resumed=True))
     assert stage.down.session == "next"
-    stage.down.take(wire.Proved("r", "g", 2, 102))
+    stage.down.take(wire.Proved("r", alias_of("r"), "g", 2, 102))
     stage.send(3)
     stage.program.done()
     stage.program.done()

@@ -103,10 +103,10 @@ def test_events_and_replies(msgpack: bool) -> None:
 @both
 def test_events_of_a_stream_and_outcomes(msgpack: bool) -> None:
     link = joined(msgpack)
-    event = wire.StreamEvent("r", 3, 7, 5, 9, "m", "say", args("hi", msgpack=msgpack), "g2")
+    event = wire.StreamEvent(6, 5, 9, 2, 7, "m", "say", args("hi", msgpack=msgpack), "g2")
     placed = link.receive(wire.encode(event, msgpack=msgpack), 3.0)
     assert isinstance(placed, Placed)
-    assert placed[:3] == ("r", "g2", Point(3, 7))
+    assert placed[:3] == (6, "g2", Point(3, 7))
     assert (placed.entry.point, placed.entry.mid) == (Point(5, 9), "m")
     assert placed.entry.parcel is not None
     assert placed.entry.parcel.read(PayloadReader(SAY)) == ("hi",)
@@ -120,11 +120,11 @@ def test_events_of_a_stream_and_outcomes(msgpack: bool) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Open("/chat", "r", "g", 3, 7),
+        wire.Open("/chat", "r", 6, "g", 3, 7),
         wire.Close("r"),
         wire.Advance("r", 3, 7, "g", 5, 9),
-        wire.Proved("r", "g", 3, 7),
-        wire.Reset("r", "truncated", "g", 3, 7),
+        wire.Proved("r", 6, "g", 3, 7),
+        wire.Reset("r", 6, "truncated", "g", 3, 7),
         wire.Nack("/chat", 2, 1, "g", 1.5),
         wire.Skipped("/chat", 2),
         wire.Drain(2.5),
@@ -169,7 +169,7 @@ def test_the_code_says_whether_to_come_back(code: int | None, ended: Ended) -> N
 
 @pytest.mark.parametrize(
     "message",
-    ['["disconnect","/chat"]', '["s","r",3,7,5,9,"m","say",[]]', '["open","/chat","r","g",3,7]', '["r","/chat",0,[]]'],
+    ['["disconnect","/chat"]', '["s",6,5,9,2,7,"m","say",[]]', '["open","/chat","r",6,"g",3,7]', '["r","/chat",0,[]]'],
 )
 def test_what_may_not_come_before_connected(message: str) -> None:
     link = new()

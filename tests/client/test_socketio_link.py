@@ -146,9 +146,9 @@ def test_the_client_says_where_it_stands_and_is_told_who_it_is() -> None:
 
 def test_an_event_of_a_stream_is_told_without_its_trailer() -> None:
     link = negotiated()
-    placed = link.receive('42/chat,["say","hi",{"bellwire":["s","r",3,7,5,9,"m","g2"]}]', 3.0)
+    placed = link.receive('42/chat,["say","hi",{"bellwire":["s",6,5,9,2,7,"m","g2"]}]', 3.0)
     assert isinstance(placed, Placed)
-    assert placed[:3] == ("r", "g2", Point(3, 7))
+    assert placed[:3] == (6, "g2", Point(3, 7))
     assert (placed.entry.point, placed.entry.mid, placed.entry.prev) == (Point(5, 9), "m", Point(3, 7))
     assert placed.entry.parcel is not None
     assert placed.entry.parcel.read(PayloadReader(SAY)) == ("hi",)
@@ -158,7 +158,7 @@ def test_an_event_of_a_stream_is_told_without_its_trailer() -> None:
 def test_a_binary_event_of_a_stream_is_told_without_its_trailer() -> None:
     link = negotiated()
     one, two = '{"_placeholder":true,"num":0}', '{"_placeholder":true,"num":1}'
-    link.receive(f'452-/chat,["blob",{one},{two},{{"bellwire":["s","r",3,7,5,9,"m"]}}]', 3.0)
+    link.receive(f'452-/chat,["blob",{one},{two},{{"bellwire":["s",6,5,9,2,7,"m"]}}]', 3.0)
     link.receive(b"1", 3.0)
     placed = link.receive(b"2", 3.0)
     assert isinstance(placed, Placed)
@@ -179,11 +179,11 @@ def test_an_event_in_no_stream_is_as_ever() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["open","/chat","r","g",3,7]', wire.Open("/chat", "r", "g", 3, 7)),
+        ('["open","/chat","r",6,"g",3,7]', wire.Open("/chat", "r", 6, "g", 3, 7)),
         ('["close","r","forbidden"]', wire.Close("r", "forbidden")),
         ('["advance","r",3,7,"g",5,9]', wire.Advance("r", 3, 7, "g", 5, 9)),
-        ('["proved","r","g",3,7]', wire.Proved("r", "g", 3, 7)),
-        ('["reset","r","truncated","g",3,7]', wire.Reset("r", "truncated", "g", 3, 7)),
+        ('["proved","r",6,"g",3,7]', wire.Proved("r", 6, "g", 3, 7)),
+        ('["reset","r",6,"truncated","g",3,7]', wire.Reset("r", 6, "truncated", "g", 3, 7)),
         ('["nack","/chat",2,1,"g",1.5]', wire.Nack("/chat", 2, 1, "g", 1.5)),
         ('["skipped","/chat",2]', wire.Skipped("/chat", 2)),
         ('["drain",2.5]', wire.Drain(2.5)),
@@ -220,7 +220,7 @@ def test_an_outcome_is_read_as_a_reply() -> None:
         '42/chat,5["bellwire",["drain",1]]',
         '42/chat,["bellwire",["n","/chat",5,{}]]',
         '42/chat,["say",{"bellwire":["s"]}]',
-        '42/chat,5["say",{"bellwire":["s","r",3,7,5,9,"m"]}]',
+        '42/chat,5["say",{"bellwire":["s",6,5,9,2,7,"m"]}]',
     ],
 )
 def test_a_server_that_does_not_keep_to_it(packet: str) -> None:
@@ -231,8 +231,8 @@ def test_a_server_that_does_not_keep_to_it(packet: str) -> None:
 def test_a_server_that_did_not_negotiate_may_have_such_events() -> None:
     link = opened("/", None, HELLO)
     link.receive(WELCOME, 2.0)
-    action = link.receive('42["say","hi",{"bellwire":["s","r",3,7,5,9,"m"]}]', 3.0)
-    assert event(action, Event("say", str, Any)) == ("hi", {"bellwire": ["s", "r", 3, 7, 5, 9, "m"]}, None, None)
+    action = link.receive('42["say","hi",{"bellwire":["s",6,5,9,2,7,"m"]}]', 3.0)
+    assert event(action, Event("say", str, Any)) == ("hi", {"bellwire": ["s", 6, 5, 9, 2, 7, "m"]}, None, None)
     own = link.receive('42["bellwire",["drain",1]]', 3.0)
     assert isinstance(own, Received)
     assert own.parcel.name == "bellwire"
@@ -365,8 +365,8 @@ PIECES = st.sampled_from(
         b"x",
         '42/chat,["bellwire",["n","/chat",5,[3]]]',
         '42/chat,["bellwire",["close","r"]]',
-        '42/chat,["say","hi",{"bellwire":["s","r",3,7,5,9,"m"]}]',
-        '451-/chat,["a",{"_placeholder":true,"num":0},{"bellwire":["s","r",3,7,5,9,"m"]}]',
+        '42/chat,["say","hi",{"bellwire":["s",6,5,9,2,7,"m"]}]',
+        '451-/chat,["a",{"_placeholder":true,"num":0},{"bellwire":["s",6,5,9,2,7,"m"]}]',
     ]
 )
 

@@ -145,6 +145,8 @@ class Connection(TestClient):
         """The text that was lost on the way while the connection was `deaf`."""
         self.places: dict[str, Position] = {}
         """Where its client said that it stands."""
+        self.aliases: dict[int, str] = {}
+        """What the server calls the streams in events."""
         self._client = client
         self._coming: deque[str | bytes] = deque()
         self._going: deque[Message] = deque()
@@ -389,7 +391,7 @@ class Client:
         if connection is not self.connection:
             return
         if is_message(packet):
-            self._control(read_control(packet))
+            self._control(connection, read_control(packet))
             return
         payload, place = take_place(packet)
         name, *args = decode_json(payload) if objects is None else objects[: None if place is None else -1]
@@ -398,21 +400,24 @@ class Client:
         if place is None:
             self._down((down.Pass("", args),))
         elif isinstance(place, Placed):
+            stream = connection.aliases.get(place.alias, "")
             entry = Entry(
                 place.seq,
                 place.tag,
-                Point(place.prev_seq, place.prev_tag),
+                Point(place.seq - place.back, place.prev_tag),
                 place.mid,
                 msgspec.json.encode([name, *args]),
                 (),
                 (),
                 0.0,
             )
-            self._down(self.receiver.receive(place.stream, place.gen, entry.prev, entry))
+            self._down(self.receiver.receive(stream, place.gen, entry.prev, entry))
         else:
             self._down(self.receiver.after(place.stream, Point(place.seq, place.tag), args))
 
-    def _control(self, message: Any) -> None:
+    def _control(self, connection: Connection, message: Any) -> None:
+        if isinstance(message, wire.Open | wire.Proved | wire.Reset):
+            connection.aliases[message.alias] = message.stream
         if isinstance(message, wire.Outcome | wire.Nack | wire.Skipped):
             self.answers.append(message)
         match message:

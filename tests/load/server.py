@@ -142,7 +142,8 @@ class V1Server(FakeServer):
             case ["connect", "/", None, str(), None | str()]:
                 self.send(number, ["connected", "/", "id", 65536, "secret", False])
                 for stream in ("all", f"own{number}"):
-                    self.send(number, ["open", "/", stream, "g1", *self.points.setdefault(stream, (1, 7))])
+                    point = self.points.setdefault(stream, (1, 7))
+                    self.send(number, ["open", "/", stream, self.alias(stream), "g1", *point])
             case ["e", "/", "pub", [text]]:
                 self.everyone(self.entry("all", text))
             case ["e", "/", "echo", [text], id_]:
@@ -159,7 +160,10 @@ class V1Server(FakeServer):
     def entry(self, stream: str, text: str) -> Any:
         prev = self.points[stream]
         point = self.points[stream] = (prev[0] + 1, prev[1] * 7919 % (1 << 32))
-        return ["s", stream, *prev, *point, f"m{point[0]}", "msg", [text]]
+        return ["s", self.alias(stream), *point, point[0] - prev[0], prev[1], f"m{point[0]}", "msg", [text]]
+
+    def alias(self, stream: str) -> int:
+        return 1 + list(self.points).index(stream)
 
 
 @contextmanager

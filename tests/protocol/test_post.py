@@ -36,7 +36,7 @@ def read_event(text_or_bytes: Any) -> Any:
 
 
 def deliver(item: Post, *, named: bool = False) -> Delivery:
-    return Delivery(item, "r7Xw", "g1", (40, 7), 41, 9, "m-1", named=named)
+    return Delivery(item, "r7Xw", 6, "g1", (40, 7), 41, 9, "m-1", named=named)
 
 
 # --- what every Socket.IO client understands
@@ -198,13 +198,13 @@ def test_nobody_can_pass_a_place_off_as_the_servers_word() -> None:
 
 
 def test_a_place_is_one_argument_more() -> None:
-    assert deliver(post("x")).embedded.parts == ('42/chat,["say","x",{"bellwire":["s","r7Xw",40,7,41,9,"m-1"]}]',)
-    assert deliver(post()).embedded.parts == ('42/chat,["say",{"bellwire":["s","r7Xw",40,7,41,9,"m-1"]}]',)
+    assert deliver(post("x")).embedded.parts == ('42/chat,["say","x",{"bellwire":["s",6,41,9,1,7,"m-1"]}]',)
+    assert deliver(post()).embedded.parts == ('42/chat,["say",{"bellwire":["s",6,41,9,1,7,"m-1"]}]',)
 
 
 def test_a_place_names_the_generation_where_it_has_to() -> None:
     text = str(deliver(post("x"), named=True).embedded.parts[0])
-    assert text.endswith('["s","r7Xw",40,7,41,9,"m-1","g1"]}]')
+    assert text.endswith('["s",6,41,9,1,7,"m-1","g1"]}]')
 
 
 def test_attachments_stay_behind_an_event_with_a_place() -> None:
@@ -228,6 +228,6 @@ def test_an_event_for_raw_clients_has_its_place(form: str, named: bool) -> None:
     item = deliver(post("x", 1), named=named)
     (part,) = getattr(item, form).parts
     event, args = read_event(part)
-    assert (event.stream, event.prev_seq, event.prev_tag, event.seq, event.tag) == ("r7Xw", 40, 7, 41, 9)
+    assert (event.alias, event.seq, event.tag, event.back, event.prev_tag) == (6, 41, 9, 1, 7)
     assert (event.mid, event.name, event.gen) == ("m-1", "say", "g1" if named else None)
     assert args == ["x", 1]

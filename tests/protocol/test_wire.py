@@ -85,6 +85,7 @@ ELEMENTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "resumed": st.booleans(),
     "resent": st.booleans(),
     "seq": whole,
+    "back": number,
     "prev_seq": whole,
     "last": whole,
     "tag": tag,
@@ -105,6 +106,10 @@ def element(cls: Any, field: str, *, packed: bool) -> st.SearchStrategy[Any]:
         return st.lists(trees, max_size=3).map(lambda args: encode_args(args, msgpack=packed))
     if field == "id":
         return opaque if cls is Connected else whole if cls is Reply else st.none() | whole
+    if field == "seq" and cls is StreamEvent:
+        return number
+    if field == "alias":
+        return whole if cls is wire.Open else number
     if field == "gen":
         return st.none() | opaque if cls is StreamEvent else opaque
     if field == "producer":
@@ -364,7 +369,7 @@ def test_what_cannot_be_encoded_is_a_type_error() -> None:
 
 
 def test_a_deliverys_numbers_fit() -> None:
-    message = StreamEvent("s", 2**53 - 2, 2**32 - 1, 2**53 - 1, 0, "", "x", Raw(b"[]"))
+    message = StreamEvent(2**53 - 1, 2**53 - 1, 0, 2**53 - 1, 2**32 - 1, "", "x", Raw(b"[]"))
     assert parse_server(encode(message, msgpack=False)) == message
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 import msgspec
 
@@ -96,11 +96,16 @@ class Member:
         return [_short(msgspec.json.decode(text[text.index("[") :])) for text in texts]
 
 
+_ALIASED: Final = {"open": 2, "proved": 1, "reset": 1}
+
+
 def _short(found: list[Any]) -> Any:
-    """What an event says: its argument; or the tag of what a client is told of a stream, and its numbers."""
+    """What an event says: its argument; or the tag of what a client is told of a stream, and its place."""
     if found[0] == "bellwire":
-        tag, _, *rest = found[1]
-        return tag, *rest
+        tag, *rest = found[1]
+        if tag in _ALIASED:
+            del rest[_ALIASED[tag]]
+        return tag, *rest[1:]
     return found[1]
 
 
@@ -116,7 +121,7 @@ class Tale:
     async def join(self, room: Room) -> bool:
         position = await room.stand()
         self.spans[room.stream] = [Membership(position)]
-        self.say(Open("/", room.stream, *position))
+        self.say(Open("/", room.stream, room.alias, *position))
         room.admit(self.socket.itself, position)
         room.drive()
         return True
@@ -131,10 +136,10 @@ class Tale:
         room.drive()
 
     def proved(self, room: Room, at: Position) -> None:
-        self.say(Proved(room.stream, *at))
+        self.say(Proved(room.stream, room.alias, *at))
 
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
-        self.say(Reset(room.stream, reason, *restart))
+        self.say(Reset(room.stream, room.alias, reason, *restart))
 
     def advance(self, room: Room, prev: Point, to: Position) -> None:
         self.say(Advance(room.stream, prev.seq, prev.tag, *to))
@@ -288,8 +293,8 @@ def places(member: Member) -> list[tuple[Any, ...]]:
     for message in member.sink.messages:
         for part in message.parts:
             _, text, trailer = msgspec.json.decode(str(part)[2:])
-            _, _, prev, _, seq, _, _, *gen = trailer["bellwire"]
-            found.append((text, prev, seq, *gen))
+            _, _, seq, _, back, _, _, *gen = trailer["bellwire"]
+            found.append((text, seq - back, seq, *gen))
     member.sink.messages.clear()
     return found
 

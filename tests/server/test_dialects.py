@@ -28,7 +28,7 @@ from bellwire.server.dialects import STOCK, Dialect, Item, Raw, Stock, embedded,
 POST = Post("/chat", "say", ("x",), binary=False)
 CALL = Post("/chat", "ask", ("x",), binary=False, id=3)
 BLOB = Post("/chat", "blob", (b"\x01",), binary=True)
-PLACED = Delivery(POST, "r7Xw", "g1", (40, 7), 41, 9, "m-1", named=False)
+PLACED = Delivery(POST, "r7Xw", 6, "g1", (40, 7), 41, 9, "m-1", named=False)
 
 DIALECTS: dict[str, Dialect] = {
     "stock": STOCK,
@@ -73,12 +73,12 @@ def test_one_event_is_handed_on_as_it_is_and_several_are_joined(dialect: Dialect
 
 
 CONTROLS: list[Control] = [
-    Open("/chat", "r7Xw", "g1", 40, 7),
+    Open("/chat", "r7Xw", 6, "g1", 40, 7),
     Close("r7Xw"),
     Close("r7Xw", Reason.FORBIDDEN),
     Advance("r7Xw", 40, 7, "g1", 41, 9),
-    Proved("r7Xw", "g1", 40, 7),
-    Reset("r7Xw", Reason.DIVERGED, "g2", 39, 5),
+    Proved("r7Xw", 6, "g1", 40, 7),
+    Reset("r7Xw", 6, Reason.DIVERGED, "g2", 39, 5),
     Nack("/chat", 7, 5),
     Skipped("/chat", 7),
     Drain(1.5),

@@ -84,7 +84,7 @@ def post(name: str) -> Post:
 
 
 def delivery(name: str) -> Delivery:
-    return Delivery(post(name), "r7", "g", (1, 10), 2, 20, "m", named=False)
+    return Delivery(post(name), "r7", 6, "g", (1, 10), 2, 20, "m", named=False)
 
 
 A, B, C = post("a"), post("b"), post("c")
@@ -146,8 +146,8 @@ async def test_each_dialect_is_rendered_and_joined_once() -> None:
         assert len(one.given) == 1
         assert two.given[0] is one.given[0]
     assert stock[0].parts == ['42["a"]', '42["b"]']
-    assert bound[0].parts == ['42["a",{"bellwire":["s","r7",1,10,2,20,"m"]}]', '42["b"]']
-    assert raws[0].parts == ['["s","r7",1,10,2,20,"m","a",[]]', '["e","/","b",[]]']
+    assert bound[0].parts == ['42["a",{"bellwire":["s",6,2,20,1,10,"m"]}]', '42["b"]']
+    assert raws[0].parts == ['["s",6,2,20,1,10,"m","a",[]]', '["e","/","b",[]]']
 
 
 class Counting(Stock):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bellwire import Server, Socket
+from bellwire import Event, Server, Socket
 from bellwire.delivery.naming import EVERYONE, stream_of
 from bellwire.protocol.wire import JSON, PATH
 from bellwire.testing.clock import advance
@@ -16,6 +16,7 @@ from bellwire.transports.base import Request
 from tests.transports.pipe import Pipe
 
 ALL = stream_of("/", EVERYONE)
+SAY = Event("say", str)
 
 
 class Raw:
@@ -35,6 +36,9 @@ class Raw:
 
     def tags(self) -> list[str]:
         return [message[0] for message in self.heard]
+
+    def opened(self) -> list[list[Any]]:
+        return [message for message in self.heard if message[0] == "open"]
 
 
 @asynccontextmanager
@@ -73,4 +77,22 @@ async def test_an_ask_of_one_that_is_connected_is_looked_at() -> None:
         await advance(1)
         await client.say("ask", ALL, "another", 7, 7)
         await advance(1)
-        assert client.heard[-1][:3] == ["reset", ALL, "generation"]
+        tag, stream, _, reason, *_ = client.heard[-1]
+        assert (tag, stream, reason) == ("reset", ALL, "generation")
+
+
+async def test_events_call_a_stream_what_it_was_opened_as_the_same_for_everybody() -> None:
+    server = Server()
+    root = server.namespace("/", emits=(SAY,))
+    await server.start()
+    clients = [Raw(server), Raw(server)]
+    for number, client in enumerate(clients):
+        await client.say("connect", "/", None, f"instance {number}")
+    await root.emit(SAY, "hi")
+    await advance()
+    aliases = {stream: alias for client in clients for _, _, stream, alias, *_ in client.opened()}
+    assert len(set(aliases.values())) == len(aliases) == 3  # everyone's, and one each
+    for client in clients:
+        assert client.heard[-1][:2] == ["s", aliases[ALL]]
+    assert clients[0].pipe.sent[-1] is clients[1].pipe.sent[-1]
+    await server.close()

@@ -84,7 +84,7 @@ def _items(streams: list[int | None]) -> list[Item]:
         if stream is None:
             items.append(post)
         else:
-            items.append(Delivery(post, STREAMS[stream], "g", (0, 0), number, 7, "m", named=False))
+            items.append(Delivery(post, STREAMS[stream], 6, "g", (0, 0), number, 7, "m", named=False))
     return items
 
 

@@ -334,6 +334,28 @@ async def test_pages_have_a_megabyte_at_most() -> None:
         assert sizes == [2, 2, 2, 2]
 
 
+async def test_a_stream_whose_room_was_given_up_is_called_otherwise_in_all_that_follows() -> None:
+    async with make_node() as node:
+        aliases = []
+        away = await node.reading("a", "r", "s")
+        position = go_away(node, away)
+        keeper = await node.reading("b", "r")
+        await write(node, 1)
+        for _ in range(2):
+            come_back(node, away, position)
+            (proved, event) = [str(message.parts[0]) for message in away.sink.messages]
+            alias = node.room("r").alias
+            assert f'["proved","{R}",{alias},' in proved
+            assert f'{{"bellwire":["s",{alias},' in event
+            aliases.append(alias)
+            away.sink.messages.clear()
+            go_away(node, away)
+            node.leave(keeper)
+            assert R not in node.hub.streams
+            keeper = await node.reading("c", "r")
+        assert len({*aliases, node.room("r").alias, node.room("s").alias}) == 4
+
+
 async def test_those_who_come_back_to_the_same_place_share_what_is_made_for_them() -> None:
     async with make_node() as node:
         one, two, other = [await node.reading(name, "r") for name in "abc"]

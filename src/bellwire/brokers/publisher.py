@@ -8,6 +8,7 @@ is for a socket that does not recover is published to its node.
 import asyncio
 import random
 import secrets
+from binascii import b2a_base64
 from collections.abc import Coroutine, Sequence
 from itertools import count
 from typing import Any, Final
@@ -27,17 +28,21 @@ FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 1.0
 
 _bits: Final = random.getrandbits
+_MASK: Final = 2**64 - 1
+_MID: Final = 11  # characters of base64 that say 64 bits
 
 
 class Publisher:
-    """Brings messages to a broker. Each has an id of its own: no two publishers, in any process, give the same one."""
+    """Brings messages to a broker. Each has an id of its own: no two publishers, in any process, give the same one.
 
-    __slots__ = ("_mids", "_prefix", "broker", "newest")
+    It goes out with each message, so it is short: a number of 64 bits, counted up from one that is drawn at the start.
+    """
+
+    __slots__ = ("_mids", "broker", "newest")
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self._prefix = secrets.token_urlsafe(9)  # it goes out with each message: short
-        self._mids = count()
+        self._mids = count(secrets.randbits(64))
         self.newest: tuple[bytes, Published] | None = None
         """What was published last, in both forms: a broker in this process gives it back at once."""
 
@@ -103,7 +108,8 @@ class Publisher:
             raise OutcomeUnknown("", message=f"whether the broker has it cannot be known: {error}") from error
 
     def _new_mid(self) -> str:
-        return f"{self._prefix}{next(self._mids):x}"
+        number = next(self._mids) & _MASK
+        return b2a_base64(number.to_bytes(8), newline=False)[:_MID].decode()
 
     async def _send(
         self,

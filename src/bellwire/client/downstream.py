@@ -30,6 +30,8 @@ logger = logging.getLogger("bellwire.client")
 LOST: Final = "session_lost"
 """The reason of a reset if the server keeps no sessions, or not this one."""
 
+_UNKNOWN: Final = ""  # no stream is called so: what comes of it is ignored
+
 Handed: TypeAlias = Callable[[Outcome], None]
 News: TypeAlias = Placed | Open | Close | Advance | Proved | wire.Reset
 
@@ -58,6 +60,7 @@ class Downstream:
     """The streams of one client. ``session`` is the secret to resume them with, None if there is none."""
 
     __slots__ = (
+        "_aliases",
         "_audience",
         "_codec",
         "_errors",
@@ -77,6 +80,7 @@ class Downstream:
         self._journal = journal
         self._audience = audience
         self._receiver = Receiver()
+        self._aliases: dict[int, str] = {}  # what this connection's messages call the streams
         self._codec = codec
         self._writer: Writer | None = None
         self._todo: deque[machine.Action] = deque()
@@ -123,6 +127,7 @@ class Downstream:
     def lost(self) -> None:
         """The connection is gone; what arrived is still handed over."""
         self._writer = None
+        self._aliases.clear()
         self._receiver.disconnected()
 
     def forget(self) -> None:
@@ -135,13 +140,19 @@ class Downstream:
 
     def take(self, news: News) -> None:
         """Take what the server says of a stream."""
-        receiver, stream = self._receiver, news.stream
+        receiver = self._receiver
+        if isinstance(news, Placed):
+            stream = self._aliases.get(news.alias, _UNKNOWN)
+            self._do(stream, receiver.receive(stream, *news[1:]))
+            return
+        stream = news.stream
+        if isinstance(news, Open | Proved | wire.Reset):
+            self._aliases[news.alias] = stream
         match news:
-            case Placed(_, gen, prev, entry):
-                actions = receiver.receive(stream, gen, prev, entry)
             case Open():
                 actions = receiver.open(stream, Position(news.gen, news.seq, news.tag))
             case Close():
+                self._aliases = {alias: name for alias, name in self._aliases.items() if name != stream}
                 actions = receiver.close(stream, news.reason)
             case Advance():
                 to = Position(news.gen, news.seq, news.tag)

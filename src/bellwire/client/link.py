@@ -120,9 +120,9 @@ class Received(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """An event of a stream, right behind ``prev``; ``gen`` is None if it is that of ``prev``."""
+    """An event of the stream ``alias``, right behind ``prev``; ``gen`` is None if it is that of ``prev``."""
 
-    stream: str
+    alias: int
     gen: str | None
     prev: Point
     entry: Arrived

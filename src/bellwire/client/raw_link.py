@@ -138,9 +138,9 @@ class RawLink(Link):
     def _joined(self, found: wire.ServerMessage) -> Action:
         if isinstance(found, wire.StreamEvent):
             parcel = raw_parcel(found.name, found.args, msgpack=self._msgpack)
-            prev = Point(found.prev_seq, found.prev_tag)
+            prev = Point(found.seq - found.back, found.prev_tag)
             entry = Arrived(found.seq, found.tag, prev, found.mid, b"", (), (), 0.0, parcel)
-            return Placed(found.stream, found.gen, prev, entry)
+            return Placed(found.alias, found.gen, prev, entry)
         if isinstance(found, wire.Outcome):
             return Settled(found.number, raw_answer(found.args, msgpack=self._msgpack))
         if isinstance(found, wire.ServerEvent):

@@ -196,9 +196,9 @@ class SocketIOLink(Link):
             return Received(parcel, packet.id, place)
         if packet.id is not None:
             raise PacketError("an event of a stream asks for no acknowledgement")
-        prev = Point(place.prev_seq, place.prev_tag)
+        prev = Point(place.seq - place.back, place.prev_tag)
         entry = Arrived(place.seq, place.tag, prev, place.mid, b"", (), (), 0.0, parcel)
-        return Placed(place.stream, place.gen, prev, entry)
+        return Placed(place.alias, place.gen, prev, entry)
 
 
 def _answered(packet: Packet, objects: list[Any] | None) -> Answered | None:

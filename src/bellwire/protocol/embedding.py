@@ -154,11 +154,11 @@ def read_welcome(payload: str) -> tuple[str, Welcome | None]:
 class Placed(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     """Where an event stands in a stream; the elements are those of `wire.StreamEvent`."""
 
-    stream: Opaque
-    prev_seq: Whole
-    prev_tag: Tag
-    seq: Whole
+    alias: Number
+    seq: Number
     tag: Tag
+    back: Number
+    prev_tag: Tag
     mid: str
     gen: Opaque | None = None
 

@@ -131,16 +131,17 @@ class Post:
 
 
 class Delivery:
-    """A post at ``(seq, tag)`` of ``stream``, right behind ``(prev_seq, prev_tag)`` for those who get it.
+    """A post at ``(seq, tag)`` of ``stream``, right behind ``prev`` for those who get it.
 
-    ``gen`` is the stream's generation; ``named`` says that readers have to be told it, because it is not certain that
-    it is the one of the point before.
+    ``alias`` is what this node calls the stream. ``gen`` is the stream's generation; ``named`` says that readers have
+    to be told it, because it is not certain that it is the one of the point before.
     """
 
     __slots__ = (
         "_embedded",
         "_raw_json",
         "_raw_msgpack",
+        "alias",
         "gen",
         "mid",
         "named",
@@ -156,6 +157,7 @@ class Delivery:
         self,
         post: Post,
         stream: str,
+        alias: int,
         gen: str,
         prev: tuple[int, int],
         seq: int,
@@ -166,6 +168,7 @@ class Delivery:
     ) -> None:
         self.post = post
         self.stream = stream
+        self.alias = alias
         self.gen = gen
         self.prev = prev
         self.seq = seq
@@ -193,9 +196,7 @@ class Delivery:
         """The event for a Socket.IO client that negotiated streams: its place is one argument more."""
         made = self._embedded
         if made is None:
-            gen = self.gen if self.named else None
-            place = Placed(self.stream, *self.prev, self.seq, self.tag, self.mid, gen)
-            made = self._embedded = embed(self.post.stock, place)
+            made = self._embedded = embed(self.post.stock, Placed(*self._place(), self.mid, self._gen()))
         return made
 
     @property
@@ -215,6 +216,11 @@ class Delivery:
         return made
 
     def _event(self, args: msgspec.Raw) -> StreamEvent:
+        return StreamEvent(*self._place(), self.mid, self.post.name, args, self._gen())
+
+    def _place(self) -> tuple[int, int, int, int, int]:
         prev_seq, prev_tag = self.prev
-        gen = self.gen if self.named else None
-        return StreamEvent(self.stream, prev_seq, prev_tag, self.seq, self.tag, self.mid, self.post.name, args, gen)
+        return self.alias, self.seq, self.tag, self.seq - prev_seq, prev_tag
+
+    def _gen(self) -> str | None:
+        return self.gen if self.named else None

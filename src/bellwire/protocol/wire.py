@@ -273,16 +273,17 @@ class ServerEvent(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=Fals
 
 
 class StreamEvent(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
-    """An event at ``(seq, tag)`` of a stream, right behind ``(prev_seq, prev_tag)`` for this client.
+    """An event at ``(seq, tag)`` of a stream, right behind ``(seq - back, prev_tag)`` for this client.
 
-    ``gen`` is the stream's generation, None if it is that of the previous point.
+    It goes out as often as there are clients, so it is short: ``alias`` is what the stream was called when it was
+    opened, proved or reset on this connection. ``gen`` is its generation, None if it is that of the previous point.
     """
 
-    stream: Opaque
-    prev_seq: Whole
-    prev_tag: Tag
-    seq: Whole
+    alias: Number
+    seq: Number
     tag: Tag
+    back: Number
+    prev_tag: Tag
     mid: str
     name: Name
     args: Raw
@@ -290,10 +291,11 @@ class StreamEvent(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=Fals
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag="open", gc=False):
-    """The client is a member of a stream from this position on."""
+    """The client is a member of a stream from this position on; ``alias`` is 0 if no `StreamEvent` of it comes."""
 
     namespace: Namespace
     stream: Opaque
+    alias: Whole
     gen: Opaque
     seq: Whole
     tag: Tag
@@ -321,6 +323,7 @@ class Proved(msgspec.Struct, frozen=True, array_like=True, tag="proved", gc=Fals
     """The client's position is in the log, under this generation; what follows on it comes."""
 
     stream: Opaque
+    alias: Number
     gen: Opaque
     seq: Whole
     tag: Tag
@@ -330,6 +333,7 @@ class Reset(msgspec.Struct, frozen=True, array_like=True, tag="reset", gc=False)
     """The stream goes on from this position; what lay between it and the client's own may be missing."""
 
     stream: Opaque
+    alias: Number
     reason: Opaque
     gen: Opaque
     seq: Whole

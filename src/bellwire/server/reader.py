@@ -240,7 +240,7 @@ class Reader:
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
         self._fresh = (*self._fresh, room.stream)
-        self.say(wire.Open(self.socket.namespace, room.stream, *position))
+        self.say(wire.Open(self.socket.namespace, room.stream, room.alias, *position))
         self._admit(room, position, until)
 
     def _admit(self, room: Room, position: Position, until: Position | None = None) -> None:
@@ -353,7 +353,7 @@ class Reader:
         self._remember(record)
         self._missed = {}
         for stream in missed.keys() - members.keys():
-            self.say(wire.Open(hub.name, stream, *missed[stream]))  # it may never have heard of it
+            self.say(wire.Open(hub.name, stream, 0, *missed[stream]))  # it may never have heard of it
             self.say(wire.Close(stream, Reason.TOO_FAR))
         for stream in cursors.keys() - members.keys() - missed.keys():
             self.say(wire.Close(stream, None if stream in self.spans else Reason.TRUNCATED))
@@ -475,7 +475,7 @@ class Reader:
     def proved(self, room: Room, at: Position) -> None:
         """The position from which it resumes is in the log."""
         if not self._known(room):
-            self.say(wire.Proved(room.stream, *at))
+            self.say(wire.Proved(room.stream, room.alias, *at))
 
     def lost(self, room: Room) -> None:
         """What is missing of a stay that is over is not read for it."""
@@ -483,7 +483,7 @@ class Reader:
 
     def reset(self, room: Room, reason: Reason, restart: Position) -> None:
         """It cannot go on from where it stands."""
-        self.say(wire.Reset(room.stream, reason, *restart))
+        self.say(wire.Reset(room.stream, room.alias, reason, *restart))
 
     def advance(self, room: Room, prev: Point, to: Position) -> None:
         """Nothing up to ``to`` is for it."""

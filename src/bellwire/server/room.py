@@ -54,6 +54,7 @@ class Room:
         "_gen",
         "_hub",
         "_streams",
+        "alias",
         "feed",
         "guests",
         "idle",
@@ -66,6 +67,8 @@ class Room:
     def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher) -> None:
         self.key = key
         self.stream = name_stream(hub.name, key)
+        self.alias = streams.new_alias()
+        """What its messages call the stream."""
         self.plain: set[Socket] | frozenset[Socket] = _NOBODY
         """Members that recover nothing."""
         self.feed: Feed[Socket] | None = None
@@ -305,7 +308,7 @@ class Room:
     def _place(self, post: Post, gen: str, entry: Entry, prev: Point) -> Delivery:
         named = gen != self._gen
         self._gen = gen
-        return Delivery(post, self.stream, gen, prev, entry.seq, entry.tag, entry.mid, named=named)
+        return Delivery(post, self.stream, self.alias, gen, prev, entry.seq, entry.tag, entry.mid, named=named)
 
     # --- who does not get it
 
@@ -356,7 +359,7 @@ class Room:
     def _hand(self, socket: "Socket", gen: str, prev: Point, entries: Sequence[Entry]) -> None:
         items: list[Delivery] = []
         for entry in entries:
-            item = self._streams.placed(self._hub.name, self.stream, gen, prev, entry)
+            item = self._streams.placed(self, self._hub.name, gen, prev, entry)
             if item is not None:
                 items.append(item)
             else:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Coroutine, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -44,6 +45,7 @@ class Streams:
     """What the rooms of this node share; ``page_bytes`` is what a client on its way back is handed in one step."""
 
     __slots__ = (
+        "_aliases",
         "_placed",
         "_posts",
         "broker",
@@ -67,7 +69,8 @@ class Streams:
         self.pages: Newest[tuple[str, Position, int, int], Kept] = Newest(KEPT_PAGES, KEPT_BYTES)
         """What was read last for those who come back, by where it follows, and how many messages and bytes of it."""
         self._posts: Newest[bytes, Post] = Newest(KEPT_POSTS, KEPT_BYTES)
-        self._placed: Newest[tuple[str, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
+        self._aliases = count(1)
+        self._placed: Newest[tuple[int, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
         self.hubs: dict[str, Hub] = {}
         """The live namespaces by their marks."""
         self.served: set[Room] = set()
@@ -103,6 +106,10 @@ class Streams:
 
     # --- in
 
+    def new_alias(self) -> int:
+        """Return what to call a stream in each message: the same for all clients of this node, and never used again."""
+        return next(self._aliases)
+
     def read(self, namespace: str, body: bytes) -> Post | None:
         """Return the post that ``body`` holds, None if it is not one of this program's: that is counted."""
         post = self._posts.get(body)
@@ -116,15 +123,15 @@ class Streams:
         self._posts.put(body, post, len(body))
         return post
 
-    def placed(self, namespace: str, stream: str, gen: str, prev: Point, entry: Entry) -> Delivery | None:
+    def placed(self, room: "Room", namespace: str, gen: str, prev: Point, entry: Entry) -> Delivery | None:
         """Return an entry at its place behind ``prev``, one object for all who stand there; None as `read` does."""
-        key = stream, gen, prev, entry.seq, entry.tag
+        key = room.alias, gen, prev, entry.seq, entry.tag
         item = self._placed.get(key)
         if item is None:
             post = self.read(namespace, entry.body)
             if post is None:
                 return None
-            item = Delivery(post, stream, gen, prev, entry.seq, entry.tag, entry.mid, named=True)
+            item = Delivery(post, room.stream, room.alias, gen, prev, entry.seq, entry.tag, entry.mid, named=True)
             self._placed.put(key, item, len(entry.body))
         return item
 

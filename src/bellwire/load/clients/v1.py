@@ -19,7 +19,7 @@ class V1(Client):
     def __init__(self, manner: Manner, room: str = "") -> None:
         super().__init__(manner, room)
         self._namespace = manner.namespace
-        self._stands: dict[str, tuple[int, int]] = {}
+        self._stands: dict[int, tuple[int, int]] = {}
 
     def target(self, query: str) -> str:
         """Its own path."""
@@ -62,12 +62,12 @@ class V1(Client):
         """Read any message; those of a stream have to follow on each other."""
         tag, *rest = _unpack(payload)
         if tag == "s":
-            stream, prev_seq, prev_tag, seq, its_tag, _, name, (said,) = rest[:8]
-            self._follow(stream, (prev_seq, prev_tag), (seq, its_tag))
+            alias, seq, its_tag, back, prev_tag, _, name, (said,) = rest[:8]
+            self._follow(alias, (seq - back, prev_tag), (seq, its_tag))
             return name, said
         if tag == "open":
-            _, stream, _, *point = rest
-            self._stands[stream] = (point[0], point[1])
+            _, _, alias, _, *point = rest
+            self._stands[alias] = (point[0], point[1])
             return None
         if tag == "e":
             _, name, (said,) = rest[:3]
@@ -77,15 +77,15 @@ class V1(Client):
             return number, said
         raise LoadError(f"an unexpected message: {payload[:100]!r}")
 
-    def _follow(self, stream: str, prev: tuple[int, int], point: tuple[int, int]) -> None:
-        if self._stands.get(stream) != prev:
-            raise LoadError(f"an event that follows on {prev} came behind {self._stands.get(stream)}")
-        self._stands[stream] = point
+    def _follow(self, alias: int, prev: tuple[int, int], point: tuple[int, int]) -> None:
+        if self._stands.get(alias) != prev:
+            raise LoadError(f"an event that follows on {prev} came behind {self._stands.get(alias)}")
+        self._stands[alias] = point
 
     def join(self, other: Client) -> None:
         """Stand where it stands."""
         if isinstance(other, V1):
-            self._stands.update({stream: at for stream, at in other._stands.items() if stream in self._stands})
+            self._stands.update({alias: at for alias, at in other._stands.items() if alias in self._stands})
 
 
 def _frame(*message: object) -> bytes:
