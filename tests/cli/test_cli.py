@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from bellwire.cli import main
 
+COMMANDS = ["bench", "check", "demo", "publish", "routes", "run", "tail", "token"]
+
 
 def test_the_version_is_the_packages() -> None:
     assert CliRunner().invoke(main, ["--version"]).output == f"bellwire {version('bellwire')}\n"
@@ -17,11 +19,11 @@ def test_the_version_is_the_packages() -> None:
 def test_help_lists_the_commands_in_whole_sentences() -> None:
     output = CliRunner().invoke(main, ["--help"], terminal_width=100).output
     commands = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == ["bench", "check", "demo", "publish", "routes", "run", "tail"]
+    assert [line.split()[0] for line in commands] == COMMANDS
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
-@pytest.mark.parametrize("command", ["check", "demo", "publish", "routes", "run", "tail"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_a_help_text(command: str) -> None:
     (found,) = (main.commands[name] for name in main.commands if name == command)
     assert found.help

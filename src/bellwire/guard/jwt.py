@@ -44,6 +44,9 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 """The algorithms by what their keys are (RFC 7518 §3.1, RFC 8037)."""
 
+ALGORITHMS: Final = tuple(_FAMILIES)
+"""All that a token can be signed with."""
+
 logger = logging.getLogger("bellwire.guard")
 
 
