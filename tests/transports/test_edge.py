@@ -310,6 +310,23 @@ async def test_one_address_does_not_get_all_the_places(native: bool) -> None:
             assert (await knock(client, "polling", {"x-forwarded-for": "127.0.0.1"})).status == 200
 
 
+@on_both
+@new
+async def test_one_address_opens_no_more_than_it_may(native: bool, way: str) -> None:
+    async with echo_server(native=native, behind_proxy=TRUSTED, connect_rate_per_address="2/h") as (server, client):
+        client.http.headers.update(SECURE)
+        for _ in range(2):
+            sid = await client.open()
+        told = await knock(client, way, {})
+        assert told.status == 429
+        assert "too_many_connects" in told.text
+        assert 1800 <= int(told.headers["retry-after"]) <= 1806
+        assert server.counters.get("requests_refused_total", reason="too_many_connects") == 1
+        assert (await client.post(sid, "4hello")).text == "ok"
+        for other in ("203.0.113.6", "127.0.0.1"):
+            assert (await knock(client, way, {"x-forwarded-for": other})).status == inside(way)
+
+
 async def test_who_has_joined_is_no_newcomer() -> None:
     server = Server(config=Config(half_open=1))
     server.namespace("/")

@@ -151,6 +151,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "trusted proxies have no such bound",
         ),
     ] = 128
+    connect_rate_per_address: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="sessions that one address may open: 10/s, 300/min or off; as many at once; one more is "
+            "refused; loopback and trusted proxies have no such bound",
+        ),
+    ] = "off"
     shutdown_grace: Annotated[
         float,
         Meta(ge=0, le=_A_DAY, description="seconds that handlers and buffers get to finish at shutdown"),

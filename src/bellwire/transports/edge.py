@@ -1,15 +1,18 @@
 """What a request has to pass on the node that it has come to, before anything else is done with it."""
 
 import logging
+import math
 import random
 import sys
 from typing import Final, Protocol
 
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
-from bellwire.guard.newcomers import Newcomers
+from bellwire.core.rate import parse_rate
+from bellwire.guard.newcomers import Newcomers, address_key
 from bellwire.guard.origin import Origins, Verdict, parse_origin
 from bellwire.guard.proxies import Proxies, is_local
+from bellwire.guard.rates import Buckets
 from bellwire.protocol.engineio import FORBIDDEN, RequestError, refuse_request
 from bellwire.transports.base import Request, Scope
 
@@ -17,6 +20,7 @@ logger = logging.getLogger("bellwire.transports")
 
 FORBIDDEN_ORIGIN: Final = "forbidden_origin: pages of this origin may not connect"
 TLS_REQUIRED: Final = "tls_required: connect over https or wss"
+TOO_MANY_CONNECTS: Final = "too_many_connects: this address has opened too many sessions, come again"
 TOO_MANY_HALF_OPEN: Final = "too_many_half_open: too many are connecting, come again"
 
 RETRY_AFTER: Final = (1, 5)
@@ -33,12 +37,14 @@ class Silent(Protocol):
 class Edge:
     """Looks through trusted proxies, and turns away who may not come in."""
 
-    __slots__ = ("_counters", "_most", "_origins", "_proxies", "_silent", "_told", "_waiting", "newcomers")
+    __slots__ = ("_connects", "_counters", "_most", "_origins", "_proxies", "_silent", "_told", "_waiting", "newcomers")
 
     def __init__(self, config: Config, counters: Counters) -> None:
         self._origins = Origins(config.allowed_origins)
         self._proxies = Proxies(config.behind_proxy)
         self._counters = counters
+        rate = parse_rate(config.connect_rate_per_address)
+        self._connects: Buckets[str] | None = None if rate is None else Buckets(rate)
         self._most = config.half_open
         self.newcomers = Newcomers(self._most, config.half_open_per_address, self._stands_for_many)
         """The sessions that have not joined a namespace yet."""
@@ -69,13 +75,18 @@ class Edge:
             raise self._foreign(origin, own)
         return verdict
 
-    def welcome(self, request: Request) -> None:
+    def welcome(self, request: Request, now: float) -> None:
         """See whether there is a place for the new session that ``request``, which was let in, is about to open.
 
         Raises:
-            RequestError: there is none.
+            RequestError: there is none, or its address has opened too many in the time until ``now``, in seconds.
 
         """
+        wait = self._wait(request.address, now)
+        if wait:
+            self._counters.add("requests_refused_total", reason="too_many_connects")
+            retry_after = math.ceil(wait) + random.randint(0, RETRY_AFTER[1])  # noqa: S311 - nothing secret
+            raise RequestError(429, FORBIDDEN, TOO_MANY_CONNECTS, "TOO_MANY_CONNECTS", retry_after)
         if self.newcomers.is_full(request.address):
             self._counters.add("requests_refused_total", reason="too_many_half_open")
             self._tell_once(
@@ -84,6 +95,12 @@ class Edge:
             )
             retry_after = random.randint(*RETRY_AFTER)  # noqa: S311 - nothing secret
             raise RequestError(503, FORBIDDEN, TOO_MANY_HALF_OPEN, "TOO_MANY_HALF_OPEN", retry_after)
+
+    def _wait(self, address: str | None, now: float) -> float:
+        """The seconds until an address may open one more session; 0.0 if it may now, and does."""
+        if self._connects is None or address is None or self._stands_for_many(address):
+            return 0.0
+        return self._connects.of(address_key(address), now).take(now)
 
     def knock(self, connection: "Silent", address: str | None) -> bool:
         """Whether a connection that has sent nothing yet finds a place; it has it until `spoke`.

@@ -109,7 +109,7 @@ class Engine:
         if owner is None or forwarder is None:
             session = self.check(request, method="GET", upgrade=True)
             if session is None:
-                self.edge.welcome(request)
+                self.edge.welcome(request, self.loop.time())
             return lambda carrier: self.attach(carrier, request, session)
         self._check(request, "GET", True, lambda _: "polling")  # the owner will see whether it is
         return forwarder.tunnel(owner, request)
@@ -211,7 +211,7 @@ class Engine:
             self.counters.add("requests_refused_total", reason="no_subprotocol")
             logger.debug("refused a WebSocket at %s: it offers no sub-protocol of bellwire.v1", PATH)
             raise HandshakeError(400, f"offer the sub-protocol {JSON} or {MSGPACK} in Sec-WebSocket-Protocol")
-        self.edge.welcome(request)
+        self.edge.welcome(request, self.loop.time())
         return subprotocol
 
     def open_raw(self, carrier: Carrier, request: Request, subprotocol: str) -> RawSession:

@@ -78,7 +78,7 @@ async def respond(engine: "Engine", exchange: Exchange) -> Response:
         return refusal(error)
     if session is None:
         try:
-            engine.edge.welcome(request)
+            engine.edge.welcome(request, engine.loop.time())
         except RequestError as error:
             return refusal(error)
         return await _handshake(engine, request)
