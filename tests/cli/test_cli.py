@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bellwire.cli import main
 
-COMMANDS = ["bench", "check", "demo", "publish", "routes", "run", "tail", "token"]
+COMMANDS = ["bench", "check", "demo", "doctor", "publish", "routes", "run", "tail", "token"]
 
 
 def test_the_version_is_the_packages() -> None:

@@ -6,7 +6,7 @@ at its end, 130 a second Ctrl+C cut the shutdown short.
 
 import click
 
-from bellwire.cli import bench, check, demo, publish, routes, run, tail, token
+from bellwire.cli import bench, check, demo, doctor, publish, routes, run, tail, token
 
 __all__ = ["main"]
 
@@ -21,5 +21,5 @@ def main() -> None:
     """
 
 
-for _module in (run, check, routes, publish, tail, bench, token, demo):
+for _module in (run, check, doctor, routes, publish, tail, bench, token, demo):
     main.add_command(_module.command)
