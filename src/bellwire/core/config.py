@@ -246,6 +246,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "closes it",
         ),
     ] = "1000/min"
+    user_rate: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="events one user may send over all connections and nodes, in the same form; the same on all "
+            "nodes",
+        ),
+    ] = "off"
+    address_rate: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="events that may come from one address (of IPv6, one network of 64 bits), in the same form; "
+            "the same on all nodes",
+        ),
+    ] = "off"
     room_rate: Annotated[
         str,
         Meta(

@@ -369,7 +369,7 @@ class Connection(Receiver):
     def meter(self) -> Meter:
         """What it may send yet."""
         if self._meter is None:
-            self._meter = Meter(self.runtime.limits)
+            self._meter = Meter(self.runtime.limits, self.session.request.address)
         return self._meter
 
     def asks(self) -> None:
@@ -380,7 +380,7 @@ class Connection(Receiver):
 
     def work(self) -> None:
         """The client sent something that is no event, and is served: that counts, too."""
-        if self.meter.admit(None) is not None:
+        if self.meter.admit() is not None:
             self.resent()
 
     def resent(self) -> None:

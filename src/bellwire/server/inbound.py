@@ -134,7 +134,7 @@ class Inbound(ABC):
         event = rates.get(event_name(packet.payload)) if rates and not isinstance(number, Skip) else None
         if number is not None and self.numbers is not None:
             return self.numbers.come_too_early(number, event, self._connection)
-        excess = self._connection.meter.admit(event)
+        excess = self._connection.meter.admit(event, self._socket.user)
         if excess is None:
             return False
         self._refuse(packet.id, excess.refusal(), "" if event is None else event.name)

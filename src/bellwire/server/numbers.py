@@ -71,7 +71,7 @@ class Numbers:
             fair = hold.is_fair(number.number)
             wait = hold.wait(number.number, meter.now)
         else:
-            excess = meter.admit(event)
+            excess = meter.admit(event, self._socket.user)
             if excess is None:
                 if hold is not None and number.number == hold.number:
                     self._hold = None

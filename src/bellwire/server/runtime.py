@@ -25,6 +25,7 @@ from bellwire.server.places import Places
 from bellwire.server.presence import Presences
 from bellwire.server.prober import Prober
 from bellwire.server.producers import Producers
+from bellwire.server.quotas import Quotas
 from bellwire.server.recovery import Checkpoints
 from bellwire.server.revocations import Revocations
 from bellwire.server.sessions import Sessions
@@ -69,6 +70,7 @@ class Runtime:
         "presences",
         "prober",
         "producers",
+        "quotas",
         "readiness",
         "revocations",
         "sessions",
@@ -88,7 +90,8 @@ class Runtime:
         self.engine.forwarder = Forwarding(self.engine, self.cluster, self.dispatcher)
         self.fanout = Fanout(self.engine.tick, counters, config)
         self.heartbeat = Heartbeat(config, loop)
-        self.limits = Limits(config, counters, loop.time)
+        self.quotas = Quotas(config, counters, loop.time, self.cluster, self.wheel, self.dispatcher)
+        self.limits = Limits(config, counters, loop.time, self.quotas if self.quotas.limits else None)
         outflow = Outflow(config, counters, loop.time)
         self.outflow = outflow if outflow.limits else None
         """What looks at the emits of clients' handlers; None if nothing is limited."""
@@ -121,6 +124,7 @@ class Runtime:
     async def close(self) -> None:
         """End all sessions, then the handlers that still wait after ``Config.shutdown_grace``."""
         self.prober.close()
+        self.quotas.close()
         await self.engine.close()
         await self.presences.close(self.config.shutdown_grace)
         await self.dispatcher.close(self.config.shutdown_grace)
