@@ -3,7 +3,7 @@
 What goes out in streams is emitted by relays, so that it has its effect once, whatever dies meanwhile.
 """
 
-from bellwire import Event, Server, Socket
+from bellwire import Config, Event, Server, Socket
 
 NOTE = Event("note", str, int, reply=int)
 NOTED = Event("noted", str, int)
@@ -26,7 +26,7 @@ COUNTERS = Event("counters", reply=dict[str, int])
 ROOM = "notes"
 """Everybody is in it."""
 
-server = Server()
+server = Server(config=Config(message_rate="off"))  # its clients send all they have at once
 root = server.namespace("/", emits=(NOTED, SAID, SHOWN, TICKED, ASKED))
 
 reasons: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bellwire import BellwireError, ConnectRefused, Event, Identity, Request, Server, Socket
+from bellwire import BellwireError, Config, ConnectRefused, Event, Identity, Request, Server, Socket
 
 
 class Parcel(msgspec.Struct):
@@ -65,7 +65,7 @@ async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity
     return Identity(user=token) if isinstance(token, str) else None
 
 
-server = Server(auth=authenticate)
+server = Server(auth=authenticate, config=Config(message_rate="off"))  # its clients send all they have at once
 root = server.namespace("/", emits=(SAID, COUNTED, QUESTION, TICK, STREAMED, PARCEL))
 admin = server.namespace("/admin")
 org = server.namespace("/org/{org}")

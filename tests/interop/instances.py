@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bellwire import Event, Identity, Request, Server, Socket
+from bellwire import Config, Event, Identity, Request, Server, Socket
 
 
 class Asked(msgspec.Struct):
@@ -50,7 +50,7 @@ async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity
     return Identity(user=token) if isinstance(token, str) else None
 
 
-server = Server(auth=authenticate)
+server = Server(auth=authenticate, config=Config(message_rate="off"))  # its clients send all they have at once
 root = server.namespace("/", emits=(SAID, SHOWN, TICKED, QUESTION))
 
 told: list[tuple[str, str]] = []
