@@ -9,7 +9,7 @@ import msgspec
 
 from bellwire import BellwireError, ConnectRefused, Event, Identity, JWTAuth, PlainText, Request, Server, Socket
 
-KEY: Final = "the key of the tokens in these tests, 32 bytes and more"
+KEY: Final = "the key of the tokens in these tests, which is as long as the longest algorithm wants"
 AUDIENCE: Final = "attacks"
 
 
@@ -45,6 +45,8 @@ PARTS = Event("parts", list[bytes])
 RELAY = Event("relay", Any, reply=bool)
 VITALS = Event("vitals", reply=Vitals)
 OBJECTS = Event("objects", reply=int)
+WHO_AM_I = Event("who am i", reply=str | None)
+REVOKE = Event("revoke", str, reply=bool)
 
 _tokens: Final = JWTAuth(key=KEY, algorithms=["HS256"], audience=AUDIENCE)
 
@@ -127,8 +129,10 @@ async def relay(socket: Socket, value: Any) -> bool:
 @root.on(FLOOD)
 async def flood(socket: Socket, kilobytes: int) -> bool:
     """Send the client more than it may want to read."""
-    for _ in range(kilobytes):
+    for number in range(kilobytes):
         await socket.emit(LOAD, "x" * 1000)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
     return True
 
 
@@ -162,3 +166,16 @@ async def objects(socket: Socket) -> int:
     """Say how many objects there are."""
     gc.collect()
     return len(gc.get_objects())
+
+
+@root.on(WHO_AM_I)
+async def who_am_i(socket: Socket) -> str | None:
+    """Answer with the user's id."""
+    return socket.user
+
+
+@root.on(REVOKE)
+async def revoke(socket: Socket, user: str) -> bool:
+    """Take back what a user was given."""
+    await server.user(user).revoke()
+    return True

@@ -47,6 +47,11 @@ class Target:
         """A WebSocket of bellwire.v1."""
         return self.dial().opened_raw(subprotocol)
 
+    def hang_up(self) -> None:
+        """Close all connections but the bystander's."""
+        while self._peers:
+            self._peers.pop().close()
+
     # --- what is seen from outside
 
     def serves(self) -> None:
@@ -98,8 +103,7 @@ class Target:
         try:
             yield
         finally:
-            while self._peers:
-                self._peers.pop().close()
+            self.hang_up()
         self.until(lambda: self._is_like(before) and self.files() <= files)
         self.serves()
 
@@ -129,8 +133,11 @@ def running(log: Path, *flags: str, application: str = "tests.attacks.applicatio
             found = re.search(r"http://[^ ]+:(\d+)", line)
             assert found is not None, f"no address in {line!r}; {log.read_text()}"
             target = Target(process.pid, int(found[1]), log)
-            yield target
-            target.bystander.close()
+            try:
+                yield target
+            finally:
+                target.bystander.close()
+                target.hang_up()
         finally:
             process.kill()
     assert "Traceback" not in log.read_text(), log.read_text()

@@ -17,7 +17,7 @@ from tests.brokers.redis_server import PASSWORD, Delaying, RedisServer, linked, 
 pytestmark = pytest.mark.bellwire(clock="real")
 
 
-async def test_after_ten_thousand_cancellations_nobody_has_anothers_answer(redis: RedisServer) -> None:
+async def test_s27_after_ten_thousand_cancellations_nobody_has_anothers_answer(redis: RedisServer) -> None:
     dice = random.Random(27)
     async with proxied(redis, Delaying) as (url, _):
         link = await linked(url)
