@@ -122,13 +122,6 @@ class Grammar:
 
     def handshake(self) -> bytes:
         """Draw a request for a WebSocket, damaged."""
-        paths = (
-            "/bellwire",
-            "/socket.io/?EIO=4&transport=websocket",
-            "/socket.io/?EIO=3&transport=polling&sid=%00",
-            "/",
-            "*",
-        )
         fields = ("", "Origin: null\r\n", "Sec-WebSocket-Protocol: bellwire.v1.json, x\r\n", "X: \xff\r\n", ": \r\n")
         return self.damage(upgrade(self.dice.choice(_PATHS), self.dice.choice(fields)))
 
