@@ -12,4 +12,6 @@
     plot         the picture
     memory       things that are no connections
     soak         half of the most that a server can do, for half an hour
+    paced        its load
+    verdict      whether something stayed as it was
 """

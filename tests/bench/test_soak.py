@@ -1,0 +1,32 @@
+from contextlib import ExitStack
+
+import pytest
+from bench.soak import Minute, late, serve, soak, verdicts
+
+
+@pytest.mark.parametrize("broker", ["valkey", "nats"])
+def test_a_server_is_watched_while_it_works(broker: str) -> None:
+    with ExitStack() as stack:
+        server = serve(stack, broker)
+        minutes = list(soak(server, connections=5, share=0.1, minutes=0.03, every=0.9))
+    assert len(minutes) == 2
+    for minute in minutes:
+        assert minute.per_second > 0
+        assert 0 < minute.p50_ms <= minute.p99_ms
+        assert minute.memory_bytes > 10_000_000
+        assert minute.tasks > 0
+        assert minute.descriptors > 5, "the clients' among them"
+        assert minute.broker_keys > 0
+
+
+def minute(*, per_second: float = 100.0, tasks: int = 4) -> Minute:
+    return Minute(100.0, per_second, 1.0, 2.0, 3.0, 20_000_000, tasks, 10, 0)
+
+
+def test_what_grows_is_not_flat() -> None:
+    grown = [verdict.name for verdict in verdicts([minute(tasks=n) for n in range(0, 90, 10)]) if not verdict.flat]
+    assert grown == ["tasks"]
+
+
+def test_minutes_in_which_it_fell_behind_are_named() -> None:
+    assert late([minute(), minute(per_second=97.0), minute(per_second=99.0)]) == [2]
