@@ -105,6 +105,19 @@ async def test_a_get_waits_at_the_other_node(native: bool) -> None:
 
 
 @on_both
+async def test_a_post_waits_while_its_session_does_not_read(native: bool) -> None:
+    async with pair(native=native) as nodes:
+        sid, echo = await nodes.open()
+        echo.session.pause(True)
+        post = asyncio.create_task(nodes.client.post(sid, "4a\x1e4b"))
+        await until(lambda: echo.messages)
+        assert (echo.messages, post.done()) == (["a"], False)
+        echo.session.pause(False)
+        assert (await post).text == "ok"
+        assert echo.messages == ["a", "b"]
+
+
+@on_both
 async def test_bodies_and_answers_may_be_as_large_as_anywhere(native: bool) -> None:
     async with pair(native=native) as nodes:
         sid, echo = await nodes.open()

@@ -330,6 +330,23 @@ async def test_slow_consumer_is_cut_off(native: bool) -> None:
 
 
 @on_both
+async def test_much_comes_in_several_answers_and_a_long_message_in_one(native: bool) -> None:
+    async with echo_server(native=native, send_buffer_bytes=40_000, volatile_buffer_bytes=40_000) as (server, client):
+        sid = await client.open()
+        echo = server.echoes[sid]
+        for text in ("a" * 4_000, "b" * 4_000, "c" * 4_000, "d" * 20_000, "e"):
+            echo.send(text)
+        carrier = server.engine.sessions[sid].carrier
+        answers, waiting = [], [carrier.buffered]
+        for _ in range(4):
+            answers.append([packet[1] for packet in (await client.get(sid)).text.split("\x1e")])
+            waiting.append(carrier.buffered)
+        assert answers == [["a", "b"], ["c"], ["d"], ["e"]]
+        assert waiting == sorted(waiting, reverse=True)
+        assert waiting[-1] == 0
+
+
+@on_both
 async def test_post_is_answered_when_reading_goes_on(native: bool) -> None:
     async with echo_server(native=native) as (server, client):
         sid = await client.open()

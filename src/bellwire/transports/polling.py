@@ -27,6 +27,10 @@ logger = logging.getLogger("bellwire.transports")
 COMPRESS_FROM = 1024
 """Responses of this many bytes and more are compressed if the client takes that (Node's ``httpCompression``)."""
 
+ANSWERS = 4
+"""Into how many answers a full send buffer goes, unless a message is longer than such a part: so it is seen that a
+client on a slow line reads, and little is given to a connection that nobody reads from."""
+
 _NOOP = Outgoing(NOOP)
 
 
@@ -119,7 +123,7 @@ class PollingCarrier(QueuedCarrier[Session]):
         # The packet that ends the session comes last, and in a payload of its own, as from Node's server: clients act
         # on it at once but on messages a moment later, and would take a disconnect before it for a broken connection.
         last = len(self._queue) - 1 if self._closing else 0
-        queue = self._queue[:last] or self._queue
+        queue = _first(self._queue[:last] or self._queue, self._engine.config.send_buffer_bytes // ANSWERS)
         self._queue = self._queue[len(queue) :]
         self._dequeue(sum([message.size for message in queue]))
         return join(queue).payload
@@ -197,6 +201,16 @@ class PollingCarrier(QueuedCarrier[Session]):
             session.received(self, packet)
             await self._may_read()
         return OK
+
+
+def _first(queue: list[Message], most: int) -> list[Message]:
+    """As much of it as goes into one answer of ``most`` bytes; the first message whatever its size."""
+    size = 0
+    for place, message in enumerate(queue):
+        size += message.size
+        if size > most and place:
+            return queue[:place]
+    return queue
 
 
 def _packets(payload: str) -> Response:
