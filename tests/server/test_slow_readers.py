@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ import pytest
 
 from bellwire import Event, Server, Socket
 from bellwire.core.config import Config
+from bellwire.delivery.answer import Reason
 from bellwire.protocol.frames import PING, build_frame
-from bellwire.protocol.wire import PATH
+from bellwire.protocol.wire import PATH, Reset, ServerMessage, StreamEvent, parse_server
 from bellwire.server.latest import OF_EACH
 from bellwire.server.namespace import Namespace
 from tests.serving import serve
@@ -73,22 +74,22 @@ async def recovering(url: str) -> AsyncIterator[Sluggish]:
         yield client
 
 
-async def heard(client: Sluggish, until_: Callable[[list[Any]], bool]) -> list[list[Any]]:
-    """What it hears, up to the first message for which ``until_`` holds."""
-    messages: list[list[Any]] = []
-    while not messages or not until_(messages[-1]):
+async def heard(client: Sluggish, last: int) -> list[ServerMessage]:
+    """What it hears, up to where this is said."""
+    messages: list[ServerMessage] = []
+    while not messages or said(messages[-1:]) != [last]:
         message = await client.hear()
         assert message is not None, "the connection ended"
-        messages.append(msgspec.json.decode(message))
+        messages.append(parse_server(message))
     return messages
 
 
-def is_said(number: int) -> Callable[[list[Any]], bool]:
-    return lambda message: message[0] == "s" and message[8][0] == number
+def said(messages: list[ServerMessage]) -> list[int]:
+    return [msgspec.json.decode(message.args)[0] for message in messages if isinstance(message, StreamEvent)]
 
 
-def said(messages: list[list[Any]]) -> list[int]:
-    return [message[8][0] for message in messages if message[0] == "s"]
+def resets(messages: list[ServerMessage]) -> list[Reset]:
+    return [message for message in messages if isinstance(message, Reset)]
 
 
 # --- clients that recover
@@ -104,12 +105,12 @@ async def test_who_recovers_is_written_no_more_than_fits_and_catches_up_from_the
         assert not socket.writable
         await house.say(-1)
         assert socket.buffered <= house.peak <= 200_000, "it is not written live events any more"
-        messages = await heard(client, is_said(-1))
+        messages = await heard(client, -1)
         assert said(messages) == [*range(350), -1]
-        assert not [message for message in messages if message[0] == "reset"]
+        assert not resets(messages)
         await until(lambda: socket.writable)
         await house.say(1_000)
-        assert said(await heard(client, is_said(1_000))) == [1_000]
+        assert said(await heard(client, 1_000)) == [1_000]
         assert (house.ends, house.slow("buffer_full")) == ([], 0)
 
 
@@ -127,7 +128,7 @@ async def test_the_history_comes_in_pages_that_respect_the_send_buffer() -> None
                 await asyncio.sleep(0)
 
         watching = asyncio.ensure_future(watch())
-        messages = await heard(client, is_said(349))
+        messages = await heard(client, 349)
         done = True
         await watching
         assert said(messages) == list(range(350))
@@ -140,11 +141,11 @@ async def test_who_is_so_slow_that_the_history_has_gone_past_is_told() -> None:
     async with serve(house.server) as url, recovering(url) as client:
         await until(lambda: house.sockets and house.sockets[0].connected)
         await house.say(*range(500))
-        messages = await heard(client, is_said(499))
+        messages = await heard(client, 499)
         numbers = said(messages)
         assert numbers[-20:] == list(range(480, 500))
-        (reset,) = [message for message in messages if message[0] == "reset"]
-        assert reset[2] == "too_far"
+        (reset,) = resets(messages)
+        assert reset.reason == Reason.TOO_FAR
         place = messages.index(reset)
         before, after = said(messages[:place]), said(messages[place:])
         assert before == list(range(len(before)))
