@@ -233,6 +233,24 @@ async def test_behind_a_proxy_nobody_comes_around_it_without_tls() -> None:
     assert await ask(server, "127.0.0.1") == 200
 
 
+async def test_so_it_is_in_the_application_that_the_server_is_joined_with() -> None:
+    seen: list[Any] = []
+
+    async def pages(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["client"], scope["scheme"]))
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("the application does not answer")
+
+    server = Server(http=pages, config=Config(behind_proxy=TRUSTED))
+    headers = [(name.encode(), value.encode()) for name, value in SECURE.items()]
+    scope = {"type": "http", "path": "/", "headers": headers, "scheme": "http"}
+    async with server.lifespan():
+        for peer in ("127.0.0.1", "192.0.2.1"):
+            await server({**scope, "client": (peer, 4711)}, nothing, nothing)
+    assert seen == [(("203.0.113.5", 0), "https"), (("192.0.2.1", 4711), "http")]
+
+
 async def test_an_application_behind_the_server_sees_the_client_too() -> None:
     edge = EchoServer(behind_proxy=TRUSTED).engine.edge
     headers = [(name.encode(), value.encode()) for name, value in SECURE.items()]

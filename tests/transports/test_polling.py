@@ -56,6 +56,13 @@ async def test_cookie_comes_with_the_handshake_and_only_there(native: bool) -> N
         assert "set-cookie" not in (await client.get(sid)).headers
 
 
+@on_both
+async def test_over_tls_the_cookie_is_for_tls_only(native: bool) -> None:
+    async with echo_server(native=native, cookie="io", behind_proxy=("127.0.0.1",)) as (_, client):
+        answer = await client.request(headers={"x-forwarded-proto": "https"}, EIO="4", transport="polling")
+        assert answer.headers["set-cookie"].endswith("; HttpOnly; SameSite=Lax; Secure")
+
+
 # --- GET
 
 

@@ -101,7 +101,8 @@ async def _handshake(engine: "Engine", request: Request) -> Response:
     response = await carrier.get(_never)
     cookie = engine.config.cookie
     if cookie:
-        value = f"{cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax"
+        secure = "; Secure" if request.scheme == "https" else ""
+        value = f"{cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax{secure}"
         response = response._replace(headers=(*response.headers, ("set-cookie", value)))
     return response
 
