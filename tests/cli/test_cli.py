@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -27,7 +28,9 @@ def test_help_lists_the_commands_in_whole_sentences() -> None:
 def test_every_option_has_a_help_text(command: str) -> None:
     (found,) = (main.commands[name] for name in main.commands if name == command)
     assert found.help
-    for parameter in found.params:
+    parts = found.commands.values() if isinstance(found, click.Group) else (found,)
+    assert all(part.help for part in parts)
+    for parameter in (parameter for part in parts for parameter in part.params):
         if parameter.param_type_name == "option":
             help_ = getattr(parameter, "help", None)
             assert help_, parameter.name

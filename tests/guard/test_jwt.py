@@ -7,7 +7,10 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from bellwire import AuthUnavailable, ConfigError, ConnectRefused, Identity, JWTAuth, Server, TokenRefused
 from bellwire.guard.jwt import MAX_TOKEN
@@ -271,6 +275,37 @@ async def test_a_set_is_only_read_in_bounds(large_file: Path) -> None:
     auth = JWTAuth(jwks=large_file, algorithms=["RS256"])
     with pytest.raises(AuthUnavailable):
         await identity(auth, make(private_key("RS256"), "RS256", {"kid": "one"}))
+
+
+@pytest.fixture
+def issuer() -> Iterator[str]:
+    """The address of an issuer's keys, which are served by HTTP as they are."""
+    document = key_set(jwk("RS256", "one"))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(document)
+
+        @override
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/keys"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_a_set_at_an_address_verifies(issuer: str) -> None:
+    auth = JWTAuth(jwks=issuer, algorithms=["RS256"])
+    assert (await identity(auth, make(private_key("RS256"), "RS256", {"kid": "one"}))).user == "ada"
+    assert await refused(auth, make(private_key("RS256", 1), "RS256", {"kid": "one"})) == "token_invalid"
+    assert await refused(auth, make(private_key("RS256"), "RS256", {"kid": "two"})) == "token_invalid"
 
 
 # --- made wrongly

@@ -1,6 +1,7 @@
 """What stock clients connect to: ``bellwire run tests.interop.application:server``."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,11 +59,13 @@ REASONS = Event("reasons", str, reply=list[str])
 
 
 async def authenticate(request: Request, payload: Mapping[str, Any]) -> Identity | None:
-    """Everybody who brings no token is a guest, everybody else the user whom the token names."""
+    """Who brings no token is a guest, everybody else the user whom it names, for as many seconds as he says."""
     token = payload.get("token")
     if token == "bad":
         raise ConnectRefused("not authorized", {"code": "E1", "tries": [1, 2]})
-    return Identity(user=token) if isinstance(token, str) else None
+    if not isinstance(token, str):
+        return None
+    return Identity(token, expires=time.time() + payload["seconds"] if "seconds" in payload else None)
 
 
 server = Server(auth=authenticate, config=Config(message_rate="off"))  # its clients send all they have at once

@@ -1,7 +1,7 @@
 """What messages of bellwire.v1 mean, by how far the socket of their namespace has come."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from bellwire import Event, Server, Socket
 from bellwire.delivery.naming import EVERYONE, stream_of
-from bellwire.protocol.wire import JSON, PATH
+from bellwire.protocol.wire import JSON, PATH, CloseCode
 from bellwire.testing.clock import advance
 from bellwire.transports.base import Request
 from tests.transports.pipe import Pipe
@@ -57,6 +57,26 @@ async def slow_to_admit() -> AsyncIterator[tuple[Raw, asyncio.Event]]:
         yield client, admitted
     finally:
         await server.close()
+
+
+async def test_who_cannot_be_known_in_time_is_too_late() -> None:
+    log: list[str] = []
+
+    async def auth(request: Request, payload: Mapping[str, Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("cut off")
+
+    server = Server(auth=auth)
+    server.namespace("/")
+    async with server.lifespan():
+        client = Raw(server)
+        await client.say("connect", "/", {"token": "x"})
+        await advance(14)
+        assert (client.pipe.closed, log) == (None, [])
+        await advance(2)
+        assert (client.pipe.closed, log) == (CloseCode.LATE, ["cut off"])
 
 
 @pytest.mark.parametrize("stream", [ALL, "unknown"])

@@ -67,6 +67,37 @@ module.exports = {
     assert.strictEqual(await ask(socket, "who am i"), "ada");
   },
 
+  async "identity expires"(stage) {
+    let asked = 0;
+    const auth = (give) => give({ token: "ada", seconds: asked++ === 0 ? 1 : 600 });
+    const socket = stage.open("", { auth, reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
+    const told = next(socket, "auth:expired");
+    const leaving = next(socket, "disconnect");
+    await connected(socket);
+    const back = next(socket, "connect");
+    assert.deepStrictEqual(await told, [{ code: "token_expired" }]);
+    assert.strictEqual((await leaving)[0], "transport close");
+    await back;
+    assert.strictEqual(asked, 2);
+    assert.strictEqual(await ask(socket, "who am i"), "ada");
+  },
+
+  async "identity is renewed"(stage) {
+    const socket = await stage.connect("", { auth: { token: "ada", seconds: 600 } });
+    const { expires } = await ask(socket, "auth:renew", { token: "ada", seconds: 1200 });
+    assert.ok(expires > Date.now() / 1000 + 900);
+    const { error } = await ask(socket, "auth:renew", { token: "bob", seconds: 1200 });
+    assert.strictEqual(error.code, "another_user");
+    assert.strictEqual(await ask(socket, "who am i"), "ada");
+  },
+
+  async "identity has expired"(stage) {
+    const socket = stage.open("", { auth: { token: "ada", seconds: -1 }, reconnection: true });
+    const [error] = await next(socket, "connect_error");
+    assert.deepStrictEqual(error.data, { code: "token_expired" });
+    assert.strictEqual(socket.connected, false);
+  },
+
   async binary(stage) {
     const socket = await stage.connect();
     const parcel = { label: "ü", blob: Buffer.from([0, 1, 255]), more: [Buffer.from("a"), Buffer.alloc(0)] };
