@@ -33,6 +33,7 @@ async def auth(request: Request, payload: Mapping[str, Any]) -> Identity | None:
     """Whoever says who it is, and for how many seconds."""
     if payload.get("hangs"):
         await asyncio.Event().wait()
+    await asyncio.sleep(payload.get("slow", 0))
     if payload.get("away"):
         raise AuthUnavailable("the database is away")
     if payload.get("refused"):
@@ -250,11 +251,12 @@ async def test_one_that_leaves_while_it_renews_leaves_no_timer() -> None:
     server, _, _ = house(connect_timeout=5)
     async with server.lifespan():
         timers = server.runtime.wheel.pending
-        async with connected(server, ada(60)) as client:
-            raw(client, '420["auth:renew",{"hangs":true}]')
-            await advance(1)
-        await advance(10)
-        assert server.runtime.wheel.pending == timers
+        for slow in ('"hangs":true', '"user":"ada","for":600,"slow":2'):
+            async with connected(server, ada(60)) as client:
+                raw(client, f'420["auth:renew",{{{slow}}}]')
+                await advance(1)
+            await advance(10)
+            assert server.runtime.wheel.pending == timers
 
 
 async def test_nobody_else_is_shown_what_it_is_renewed_with() -> None:
@@ -269,6 +271,13 @@ async def test_nobody_else_is_shown_what_it_is_renewed_with() -> None:
         await client.call(AUTH_RENEW, ada(600))
         await client.emit(Event("other", str), "x")
         await advance()
+        assert seen == [("other", ("x",))]
+        numbering = Raw(server)
+        await numbering.say("connect", "/", ada(20), "instance", "0f" * 16)
+        await numbering.say("n", "/", 1, "auth:renew", [ada(600)])
+        await advance(1)
+        (outcome,) = [message for message in numbering.heard if message[0] == "n"]
+        assert "expires" in outcome[3][0]
         assert seen == [("other", ("x",))]
 
 
