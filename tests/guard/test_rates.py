@@ -63,6 +63,13 @@ def test_a_charge_beyond_what_is_there_has_to_fill_up_first() -> None:
     assert bucket.is_full(103)
 
 
+def test_what_is_owed_is_bounded() -> None:
+    bucket = Bucket(Rate(10, 1))
+    bucket.charge(100, 10**9)
+    bucket.charge(100, 10**9)
+    assert bucket.take(100) == pytest.approx(10.1)
+
+
 def test_what_is_told_is_whole_milliseconds_and_none_too_few() -> None:
     assert (told(0.01), told(0.01 + 1e-9), told(0.0101), told(1e-9)) == (0.01, 0.01, 0.011, 0.001)
 

@@ -18,6 +18,9 @@ __all__ = ["Bucket", "Buckets", "Hold", "told"]
 SLACK: Final = 1e-6
 """Seconds by which a token may be early: what floats lose when times of a long uptime are added up."""
 
+MOST_OWED: Final = 10
+"""How many times what a bucket holds its owner may owe, so that one large charge does not shut him out for good."""
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -44,8 +47,9 @@ class Bucket:
         return 0.0
 
     def charge(self, now: float, tokens: float) -> None:
-        """Take ``tokens`` whether they are there or not; what is missing has to fill up first."""
-        self._full_at = max(self._full_at, now) + tokens * self._interval
+        """Take ``tokens`` whether they are there or not; what is missing, up to `MOST_OWED`, has to fill up first."""
+        charged = max(self._full_at, now) + tokens * self._interval
+        self._full_at = min(charged, now + (1 + MOST_OWED) * self._span)
 
     def wait(self, now: float, tokens: int = 1) -> float:
         """The seconds until ``tokens`` are there, or all that it can hold; 0.0 if they are there now."""

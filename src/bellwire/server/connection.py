@@ -372,16 +372,16 @@ class Connection(Receiver):
             self._meter = Meter(self.runtime.limits, self.session.request.address)
         return self._meter
 
-    def asks(self) -> None:
-        """The client wants into a namespace; once that is free, so that who sends nothing else needs no meter."""
-        if self._asked:
-            self.work()
-        self._asked = True
+    def asks(self) -> bool:
+        """As `work`, of a client that wants into a namespace; the first time is free, and needs no meter."""
+        first, self._asked = not self._asked, True
+        return first or self.work()
 
-    def work(self) -> None:
-        """The client sent something that is no event, and is served: that counts, too."""
+    def work(self) -> bool:
+        """Count something that is no event, and is served; False if it was too much, and the connection has ended."""
         if self.meter.admit() is not None:
             self.resent()
+        return not self.session.closed
 
     def resent(self) -> None:
         """The client sent what it may not yet: after too much of that its connection ends."""

@@ -62,10 +62,9 @@ class Numbers:
         Its number is not consumed then: the client is told when to send it again, and sends those behind it after it.
         """
         if isinstance(number, wire.Skip):
-            connection.work()
             if self._hold is not None and number.upto >= self._hold.number:
                 self._hold = None
-            return False
+            return not connection.work()
         hold, meter = self._hold, connection.meter
         if hold is not None and number.number > hold.number:
             fair = hold.is_fair(number.number)

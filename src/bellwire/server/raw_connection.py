@@ -69,8 +69,8 @@ class RawConnection(Connection):
             case wire.Ask():
                 self._ask(found)
             case wire.Ping():
-                self.work()
-                self._say(wire.Pong())
+                if self.work():
+                    self._say(wire.Pong())
             case wire.Pong():
                 pass
 
@@ -103,7 +103,8 @@ class RawConnection(Connection):
     # --- streams
 
     def _ask(self, ask: wire.Ask) -> None:
-        self.work()
+        if not self.work():
+            return
         for socket in self._sockets.values():
             if socket.phase is Phase.CONNECTED and socket.reader is not None and ask.stream in socket.reader.spans:
                 socket.reader.ask(ask.stream, Position(ask.gen, ask.seq, ask.tag))
@@ -116,8 +117,7 @@ class RawConnection(Connection):
         name = asked.namespace
         if self.is_joined(name):
             raise PacketError("connect for a namespace that was joined already")
-        self.asks()
-        if self.is_overdone(name, len(_to_json(asked.auth))):
+        if not self.asks() or self.is_overdone(name, len(_to_json(asked.auth))):
             return
         hello = None
         if asked.instance is not None:

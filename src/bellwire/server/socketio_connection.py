@@ -152,8 +152,7 @@ class SocketIOConnection(Connection):
         request = read_request(packet)
         if isinstance(request, Skip):
             socket.receive(packet, number=request)
-        elif socket.reader is not None:
-            self.work()
+        elif socket.reader is not None and self.work():
             socket.reader.ask(request.stream, Position(request.gen, request.seq, request.tag))
 
     def _numbered(self, socket: Socket, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes]) -> None:
@@ -179,7 +178,8 @@ class SocketIOConnection(Connection):
         name = packet.namespace
         if self.is_joined(name):
             raise PacketError("CONNECT for a namespace that was joined already")
-        self.asks()
+        if not self.asks():
+            return
         size = len(packet.payload)
         if f'"{KEY}"' in packet.payload[:MAX_HELLO]:  # its cursors are not kept, and are looked at by themselves
             size -= min(size, MAX_HELLO)
