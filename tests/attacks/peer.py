@@ -90,6 +90,11 @@ class Peer:
         """Wait for something to come, at most so long."""
         return bool(self._buffer or select.select([self._socket], [], [], seconds)[0])
 
+    def drain(self) -> None:
+        """Read what has come and forget it. Raises `Ended`."""
+        self._more()
+        self._buffer = b""
+
     def close(self) -> None:
         self._socket.close()
 
@@ -114,7 +119,16 @@ class Peer:
         first, *lines = head.strip().split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         status = int(first.split(" ")[1])
+        if fields.get("transfer-encoding") == "chunked":
+            return status, fields, self._chunks()
         return status, fields, self.read(int(fields.get("content-length", "0")))
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.read_until(b"\r\n"), 16):
+            body += self.read(size + 2)[:-2]
+        self.read(2)
+        return body
 
     def get(self, sid: str = "", fields: str = "", path: str = "/socket.io/") -> tuple[int, bytes]:
         """A request of long-polling."""
