@@ -120,3 +120,36 @@ async def test_what_is_sent_during_a_flush_leaves_in_the_next_tick() -> None:
     assert log == ["first"]
     await rounds()
     assert log == ["first", "then"]
+
+
+async def test_more_than_one_turn_can_bear_are_flushed_in_several_and_none_twice() -> None:
+    tick, log = Tick(asyncio.get_running_loop(), most=2), list[str]()
+    for name in "abcde":
+        Paper(tick, log).send(Outgoing(name))
+    for expected in ("ab", "abcd", "abcde", "abcde"):
+        await rounds()
+        assert "".join(log) == expected
+
+
+async def test_those_who_wait_share_the_turns_with_those_who_come() -> None:
+    tick, log = Tick(asyncio.get_running_loop(), most=2), list[str]()
+    for name in "abcdef":
+        Paper(tick, log).send(Outgoing(name))
+    await rounds()
+    for name in "xyz":
+        Paper(tick, log).send(Outgoing(name))
+    await rounds()
+    assert "".join(log) == "abxycd"
+    await rounds(2)
+    assert "".join(log) == "abxycdefz"
+
+
+async def test_what_is_sent_to_one_who_waits_leaves_with_the_rest() -> None:
+    tick, log = Tick(asyncio.get_running_loop(), most=1), list[str]()
+    first, second = Paper(tick, log), Paper(tick, log)
+    first.send(Outgoing("a"))
+    second.send(Outgoing("x"))
+    await rounds()
+    second.send(Outgoing("y"))
+    await rounds(2)
+    assert log == ["a", "x y"]

@@ -74,7 +74,7 @@ class Engine:
         """What reaches the other nodes, if there can be any."""
         self.edge = Edge(config, counters)
         self.unread = Unread(config, loop, wheel)
-        self.tick = Tick(loop)
+        self.tick = Tick(loop, config.fanout_batch * config.fanout_concurrency)
         self.sessions: dict[str, Session] = {}
         """Those of Engine.IO, by their sid."""
         self.raw_sessions: set[RawSession] = set()

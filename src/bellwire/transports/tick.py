@@ -5,19 +5,26 @@ messages cost a fraction of one.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from bellwire.transports.base import Carrier
 
 
 class Tick:
-    """Collects the carriers that were given something to write, and flushes them once the loop has gone round."""
+    """Collects the carriers that were given something to write, and flushes them once the loop has gone round.
 
-    __slots__ = ("_dirty", "_loop", "_scheduled", "turn")
+    More than ``most`` of them are too much for one turn of the loop, at some microseconds each: those beyond wait for
+    the next turns, in which as many of them are flushed as of those that have come since.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_dirty", "_late", "_loop", "_most", "_scheduled", "turn")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int = 1_024) -> None:
         self._loop = loop
+        self._most = most
         self._dirty: list[Carrier] = []
+        self._late: deque[Carrier] = deque()
         self._scheduled = False
         self.turn: Callable[[], None] | None = None
         """What hands broadcasts to the carriers; it runs before the writes, and wakes the tick if there are more."""
@@ -40,5 +47,17 @@ class Tick:
         if self.turn is not None:
             self.turn()
         dirty, self._dirty = self._dirty, []
+        if self._late or len(dirty) > self._most:
+            dirty = self._spread(dirty)
         for carrier in dirty:
             carrier.flush()
+
+    def _spread(self, dirty: list[Carrier]) -> list[Carrier]:
+        """Return those whose turn it is."""
+        most, late = self._most, self._late
+        now, beyond = dirty[:most], dirty[most:]
+        now += [late.popleft() for _ in range(min(most, len(late)))]
+        late.extend(beyond)
+        if late:
+            self.wake()
+        return now
