@@ -52,6 +52,11 @@ def test_the_body_is_returned(serve: Serve) -> None:
     assert fetch(serve(_ok(b'{"keys": []}'))) == b'{"keys": []}'
 
 
+def test_no_proxy_answers_for_this_machine(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", serve(_ok(b"the proxy")))
+    assert fetch(serve(_ok(b"the issuer"))) == b"the issuer"
+
+
 def test_the_body_is_bounded(serve: Serve) -> None:
     with pytest.raises(FetchError, match="more than 262144 bytes"):
         fetch(serve(_ok(b" " * (MAX_BYTES + 1))))

@@ -94,14 +94,32 @@ async def test_keys_are_kept_while_the_url_is_away(caplog: pytest.LogCaptureFixt
         for _ in range(5):
             await asyncio.sleep(FRESH_SECONDS)
             assert await keys.find("one") is not None
+            await asyncio.sleep(1)
         issuer.away = False
         await asyncio.sleep(PAUSE_SECONDS)
         await keys.find("one")
+        await asyncio.sleep(1)
     assert issuer.asked == 7
     assert [record.getMessage() for record in caplog.records] == [
         "the keys at https://idp.example/keys cannot be read: the answer is 503; those of before are kept",
         "the keys at https://idp.example/keys can be read again",
     ]
+
+
+async def test_nobody_waits_for_a_url_that_is_away_and_whose_key_is_there() -> None:
+    issuer = Issuer(jwk("ES256", "one"))
+    keys = keys_of(issuer)
+    await keys.find("one")
+    issuer.away = True
+    await asyncio.sleep(FRESH_SECONDS)
+    assert await keys.find("one") is not None
+    await asyncio.sleep(PAUSE_SECONDS)
+    finding = keys.find("one")
+    with pytest.raises(StopIteration) as found:  # at once, though it is asked for
+        finding.send(None)
+    assert found.value.value is not None
+    await asyncio.sleep(PAUSE_SECONDS)
+    assert issuer.asked == 3
 
 
 async def test_without_any_keys_nobody_can_be_known() -> None:

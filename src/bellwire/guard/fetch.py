@@ -24,7 +24,6 @@ MAX_BYTES: Final = 256 * 1024
 _CHUNK: Final = 16 * 1024
 
 _HANDLERS: Final = (
-    urllib.request.ProxyHandler,
     urllib.request.HTTPHandler,
     urllib.request.HTTPSHandler,
     urllib.request.HTTPDefaultErrorHandler,
@@ -66,6 +65,8 @@ def fetch(url: str) -> bytes:
     opener = urllib.request.OpenerDirector()
     for handler in _HANDLERS:
         opener.add_handler(handler())
+    if url.startswith("https:"):  # no proxy is to answer for this machine
+        opener.add_handler(urllib.request.ProxyHandler())
     request = urllib.request.Request(url, headers={"Accept": "application/json", "User-Agent": "bellwire"})  # noqa: S310 - the scheme was checked
     deadline = time.monotonic() + TIMEOUT
     body = bytearray()

@@ -10,7 +10,8 @@ When the set is read again::
     there, and cannot be read                     any                               the keys of before are kept
 
 It is never read twice within `PAUSE_SECONDS`, whatever tokens ask for: clients make up the names of keys as they like.
-Whoever wants a key while the set is read waits for that; a client that leaves meanwhile does not end it.
+Whoever wants a key while the set is read waits for that, unless the key is there and the read before has failed. A
+client that leaves meanwhile does not end it.
 """
 
 import asyncio
@@ -84,8 +85,11 @@ class KeySet:
         """
         found = self._lookup(kid)
         if found is None or not self._within(self._since, FRESH_SECONDS):
-            await self._renew()
-            found = self._lookup(kid)
+            reading = self._renew()
+            if reading is not None and (found is None or not self._failed):
+                with contextlib.suppress(FetchError, OSError, ValueError):
+                    await asyncio.shield(reading)
+                found = self._lookup(kid)
         if self._keys is None:
             raise AuthUnavailable(f"the keys at {self._source} cannot be read")
         return found
@@ -100,17 +104,17 @@ class KeySet:
         """Whether that was in the last ``seconds``. What another event loop's clock has said, it was not."""
         return 0 <= asyncio.get_running_loop().time() - since < seconds
 
-    async def _renew(self) -> None:
+    def _renew(self) -> "asyncio.Future[bytes] | None":
+        """Begin to read, unless that is under way; None if it is too early."""
         loop = asyncio.get_running_loop()
         reading = self._reading
         if reading is None or reading.get_loop() is not loop:
             if self._within(self._begun, PAUSE_SECONDS):
-                return
+                return None
             self._begun = loop.time()
             reading = self._reading = loop.run_in_executor(None, self._read)
             reading.add_done_callback(self._came)
-        with contextlib.suppress(FetchError, OSError, ValueError):
-            await asyncio.shield(reading)
+        return reading
 
     def _came(self, reading: "asyncio.Future[bytes]") -> None:
         """Take what was read, though nobody waits for it any more."""

@@ -115,7 +115,7 @@ class JWTAuth:
             return self._identity(self._claims(token, key))
         except jwt.ExpiredSignatureError:
             raise TokenRefused("token_expired") from None
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             logger.debug("a token was refused: %s", type(error).__name__)
             raise TokenRefused("token_invalid") from None
 
