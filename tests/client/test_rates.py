@@ -1,12 +1,15 @@
 """The client at a server that limits how often it may send: later, and in order, on both wires."""
 
 import asyncio
+import random
 
 import pytest
 
-from bellwire import Client, Event, Server, Socket
+from bellwire import Event, Server, Socket
 from bellwire.core.config import Config
+from tests.chaos.proxy import Connection
 from tests.client.house import SECONDS, Heard
+from tests.client.test_guarantee import at, behind
 from tests.serving import serve
 
 pytestmark = pytest.mark.bellwire(clock="real")
@@ -32,10 +35,6 @@ def make(**settings: object) -> tuple[Server, Heard]:
         return number
 
     return server, heard
-
-
-def at(url: str, scheme: str) -> Client:
-    return Client(url if scheme == "http" else f"ws{url[4:]}/bellwire")
 
 
 @WIRES
@@ -85,3 +84,20 @@ async def test_one_that_was_given_up_holds_back_nobody(scheme: str) -> None:
             await client.call(RARE, 10, timeout=0.02)
         assert await client.call(COUNT, 11, timeout=SECONDS) == 11
         assert heard.all == [*range(10), 11]
+
+
+@WIRES
+async def test_over_connections_that_are_cut_while_events_wait(scheme: str) -> None:
+    draw = random.Random(7)
+    server, heard = make(message_rate="40/s", refusal_rate="1/h")
+
+    def trouble(connection: Connection) -> None:
+        connection.cut(draw.choice(["up", "down"]), draw.randint(1_500, 4_000))
+
+    async with serve(server) as url, behind(url, on_connect=trouble) as (proxy, through), at(through, scheme) as client:
+        for number in range(200):
+            await client.emit(COUNT, number)
+        assert await heard.count(200) == list(range(200))
+        assert client.counters.get("emits_failed_total") == 0
+        assert proxy.faults["cut"] > 1
+    assert server.counters.get("rate_limited_total", limit="message_rate") > 0
