@@ -252,6 +252,19 @@ def test_plain_http_on_its_port_is_answered_with_nothing(files: Files, applicati
         assert process.end() == (0, "")
 
 
+def test_a_handshake_that_nobody_goes_on_with_ends(files: Files, application: Path) -> None:
+    flags = (*files.flags, "--head-timeout", "0.2")
+    with bellwire("run", "app:server", "--port", "0", *flags, cwd=application) as process:
+        port = port_of(process)
+        for begun in (b"", b"\x16\x03\x01\x00"):
+            with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
+                client.settimeout(TIMEOUT)
+                client.sendall(begun)
+                assert client.recv(100) == b""
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
+
+
 # --- off loopback
 
 
