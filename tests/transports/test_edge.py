@@ -11,6 +11,7 @@ import pytest
 from bellwire import Config, Server
 from bellwire.protocol.wire import JSON, PATH
 from bellwire.testing import connect as connect_in_memory
+from bellwire.transports.edge import SPEAKS_WITHIN
 from tests.transports.wire import PATIENCE, Client, EchoServer, echo_server, on_both, real, until
 
 each_way = pytest.mark.parametrize("way", ["polling", "websocket", "upgrade", "raw"])
@@ -353,21 +354,6 @@ async def test_who_has_joined_is_no_newcomer() -> None:
     assert server.counters.get("sessions_closed_total", reason="transport_close") == 2
 
 
-@real
-async def test_who_says_nothing_makes_room_for_who_does() -> None:
-    async with echo_server(native=True, half_open=2) as (server, client):
-        port = int(host(client).partition(":")[2])
-        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        assert await ended(silent[0][0])
-        assert (await client.request(EIO="4", transport="polling")).status == 200
-        assert await ended(silent[1][0])
-        assert server.counters.get("connections_refused_total", reason="silent") == 2
-        silent[2][1].write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await silent[2][0].readline()).startswith(b"HTTP/1.1 200")
-        for _, writer in silent:
-            writer.close()
-
-
 class Knocker:
     """A connection that says nothing."""
 
@@ -378,20 +364,34 @@ class Knocker:
         self.hung_up = True
 
 
-async def test_the_silent_of_one_address_displace_nobody() -> None:
-    server = EchoServer(half_open=3, half_open_per_address=2)
+async def test_who_says_nothing_makes_room_for_who_does() -> None:
+    server = EchoServer(half_open=2)
     edge = server.engine.edge
-    first, second, third, fourth, other = (Knocker() for _ in range(5))
-    assert [edge.knock(knocker, "192.0.2.1") for knocker in (first, second, third)] == [True, True, False]
-    edge.spoke(third)
-    assert edge.knock(other, "192.0.2.2")
-    assert edge.knock(fourth, "192.0.2.3")
-    assert [knocker.hung_up for knocker in (first, second, other)] == [True, False, False]
-    assert edge.knock(third, "192.0.2.1")
-    for knocker in (first, second, third, fourth, other):
+    first, second, third, fourth = knockers = [Knocker() for _ in range(4)]
+    for knocker in (first, second, third):  # at once: nobody has had time to speak
+        edge.knock(knocker, 10.0)
+    edge.spoke(second)
+    edge.knock(fourth, 10.0 + SPEAKS_WITHIN + 0.1)
+    assert [knocker.hung_up for knocker in knockers] == [True, False, False, False]
+    assert server.counters.get("connections_refused_total", reason="silent") == 1
+    for knocker in knockers:
         edge.spoke(knocker)
-    assert edge._silent.count == 0
-    assert server.counters.get("connections_refused_total", reason="too_many_half_open") == 1
+    assert edge._silent == {}
+
+
+@real
+async def test_so_it_is_on_sockets() -> None:
+    async with echo_server(native=True, half_open=1) as (server, client):
+        port = int(host(client).partition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        silent = server.engine.edge._silent
+        await until(lambda: silent)
+        (connection,) = silent
+        silent[connection] -= 2 * SPEAKS_WITHIN
+        assert (await client.request(EIO="4", transport="polling")).status == 200
+        assert await ended(reader)
+        writer.close()
+        await until(lambda: not silent)
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:

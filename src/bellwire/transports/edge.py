@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import sys
 from typing import Final, Protocol
 
 from bellwire.core.config import Config
@@ -27,6 +26,11 @@ RETRY_AFTER: Final = (1, 5)
 """Seconds after which those who were turned away may come again: spread, or they would all come at once."""
 
 
+SPEAKS_WITHIN: Final = 1.0
+"""Seconds that a connection has for its first request however many there are: who comes with a thousand others at once
+is read from when it is his turn."""
+
+
 class Silent(Protocol):
     """A connection on which no head of a request has come yet."""
 
@@ -37,7 +41,7 @@ class Silent(Protocol):
 class Edge:
     """Looks through trusted proxies, and turns away who may not come in."""
 
-    __slots__ = ("_connects", "_counters", "_most", "_origins", "_proxies", "_silent", "_told", "_waiting", "newcomers")
+    __slots__ = ("_connects", "_counters", "_most", "_origins", "_proxies", "_silent", "_told", "newcomers")
 
     def __init__(self, config: Config, counters: Counters) -> None:
         self._origins = Origins(config.allowed_origins)
@@ -48,8 +52,7 @@ class Edge:
         self._most = config.half_open
         self.newcomers = Newcomers(self._most, config.half_open_per_address, self._stands_for_many)
         """The sessions that have not joined a namespace yet."""
-        self._silent = Newcomers(sys.maxsize, config.half_open_per_address, self._stands_for_many)
-        self._waiting: dict[Silent, str | None] = {}
+        self._silent: dict[Silent, float] = {}
         self._told: set[str] = set()
 
     def enter(self, request: Request) -> Verdict | None:
@@ -102,28 +105,23 @@ class Edge:
             return 0.0
         return self._connects.of(address_key(address), now).take(now)
 
-    def knock(self, connection: "Silent", address: str | None) -> bool:
-        """Whether a connection that has sent nothing yet finds a place; it has it until `spoke`.
+    def knock(self, connection: "Silent", now: float) -> None:
+        """A connection has come at the time ``now``, and has sent nothing yet.
 
-        If there are too many, the one that has been silent for longest loses its own: whoever wants something says so
+        If there are too many such, the one that has been silent for longest makes room: whoever wants something says so
         at once, and would else be shut out by those who do not.
         """
-        if self._silent.is_full(address):
-            self._counters.add("connections_refused_total", reason="too_many_half_open")
-            return False
-        if len(self._waiting) >= self._most:
-            self._counters.add("connections_refused_total", reason="silent")
-            longest = next(iter(self._waiting))
-            self.spoke(longest)
-            longest.hang_up()
-        self._silent.add(address)
-        self._waiting[connection] = address
-        return True
+        if len(self._silent) >= self._most:
+            longest, since = next(iter(self._silent.items()))
+            if now - since > SPEAKS_WITHIN:
+                self._counters.add("connections_refused_total", reason="silent")
+                self.spoke(longest)
+                longest.hang_up()
+        self._silent[connection] = now
 
     def spoke(self, connection: "Silent") -> None:
-        """A connection has said what it wants, or is gone; nothing happens if it has no place."""
-        if connection in self._waiting:
-            self._silent.remove(self._waiting.pop(connection))
+        """A connection has said what it wants, or is gone; nothing happens if that is known."""
+        self._silent.pop(connection, None)
 
     def _stands_for_many(self, address: str) -> bool:
         """Whether behind an address there may be all clients: a proxy, one that was not named to us among them."""

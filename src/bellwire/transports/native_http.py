@@ -70,10 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is due from now on."""
         super().connection_made(transport)
-        if self._engine.edge.knock(self, None if self.client is None else self.client[0]):
-            self._expect_head()
-        else:
-            transport.abort()
+        self._engine.edge.knock(self, self.loop.time())
+        self._expect_head()
 
     def on_message_begin(self) -> None:
         """A further request on the same connection began."""
