@@ -38,6 +38,8 @@ async def auth(request: Request, payload: Mapping[str, Any]) -> Identity | None:
         raise AuthUnavailable("the database is away")
     if payload.get("refused"):
         raise ConnectRefused("not you", payload["refused"])
+    if payload.get("fails"):
+        raise TimeoutError
     if "user" not in payload:
         return None
     seconds = payload.get("for")
@@ -225,6 +227,7 @@ async def test_a_client_of_bellwire_v1_renews_as_well() -> None:
         ({"away": True}, "auth_unavailable"),
         ({"hangs": True}, "connect_timeout"),
         ({"user": 5}, "internal"),
+        ({"fails": True}, "internal"),
     ],
 )
 async def test_what_is_refused_changes_nothing(payload: dict[str, Any], code: str) -> None:

@@ -79,9 +79,11 @@ async def renew(socket: "Socket", connection: "Connection", payload: Mapping[str
 
 async def _ask(socket: "Socket", authenticate: "Authenticator", payload: Mapping[str, Any]) -> Identity | None:
     try:
-        async with asyncio.timeout(socket.node.config.connect_timeout):
+        async with asyncio.timeout(socket.node.config.connect_timeout) as limit:
             return require_identity(await authenticate(socket.request, payload))
     except TimeoutError:
+        if not limit.expired():  # the application's own
+            raise
         raise EventRefused("connect_timeout", "it took too long") from None
 
 
