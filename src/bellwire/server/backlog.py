@@ -37,7 +37,7 @@ MAX_WAVES: Final = 16
 class Wave:
     """One broadcast, or several that leave together, and who has not got it yet; ``stream`` as in `Runs`."""
 
-    __slots__ = ("_audience", "_had", "_items", "_runs", "_stream", "_waiting", "begun", "size")
+    __slots__ = ("_audience", "_had", "_items", "_rest", "_stream", "_waiting", "_whole", "begun", "size")
 
     def __init__(self, audience: Audience, items: Sequence[Item], stream: str) -> None:
         self._stream = stream
@@ -48,7 +48,8 @@ class Wave:
         self._audience = audience
         self._items: list[Item] = []
         self._had: dict[Socket, int] = {}  # how many of the items are not for these any more
-        self._runs: dict[int, Runs] = {}  # what is joined already, by the first item in it
+        self._whole: Runs | None = None
+        self._rest: tuple[int, Runs] | None = None  # what was joined last for those who had so many of the items
         self._waiting: set[Socket] | None = None
         self.add(items)
         if not all(isinstance(group, AbstractSet) for group in audience):
@@ -66,7 +67,7 @@ class Wave:
     def add(self, items: Sequence[Item]) -> None:
         """Have it bring ``items`` as well."""
         self._items.extend(items)
-        self._runs.clear()
+        self._whole = self._rest = None
         self.size += sum([_size(item) for item in items])
 
     @property
@@ -100,9 +101,8 @@ class Wave:
         sockets = [pop() for _ in range(min(most, len(waiting)))]
         had = self._had
         if had and not had.keys().isdisjoint(sockets):
-            for socket in sockets:
-                if socket in had:
-                    self._run(had[socket]).hand((socket,))
+            for socket in sorted(had.keys() & sockets, key=had.__getitem__):  # who had as many shares what is left
+                self._run(had[socket]).hand((socket,))
             sockets = [socket for socket in sockets if socket not in had]
         self._run(0).hand(sockets)
 
@@ -123,10 +123,13 @@ class Wave:
         return any(socket in group for group in self._audience)
 
     def _run(self, start: int) -> Runs:
-        run = self._runs.get(start)
-        if run is None:
-            run = self._runs[start] = Runs(self._items[start:], self._stream)
-        return run
+        if not start:
+            if self._whole is None:
+                self._whole = Runs(self._items, self._stream)
+            return self._whole
+        if self._rest is None or self._rest[0] != start:  # only the last: each can be as large as all together
+            self._rest = start, Runs(self._items[start:], self._stream)
+        return self._rest[1]
 
 
 class Backlog:
