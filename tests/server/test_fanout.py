@@ -373,6 +373,21 @@ async def test_what_goes_to_one_socket_first_brings_what_waits_for_it() -> None:
     assert {tuple(member.parts) for member in members[:4]} == {('42["a"]',)}
 
 
+async def test_after_settling_a_large_room_may_change_as_a_whole() -> None:
+    crowd = Crowd()
+    members, newcomer = crowd.make(5), Recorder()
+    room = set(group(*members))
+    crowd.fanout.cast((room,), A)
+    await turn()
+    crowd.fanout.cast((room,), B)
+    crowd.fanout.settle()
+    room.clear()
+    room.update(group(newcomer))
+    await advance()
+    assert {tuple(member.parts) for member in members} == {('42["a"]', '42["b"]')}
+    assert newcomer.parts == []
+
+
 async def test_of_a_large_room_the_newest_volatile_event_is_kept_and_the_others_are_counted() -> None:
     crowd = Crowd(volatile_buffer_bytes=0)
     members = crowd.make(5)
