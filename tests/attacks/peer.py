@@ -90,11 +90,6 @@ class Peer:
         """Wait for something to come, at most so long."""
         return bool(self._buffer or select.select([self._socket], [], [], seconds)[0])
 
-    def drain(self) -> None:
-        """Read what has come and forget it. Raises `Ended`."""
-        self._more()
-        self._buffer = b""
-
     def close(self) -> None:
         self._socket.close()
 
