@@ -12,6 +12,7 @@ from bellwire.protocol.outgoing import Outgoing
 from bellwire.server.channels import Channel
 from bellwire.server.tunnel import MAX_WAITING, Burst, TunnelCarrier, TunnelEnd
 from bellwire.testing.clock import advance
+from bellwire.transports.base import Request
 from bellwire.transports.session import Session
 from tests.server.test_channels import Ear, Speaker, speakers
 from tests.transports.pipe import Pipe
@@ -41,7 +42,7 @@ class Gate(Speaker):
         assert channel is not None
         carrier = TunnelCarrier(server.engine, self.dispatcher, channel)
         channel.receiver = carrier
-        session = Session("sid", server.engine, carrier, None)  # type: ignore[arg-type]
+        session = Session("sid", server.engine, carrier, Request(path="/socket.io/"))
         carrier.session = session
         self.echo = Echo(session, echoing=False)
         session.receiver = self.echo
