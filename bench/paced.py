@@ -15,7 +15,7 @@ import msgspec
 from bellwire.load import swarm as crowds
 from bellwire.load.clients import CLIENTS
 from bellwire.load.clients.base import LoadError, Manner
-from bellwire.load.fanout import VERIFIED, Fanout, verify
+from bellwire.load.fanout import DISCARD, VERIFIED, Fanout, verify
 from bellwire.load.machine import raise_file_limit
 from bellwire.load.result import Meter, Result, Shape
 from bellwire.load.swarm import Swarm
@@ -52,7 +52,7 @@ class Paced(Fanout):
                 return
             before = total
             for fd, _ in poll(due - now if due < deadline else crowds.PATIENCE, everyone):
-                size = receivers[fd](buffer)
+                size = receivers[fd](buffer, 0, DISCARD)
                 got[fd] += size
                 total += size
             if total == before and due >= deadline:

@@ -221,10 +221,7 @@ def main() -> None:
     if options.minutes < LONG_ENOUGH:
         print(f"Mind: in less than {LONG_ENOUGH:g} minutes there are still more sessions and streams every minute.")
     if options.json:
-        data = {"machine": asdict(machine.describe(["bellwire", "uvloop"])), "minutes": [asdict(m) for m in minutes]}
-        options.json.write_text(
-            json.dumps(data | {"verdicts": [each._asdict() for each in found], "late": behind}, indent=2) + "\n"
-        )
+        _write(options.json, minutes, found, behind)
     sys.exit(0 if all(each.flat for each in found) and not behind else 1)
 
 
