@@ -33,7 +33,7 @@ def test_what_waits_behind_a_stop_counts_from_when_it_was_due() -> None:
         nonlocal events
         events += packet.startswith("42")
         if events == 50:  # behind the 20 messages of the verifying pass, to two clients each
-            asyncio.get_running_loop().call_later(0.15, release)
+            asyncio.get_running_loop().call_later(0.25, release)
         if events == 50 or held:
             held.append((number, packet))
             return []
@@ -42,5 +42,5 @@ def test_what_waits_behind_a_stop_counts_from_when_it_was_due() -> None:
     with running(stopping) as (port, fake), swarm(("127.0.0.1", port), 2, lambda _: Stock(Manner())) as crowd:
         fakes.append(fake)
         (result,) = paced(crowd, 64, rate=200.0, seconds=0.3, every=0.3)
-    assert result.p99 > 100
-    assert result.p50 > 5, "not one message alone is late, but all that were due meanwhile"
+    assert result.p99 > 200
+    assert result.p50 > 50, "not one message alone is late, but all that were due meanwhile"
