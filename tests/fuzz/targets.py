@@ -13,7 +13,9 @@ from bellwire.brokers.envelope import Unreadable, unseal
 from bellwire.core.errors import ConnectRefused, EventRefused, PacketError, WebSocketError
 from bellwire.core.events import Event, PlainText
 from bellwire.delivery import offset
-from bellwire.guard.sanitise import plain_text
+from bellwire.guard.origin import Origins, parse_origin
+from bellwire.guard.proxies import Proxies
+from bellwire.guard.sanitise import plain_text, rich_text
 from bellwire.guard.schema import PayloadReader, ReplyReader
 from bellwire.protocol import client_handshake, embedding, engineio, socketio, wire
 from bellwire.protocol.deflate import Deflate, Parameters, negotiate
@@ -84,6 +86,20 @@ def handshake(data: bytes) -> None:
     response = client_handshake.Response(b"dGhlIHNhbXBsZSBub25jZQ==", (wire.JSON,))
     with contextlib.suppress(client_handshake.ResponseError):
         response.receive(data)
+
+
+_ORIGINS: Final = Origins(["https://a.example", "https://*.b.example:*", "http://[::1]:8000"])
+_PROXIES: Final = Proxies(["127.0.0.1", "10.0.0.0/8", "fd00::/8"])
+
+
+def edge(data: bytes) -> None:
+    """An ``Origin`` header and what a proxy adds, up to the first line break and behind it."""
+    origin, _, forwarded = data.decode("latin-1").partition("\n")
+    _ORIGINS.judge(origin, parse_origin("https://a.example"))
+    for name in ("x-forwarded-for", "forwarded"):
+        seen = _PROXIES.see(("127.0.0.1", 1), "http", {name: forwarded, "x-forwarded-proto": origin, "host": origin})
+        assert seen.client is not None
+        assert seen.scheme in ("http", "https")
 
 
 # --- Engine.IO and Socket.IO
@@ -189,9 +205,13 @@ def schema(data: bytes) -> None:
 
 def sanitise(data: bytes) -> None:
     """What people type."""
-    text = plain_text(data.decode(errors="replace"))
+    written = data.decode(errors="replace")
+    text = plain_text(written)
     assert "<" not in text
     assert plain_text(text) == text
+    rich = rich_text(written)
+    assert "<script" not in rich.lower()
+    assert rich_text(rich) == rich
 
 
 def recovery_offset(data: bytes) -> None:
@@ -261,6 +281,14 @@ TARGETS: Final[dict[str, tuple[Target, tuple[bytes, ...]]]] = {
         (
             b"EIO=4&transport=websocket&sid=x%00\n" + _UPGRADE + _FIELDS + b"permessage-deflate; a=b",
             _RESPONSE,
+        ),
+    ),
+    "edge": (
+        edge,
+        (
+            b"https://x.b.example:8443\n203.0.113.9, 10.0.0.1",
+            b'null\nfor="[fd00::1]:80";proto=https;host=a, for=127.0.0.1:1',
+            b"http://[::1]:8000\nunknown, _hidden",
         ),
     ),
     "engineio": (
