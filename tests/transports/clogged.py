@@ -5,10 +5,14 @@ from typing import Any
 
 
 class Clogged(asyncio.Transport):
-    """A transport whose peer reads nothing until it is told; its flow control is asyncio's ("Flow Control")."""
+    """A transport whose peer reads nothing until it is told; its flow control is asyncio's ("Flow Control").
 
-    def __init__(self, waiting: int = 0, *, paused: bool = False) -> None:
+    ``overhead`` is what each write has in addition, as with TLS.
+    """
+
+    def __init__(self, waiting: int = 0, *, paused: bool = False, overhead: int = 0) -> None:
         super().__init__()
+        self.overhead = overhead
         self.waiting = waiting
         self.paused = paused
         self.limits = (16_384, 65_536)
@@ -26,7 +30,7 @@ class Clogged(asyncio.Transport):
         return self.waiting
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        self.waiting += len(data)
+        self.waiting += len(data) + self.overhead
         self._pause()
 
     def _pause(self) -> None:

@@ -458,8 +458,9 @@ async def upgrade(server: EchoServer, transport: Clogged) -> tuple[asyncio.Proto
     return first, carrier, echo
 
 
-async def test_progress_is_what_the_kernel_takes_and_not_what_is_added() -> None:
-    transport = Clogged()
+@pytest.mark.parametrize("overhead", [0, 29])
+async def test_progress_is_what_the_kernel_takes_and_not_what_is_added(overhead: int) -> None:
+    transport = Clogged(overhead=overhead)
     first, carrier, echo = await upgrade(EchoServer(volatile_buffer_bytes=1000), transport)
     echo.send("a" * 2000)
     await asyncio.sleep(0)

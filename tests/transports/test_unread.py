@@ -30,6 +30,11 @@ class Reader:
         self.buffered += size
         self.unread.note(self, self.buffered)
 
+    def give_unnoticed(self, size: int) -> None:
+        """As a response of HTTP that follows on another: its progress is minus what waits."""
+        self.buffered += size
+        self.progress -= size
+
     def take(self, size: int) -> None:
         """As a kernel takes it: nobody tells the unread."""
         self.buffered -= size
@@ -72,6 +77,17 @@ async def test_who_takes_a_byte_now_and_then_stays_and_there_is_one_timer_for_al
         assert wheel.pending == 1
     assert {reader.cause for reader in readers} == {None}
     assert unread.total == sum(reader.buffered for reader in readers), "what they took was seen"
+
+
+async def test_what_is_added_is_no_progress_and_hides_none() -> None:
+    unread, _ = make()
+    idle, reading = Reader(unread, 10_000), Reader(unread, 10_000)
+    for _ in range(2 * CHECKS):
+        for reader in (idle, reading):
+            reader.give_unnoticed(100)
+        reading.take(101)
+        await advance(TIMEOUT / CHECKS)
+    assert (idle.cause, reading.cause) == ("no_progress", None)
 
 
 async def test_who_is_forgotten_and_noted_again_has_the_whole_time_again() -> None:

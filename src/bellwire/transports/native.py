@@ -83,7 +83,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._deflated = deflated
         self._out: bytes | list[bytes] | None = None
         self._paused = False  # from `Unread.noted_from` on
-        self._pressed = 0  # bytes that were added since it is paused
+        self._pressed = 0  # bytes that were written since it is paused
         self._congested = False
         self._ended = False  # not before the close frame is written: messages before a fault are still answered
         self._timer: Timer | None = None
@@ -201,11 +201,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         else:
             self._out = [out, frames]
         if self._paused:
-            self._press(len(frames))
+            self._press()
 
-    def _press(self, size: int) -> None:
-        """So many bytes more wait for a client that does not keep up."""
-        self._pressed += size
+    def _press(self) -> None:
+        """More waits for a client that does not keep up."""
         if self.buffered > self._engine.config.send_buffer_bytes:
             self._engine.overflow(self.session)
             self.set_reading(False)
@@ -215,9 +214,17 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         out = self._out
         if out is not None:
             self._out = None
-            self._transport.write(b"".join(out) if isinstance(out, list) else out)
-            if self._paused:
-                self._weigh()
+            self._write(b"".join(out) if isinstance(out, list) else out)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if not self._paused:
+            self._transport.write(data)
+            return
+        transport = self._transport
+        before = transport.get_write_buffer_size()
+        transport.write(data)
+        self._pressed += transport.get_write_buffer_size() - before  # with TLS that is more than the data
+        self._weigh()
 
     @override
     def close(self, code: int = 1000) -> None:
@@ -263,7 +270,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @property
     def progress(self) -> int:
         """While it is paused: a number that grows by what the kernel takes."""
-        return self._pressed - self.buffered
+        return self._pressed - self._transport.get_write_buffer_size()
 
     def cut(self, cause: Cause) -> None:
         """End it as a slow consumer, and let go of what waits."""
@@ -276,10 +283,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         state = self._ws.state
         if state is OPEN:
             pongs = self._ws.take_outgoing()
-            self._transport.write(pongs)
+            self._write(pongs)
             if self._paused:  # they too pile up for a client that sends pings and does not read
-                self._press(len(pongs))
-                self._weigh()
+                self._press()
             return
         self.flush()
         if self._ws.error is not None and not self._ended:

@@ -130,7 +130,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def progress(self) -> int:
-        """Nothing is added before some of it was taken: see `FlowControl.drain` of uvicorn."""
+        """It falls when a further response is added, and grows when something is taken."""
         return -self.buffered
 
     def cut(self, cause: Cause) -> None:

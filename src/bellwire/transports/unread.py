@@ -53,7 +53,7 @@ class Behind(Protocol):
 
     @property
     def progress(self) -> int:
-        """A number that changes when it takes something, and not when more is added."""
+        """A number that grows when it takes something, and never when more is added."""
         ...
 
     def cut(self, cause: Cause) -> None:
@@ -167,13 +167,14 @@ class Unread:
         size, progress = who.buffered, who.progress
         if not size:
             self.forget(who)
-        elif progress != account.progress:
-            account.progress, account.idle = progress, 0
+        elif progress > account.progress:
+            account.idle = 0
             self.note(who, size)
         elif account.idle < CHECKS:
             account.idle += 1
         else:
             self._cut(who, "no_progress")
+        account.progress = progress
 
     # --- too much for all
 
