@@ -32,7 +32,7 @@ from bench import brokers
 NODE = "-m bellwire run bellwire.load.program:server --host {host} --port {port} --broker"
 ROOT = Path(__file__).parents[1]
 SIZE = 128
-INTERVAL = 0.01
+INTERVAL = 0.1
 """Seconds between two messages in the other room."""
 PATIENCE = 300.0
 """Seconds for a part to connect, or for a message to be with everyone."""
@@ -184,8 +184,9 @@ def run(nodes: int, connections: int, messages: int, options: str, pause: float 
         time.sleep(pause)
         seen = observer.end()
         assert isinstance(seen, list)
-    during = [took for began, took in seen if any(start <= began <= end for start, end in rounds)]
-    alone = [took for began, took in seen if began < rounds[0][0] or began > rounds[-1][1]]
+    first, last = rounds[0][0] - INTERVAL, rounds[-1][1]
+    during = [took for began, took in seen if first <= began <= last]
+    alone = [took for began, took in seen if not first <= began <= last]
     return Crowd(
         members=nodes * connections,
         nodes=nodes,

@@ -5,7 +5,7 @@ from bellwire.load.processes import ProcessError
 
 
 def test_what_one_publishes_reaches_everyone() -> None:
-    found = run(nodes=1, connections=10, messages=3, options="", pause=0.2)
+    found = run(nodes=1, connections=10, messages=3, options="", pause=0.3)
     assert (found.members, found.nodes, found.messages) == (10, 1, 3)
     assert found.rate > 0
     assert found.alone[0] <= found.alone[1] <= found.alone[2]

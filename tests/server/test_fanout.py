@@ -12,7 +12,7 @@ from bellwire.protocol.outgoing import Message, join
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.backlog import Audience
 from bellwire.server.dialects import STOCK, Dialect, Item, Stock, embedded, raw
-from bellwire.server.fanout import Fanout
+from bellwire.server.fanout import REST, Fanout
 from bellwire.server.latest import Fresh, Latest
 from bellwire.server.socket import Socket
 from bellwire.testing import connect
@@ -307,7 +307,9 @@ class Crowd:
 
 
 async def turn() -> None:
-    await asyncio.sleep(0)
+    """Let it get to the next batch."""
+    for _ in range(REST + 1):
+        await asyncio.sleep(0)
 
 
 def count(recorders: list[Recorder]) -> int:
@@ -322,6 +324,17 @@ async def test_a_large_room_gets_a_batch_in_each_turn_of_the_loop() -> None:
     for expected in (2, 4, 5, 5):
         await turn()
         assert count(members) == expected
+
+
+async def test_between_two_batches_the_loop_turns_several_times() -> None:
+    crowd = Crowd()
+    members = crowd.make(4)
+    crowd.fanout.cast(to(*members), A)
+    served = []
+    for _ in range(REST + 2):
+        await asyncio.sleep(0)
+        served.append(count(members))
+    assert served == [2] * (REST + 1) + [4]
 
 
 async def test_a_room_of_one_batch_is_served_in_one_turn() -> None:
@@ -496,6 +509,6 @@ def test_everyone_gets_what_its_memberships_say_each_room_in_order(data: st.Data
     world = World(data)
     for _ in range(data.draw(st.integers(1, 40))):
         world.step()
-    for _ in range(200):
+    for _ in range(200 * (REST + 1)):
         world.turn()
     world.check()

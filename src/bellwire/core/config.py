@@ -203,7 +203,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             ge=1,
             le=1_000_000,
-            description="sockets that a broadcast reaches in one turn of the event loop; the others follow in the next",
+            description="sockets that a broadcast reaches in one turn of the event loop; the others follow later",
         ),
     ] = 1024
     fanout_concurrency: Annotated[

@@ -11,7 +11,7 @@ for it.
 """
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 
+REST: Final = 7
+"""Turns of the event loop between two batches. An event takes several of them: it is read, handled, brought to the
+broker and back. With none between, each of these steps would take as long as a batch does."""
+
+
 class Fanout:
     """The broadcasts of this tick, in order, and those that large rooms still wait for."""
 
-    __slots__ = ("_backlogs", "_config", "_counters", "_pending", "_tick")
+    __slots__ = ("_backlogs", "_config", "_counters", "_pending", "_rest", "_tick")
 
     def __init__(self, tick: Tick, counters: Counters, config: Config) -> None:
         self._tick = tick
@@ -35,6 +40,7 @@ class Fanout:
         self._config = config
         self._pending: list[tuple[Audience, list[Item], str, bool]] = []
         self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
+        self._rest = 0  # turns until the next batch
         tick.turn = self._turn
 
     def cast(self, audience: Audience, item: Item, *, room: str = "", volatile: bool = False) -> None:
@@ -100,14 +106,21 @@ class Fanout:
         """Serve the small audiences of this tick, and some batches of the large ones, each of another room."""
         self._hand_out()
         backlogs = self._backlogs
+        if backlogs and self._rest:
+            self._rest -= 1
+        elif backlogs:
+            self._rest = REST
+            self._serve(backlogs)
+        if backlogs:
+            self._tick.wake()
+
+    def _serve(self, backlogs: dict[str, Backlog]) -> None:
         for _ in range(min(self._config.fanout_concurrency, len(backlogs))):
             room = next(iter(backlogs))
             backlog = backlogs[room] = backlogs.pop(room)  # the last from now on
             backlog.hand_out(self._config.fanout_batch)
             if backlog.empty:
                 del backlogs[room]
-        if backlogs:
-            self._tick.wake()
 
     def full(self, rooms: Iterable[str]) -> bool:
         """Whether so much waits for one of ``rooms`` that whoever emits to it is to wait: see `room_in`."""
