@@ -38,4 +38,4 @@ def test_s24_one_client_does_not_flood_a_large_room(target: Target) -> None:
             heard += members[0].text().startswith('42["said"')
     except Ended:
         pass
-    assert 100 <= heard <= 300
+    assert 100 <= heard <= 1_000
