@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from bellwire.core.config import Config
 from bellwire.core.errors import PacketError
 from bellwire.protocol import wire
 from bellwire.protocol.json_text import MAX_DEPTH
@@ -487,6 +488,7 @@ def test_the_limits_are_those_of_the_page() -> None:
         "characters of a reason to disconnect": MAX_REASON,
         "cursors in one `connect`": MAX_CURSORS,
         "seconds until the first `connect`": wire.CONNECT_SECONDS,
+        "seconds for the rest of a message that has begun": Config().message_timeout,
         "numbered events without an answer": 32,
     }
 
