@@ -78,8 +78,9 @@ async def renew(socket: "Socket", connection: "Connection", payload: Mapping[str
 
 
 async def _ask(socket: "Socket", authenticate: "Authenticator", payload: Mapping[str, Any]) -> Identity | None:
+    limit = asyncio.timeout(socket.node.config.connect_timeout)
     try:
-        async with asyncio.timeout(socket.node.config.connect_timeout) as limit:
+        async with limit:
             return require_identity(await authenticate(socket.request, payload))
     except TimeoutError:
         if not limit.expired():  # the application's own
