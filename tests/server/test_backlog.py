@@ -9,7 +9,7 @@ from bellwire.testing.clock import advance
 from tests.server.test_fanout import Recorder, group, to
 
 A, B, C = (Post("/", name, (), binary=False) for name in "abc")
-SIZE = len(A.body)
+SIZE = A.stock.size
 
 
 def backlog(most: int = 1_000_000, most_volatile: int = 1_000_000) -> Backlog:

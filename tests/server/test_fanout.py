@@ -428,6 +428,16 @@ async def test_whoever_emits_to_a_full_room_waits_for_that_room_only() -> None:
     assert not crowd.fanout.full(["large"])
 
 
+async def test_what_no_broker_could_carry_waits_for_a_large_audience_as_well() -> None:
+    crowd = Crowd()
+    members, other = crowd.make(5), Recorder()
+    crowd.fanout.cast((list(group(*members)),), Post("/", "call", (2**70,), binary=False, id=1))
+    crowd.fanout.cast(to(other), A)
+    await advance()
+    assert {tuple(member.parts) for member in members} == {(f'421["call",{2**70}]',)}
+    assert other.parts == ['42["a"]'], "it is nobody else's loss"
+
+
 class World:
     """Rooms and sockets at random; beside them what each socket is to get, in which order."""
 

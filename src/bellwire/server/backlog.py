@@ -20,7 +20,6 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from bellwire.protocol.post import Delivery
 from bellwire.server.dialects import Item
 from bellwire.server.runs import Runs
 
@@ -222,5 +221,5 @@ class Backlog:
 
 
 def _size(item: Item) -> int:
-    post = item.post if isinstance(item, Delivery) else item
-    return len(post.body)
+    """That of the form which every item has: a call need not have one for brokers, and may hold what they do not."""
+    return item.stock.size
