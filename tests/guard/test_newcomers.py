@@ -44,6 +44,9 @@ def test_an_address_that_stands_for_many_counts_among_all_only() -> None:
         ("2001:db8:1:2::1", "2001:db8:1:2:ffff::", True),
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("fe80::1%eth0", "fe80:0:0:1::1%eth0", False),
+        ("::ffff:192.0.2.1%1", "::ffff:192.0.2.2%1", False),
         ("testclient", "testclient", True),
     ],
 )

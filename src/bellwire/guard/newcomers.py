@@ -63,6 +63,7 @@ class Newcomers:
 
 def address_key(address: str) -> str:
     """What is counted as one address."""
+    address = address.partition("%")[0]  # the zone says which link it is on (RFC 4007 §11), and is anybody's word
     try:
         found = ip_address(address)
     except ValueError:
