@@ -150,16 +150,33 @@ async def test_it_is_full_by_bytes_and_whoever_waits_goes_on_when_it_is_not() ->
     assert not waiting.full
     waiting.add(everyone, [B], "")
     assert waiting.full
-    waiters = [asyncio.ensure_future(waiting.eased()) for _ in range(2)]
+    waiters = [asyncio.ensure_future(waiting.room_for(SIZE)) for _ in range(3)]
     await advance()
     waiting.hand_out(1)
     await advance()
     assert not any(waiter.done() for waiter in waiters)
-    waiters.pop().cancel()
+    waiters.pop(0).cancel()
     waiting.hand_out(1)
     await advance()
-    assert waiters[0].done(), "another one's end is not its own"
+    assert [waiter.done() for waiter in waiters] == [True, False], "there is room for one of them"
+    assert waiting.full, "whoever comes now does not go before the other one"
+    waiting.hand_out(3)
+    await advance()
+    assert waiters[1].done()
     assert not waiting.full
+
+
+async def test_it_is_kept_for_those_who_wait_though_what_they_were_let_in_for_never_came() -> None:
+    waiting, members = backlog(most=SIZE), crowd(2)
+    waiting.add(to(*members), [A], "")
+    waiters = [asyncio.ensure_future(waiting.room_for(SIZE)) for _ in range(2)]
+    await advance()
+    waiting.hand_out(2)
+    assert not waiting.empty
+    waiting.hand_out(2)
+    await advance()
+    assert [waiter.done() for waiter in waiters] == [True, True]
+    assert waiting.empty
 
 
 def test_it_is_full_by_the_copies_of_its_members() -> None:

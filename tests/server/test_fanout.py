@@ -422,9 +422,29 @@ async def test_whoever_emits_to_a_full_room_waits_for_that_room_only() -> None:
     await turn()
     assert crowd.fanout.full(["small", "large"])
     assert not crowd.fanout.full(["small"])
-    await asyncio.wait_for(crowd.fanout.room_in(["small"]), 1)
-    await asyncio.wait_for(crowd.fanout.room_in(["small", "large"]), 1)
+    await asyncio.wait_for(crowd.fanout.room_in(["small"], 1), 1)
+    await asyncio.wait_for(crowd.fanout.room_in(["small", "large"], 1), 1)
     assert count(members) == 5
+    assert not crowd.fanout.full(["large"])
+
+
+async def test_those_who_wait_for_a_full_room_do_not_fill_it_all_at_once() -> None:
+    crowd = Crowd(send_buffer_bytes=1000, volatile_buffer_bytes=1000)
+    members = crowd.make(5)
+    everyone = to(*members)
+    said = [Post("/", str(number), ("x" * 400,), binary=False) for number in range(12)]
+    crowd.fanout.cast(everyone, Post("/", "long", ("x" * 2000,), binary=False), room="large")
+    await turn()
+
+    async def emit(item: Post) -> None:
+        await crowd.fanout.room_in(["large"], len(item.body))
+        crowd.fanout.cast(everyone, item, room="large")
+
+    await asyncio.wait_for(asyncio.gather(*map(emit, said)), 1)
+    await advance()
+    for member in members:
+        assert member.parts[1:] == [item.stock.parts[0] for item in said]
+        assert max(message.size for message in member.given[1:]) < 2000, "what one client may have waiting, and a bit"
     assert not crowd.fanout.full(["large"])
 
 

@@ -136,35 +136,46 @@ class Backlog:
 
     ``most`` and ``most_volatile`` are bytes of events: as many as may wait for one client, because that is what they
     will do when they are handed over.
+
+    Whoever waits to emit is let in when something has left, first come, first served, and no more of them at a time
+    than there is room for: all at once they would fill it many times over.
     """
 
-    __slots__ = ("_eased", "_most", "_most_volatile", "_size", "_waves")
+    __slots__ = ("_late", "_most", "_most_volatile", "_size", "_waves")
 
     def __init__(self, most: int, most_volatile: int) -> None:
         self._most = most
         self._most_volatile = most_volatile
         self._waves: deque[Wave] = deque()
         self._size = 0
-        self._eased: asyncio.Future[None] | None = None
+        self._late: deque[tuple[asyncio.Future[None], int]] = deque()  # who waits to emit, and how many bytes
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waves
+        """Whether nothing waits, and nobody."""
+        return not self._waves and not self._late
 
     @property
     def full(self) -> bool:
         """Whether whoever has something for the room had better wait."""
-        return self._is_beyond(1)
+        return bool(self._late) or self._is_beyond(1)
 
     def _is_beyond(self, times: int) -> bool:
         return self._size >= times * self._most or len(self._waves) >= times * MAX_WAVES
 
-    async def eased(self) -> None:
-        """Return when it is not full any more, or soon after."""
-        if self._eased is None:
-            self._eased = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._eased)
+    async def room_for(self, size: int) -> None:
+        """Return when one may emit so many bytes who found it full."""
+        let_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._late.append((let_in, size))
+        await let_in
+
+    def _let_in(self) -> None:
+        late, promised = self._late, self._size
+        while late and promised < self._most and len(self._waves) < MAX_WAVES:
+            let_in, size = late.popleft()
+            if not let_in.done():  # else it was cancelled
+                let_in.set_result(None)
+                promised += size
 
     def add(self, audience: Audience, items: Sequence[Item], stream: str) -> int:
         """Let ``items`` wait for ``audience``; return how many volatile events were dropped for it, as `Wave.owed`.
@@ -188,7 +199,7 @@ class Backlog:
 
     def _drop_volatile(self) -> int:
         """Of volatile events the newest count, as they do for a client that does not keep up."""
-        if self._size <= self._most_volatile and not self.full:
+        if self._size <= self._most_volatile and not self._is_beyond(1):
             return 0
         old = [wave for wave in self._waves if wave.volatile and not wave.begun]
         for wave in old:
@@ -196,18 +207,16 @@ class Backlog:
         return sum([wave.owed for wave in old])
 
     def hand_out(self, most: int) -> None:
-        """Hand what waits first to so many of those who wait for it."""
-        wave = self._waves[0]
-        wave.hand_out(most)
+        """Hand what waits first to so many of those who wait for it, and let in who may emit then."""
+        if self._waves:
+            self._waves[0].hand_out(most)
         while self._waves and self._waves[0].over:
             self._forget(self._waves[0])
+        self._let_in()
 
     def _forget(self, wave: Wave) -> None:
         self._waves.remove(wave)
         self._size -= wave.size
-        if self._eased is not None and not self.full:
-            self._eased.set_result(None)
-            self._eased = None
 
     def bring(self, socket: "Socket") -> None:
         """Hand ``socket`` all that waits for it; nothing of it is for that one afterwards, wherever it goes."""

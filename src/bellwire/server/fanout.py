@@ -127,8 +127,9 @@ class Fanout:
         backlogs = self._backlogs
         return bool(backlogs) and any(room in backlogs and backlogs[room].full for room in rooms)
 
-    async def room_in(self, rooms: Iterable[str]) -> None:
-        """Return when none of ``rooms`` is full."""
+    async def room_in(self, rooms: Iterable[str], size: int) -> None:
+        """Return when there is room in each of ``rooms`` for an event of ``size`` bytes."""
         for room in rooms:
-            while (backlog := self._backlogs.get(room)) is not None and backlog.full:
-                await backlog.eased()
+            backlog = self._backlogs.get(room)
+            if backlog is not None and backlog.full:
+                await backlog.room_for(size)

@@ -101,7 +101,7 @@ class Streams:
         self, streams: Sequence[str], body: bytes, excluded: tuple[str, ...], mid: str | None
     ) -> None:
         self.counters.add("emits_delayed_total")
-        await self.fanout.room_in(streams)
+        await self.fanout.room_in(streams, len(body))
         await self.publisher.emit(streams, body, excluded, False, mid)
 
     # --- in
