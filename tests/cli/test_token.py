@@ -84,29 +84,32 @@ def test_it_says_what_is_in_a_token_and_when() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "options", "code"),
+    ("said", "options", "refused"),
     [
         ({}, (), None),
-        ({"exp": 1}, (), "token_expired"),
-        ({"exp": None}, (), "token_invalid"),
-        ({"key": "x" * 64}, (), "token_invalid"),
-        ({"aud": "chat"}, (), "token_invalid"),
+        ({"exp": 1}, (), ("token_expired", "Signature has expired")),
+        ({"exp": None}, (), ("token_invalid", 'Token is missing the "exp" claim')),
+        ({"key": "x" * 64}, (), ("token_invalid", "Signature verification failed")),
+        ({"aud": "chat"}, (), ("token_invalid", "Invalid audience")),
         ({"aud": "chat"}, ("--audience", "chat"), None),
-        ({"iss": "x"}, ("--issuer", "me"), "token_invalid"),
-        ({}, ("--algorithm", "HS512"), "token_invalid"),
+        ({"iss": "x"}, ("--issuer", "me"), ("token_invalid", "Invalid issuer")),
+        ({"sub": ""}, (), ("token_invalid", "it names no user")),
+        ({}, ("--algorithm", "HS512"), ("token_invalid", "The specified alg value is not allowed")),
     ],
 )
-def test_with_a_key_it_says_what_a_server_would(
-    said: dict[str, Any], options: tuple[str, ...], code: str | None
+def test_with_a_key_it_says_what_a_server_would_and_why(
+    said: dict[str, Any], options: tuple[str, ...], refused: tuple[str, str] | None
 ) -> None:
     text = token(**said)
+    code, reason = refused or (None, None)
     found = run("inspect", "--key-env", "KEY", *options, "--json", stdin=text)
     answer = json.loads(found.stdout)
     assert (answer["ok"], answer["verified"], answer["code"]) == (code is None, code is None, code)
+    assert answer["reason"] == reason
     assert found.exit_code == (0 if code is None else 1)
     assert answer["claims"] == jwt.decode(text, options={"verify_signature": False})
     plain = run("inspect", "--key-env", "KEY", *options, stdin=text)
-    assert plain.stdout.splitlines()[-1] == ("Verified" if code is None else f"Refused: {code}")
+    assert plain.stdout.splitlines()[-1] == ("Verified" if code is None else f"Refused: {code}: {reason}")
 
 
 def test_a_token_of_an_attacker_does_nothing_to_the_terminal() -> None:

@@ -98,12 +98,11 @@ def make(
     claims: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Make a token and print it.
+    """Make a token and print it.
 
     The key is the secret, or a private key as PEM. Without --key-file and --key-env you are asked for it.
 
-    \b
-    CHAT_KEY=$(openssl rand -base64 48) bellwire token make --key-env CHAT_KEY --user ada
+    bellwire token make --key-env CHAT_KEY --user ada
     """
     now = int(time.time())
     said: dict[str, Any] = {user_claim: user, "iat": now, "exp": now + expires}
@@ -140,10 +139,9 @@ def inspect(
         header, claims = _parts(token)
         refusal = None if key is None else _refusal(token, key, algorithm, audience, issuer)
     if as_json:
-        verified = None if key is None else refusal is None
-        click.echo(
-            _encode({"ok": not refusal, "header": header, "claims": claims, "verified": verified, "code": refusal})
-        )
+        code, reason = refusal or (None, None)
+        verdict = {"verified": None if key is None else refusal is None, "code": code, "reason": reason}
+        click.echo(_encode({"ok": not refusal, "header": header, "claims": claims, **verdict}))
     else:
         _print(header, claims, _verdict(refusal, verified=key is not None))
     if refusal is not None:
@@ -170,8 +168,8 @@ def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise click.ClickException("this is no token: it has three parts with dots between") from None
 
 
-def _refusal(token: str, key: str, algorithm: str, audience: str | None, issuer: str | None) -> str | None:
-    """Return the code with which a server would refuse it, None if it would not."""
+def _refusal(token: str, key: str, algorithm: str, audience: str | None, issuer: str | None) -> tuple[str, str] | None:
+    """Return the code with which a server would refuse it, and why, None if it would not."""
     try:
         auth = JWTAuth(key=key, algorithms=[algorithm], audience=audience, issuer=issuer)
     except ConfigError as error:
@@ -179,7 +177,8 @@ def _refusal(token: str, key: str, algorithm: str, audience: str | None, issuer:
     try:
         asyncio.run(auth(None, {"token": token}))
     except TokenRefused as refused:
-        return refused.code
+        # What a client is not told: the error that the refusal stands for. Whoever has the key may know.
+        return refused.code, str(refused.__context__ or refused)
     return None
 
 
@@ -250,10 +249,10 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else _encode(name)
 
 
-def _verdict(refusal: str | None, *, verified: bool) -> str:
+def _verdict(refusal: tuple[str, str] | None, *, verified: bool) -> str:
     if not verified:
         return "Not verified: give --key-file or --key-env"
-    return "Verified" if refusal is None else f"Refused: {refusal}"
+    return "Verified" if refusal is None else "Refused: {}: {}".format(*refusal)
 
 
 def _when(value: Any) -> str:
