@@ -73,6 +73,7 @@ def test_a_brokers_address_is_shown_without_its_secrets() -> None:
     [
         (("app:server", "--broker", "other://secret@host"), 2, "broker = 'other://***@host' is none: there are "),
         (("app:server", "--max-attachments", "11"), 2, "max_attachments = '11' (from --max-attachments): "),
+        (("app:server", "--tls-cert", "absent.pem"), 2, "absent.pem cannot be read: "),
         (("app:server", "--config", "absent.toml"), 2, "absent.toml cannot be read: "),
         (("app:other",), 1, "the module 'app' has no 'other': did you mean app:server?"),
         (("app.server",), 2, "'app.server' is not MODULE:SERVER: write app.server:server"),

@@ -55,4 +55,7 @@ def test_an_address_is_visited(folder: Path) -> None:
     [("--url", "ws://x"), ("--url", "http://"), ("--url", "http://x:99999"), ("--auth", "{"), ("--ping-interval", "x")],
 )
 def test_a_wrong_command_line_is_told(folder: Path, arguments: tuple[str, ...]) -> None:
-    assert doctor(*arguments).exit_code == 2
+    result = doctor(*arguments)
+    assert result.exit_code == 2
+    if "--url" in arguments or "--auth" in arguments:  # before it looks at anything
+        assert result.output.startswith("Usage: ")

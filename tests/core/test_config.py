@@ -87,6 +87,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_missed_pongs", 1.5, r"max_missed_pongs = 1\.5: Expected `int`, got `float`"),
     ("max_attachments", 11, r"max_attachments = 11: Expected `int` <= 10"),
     ("max_packets_per_post", 1023, r"max_packets_per_post = 1023: Expected `int` >= 1024"),
+    ("message_rate", "100", r"message_rate = '100': Expected `str` in another form \(events one connection may"),
+    ("allowed_origins", ("a",), r"Expected `str` in another form - at `\$\[0\]` \(origins of pages"),
     ("transports", (), r"transports = \(\): Expected `array` of length >= 1"),
     ("transports", ("smoke",), r"transports = \('smoke',\): .*polling, websocket, or both"),
     ("transports", ("polling", "polling"), r"transports .* holds one twice"),

@@ -11,6 +11,8 @@ from typing import Final
 
 import click
 
+from bellwire.core.config import Config
+
 _REASONS: Final = {
     "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
     "EE_KEY_TOO_SMALL": "its key is too short to be safe",
@@ -46,6 +48,13 @@ class Certificate:
 
     def _choose(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         handshake.context = self._newest
+
+
+def certificate_of(settings: Config) -> Certificate | None:
+    """Return the certificate that the settings name, None if they name none. Raises `CertificateError`."""
+    if not settings.tls_cert:
+        return None
+    return Certificate(Path(settings.tls_cert), Path(settings.tls_key) if settings.tls_key else None)
 
 
 def load(chain: Path, key: Path | None) -> ssl.SSLContext:

@@ -8,8 +8,9 @@ import click
 import msgspec
 
 from bellwire.cli.broker import check_broker
+from bellwire.cli.certificate import certificate_of
 from bellwire.cli.loading import load_server
-from bellwire.cli.settings import Setting, misspelt_variables, settings_flags, trace, variables_of_options
+from bellwire.cli.settings import Setting, merge, misspelt_variables, settings_flags, trace, variables_of_options
 from bellwire.core.config import shown
 from bellwire.server.server import Server
 
@@ -32,6 +33,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
             if setting.source != "default"
         ]
         check_broker(server.config, toml, flags)
+        certificate_of(merge(server.config, toml, flags))
     except click.ClickException as error:
         if as_json:
             click.echo(_encode({"ok": False, "errors": [error.message]}))

@@ -42,6 +42,8 @@ def command(
     their broker, and as a client at URL. Each line says what was found, and what to do. Exits with 1 if one fails.
     """
     packet = _connect_packet(namespace, auth)
+    if url is not None:
+        _check_url(url)
     found = []
     for finding in _look(target, toml, flags, url, packet):
         found.append(finding)
@@ -70,7 +72,7 @@ def _look(
     yield from checks.settings(config)
     yield from asyncio.run(checks.broker(config))
     if url is not None:
-        yield from Visit(_checked(url), config.path, packet).findings()
+        yield from Visit(url, config.path, packet).findings()
 
 
 def _connect_packet(namespace: str, auth: str | None) -> str:
@@ -82,7 +84,7 @@ def _connect_packet(namespace: str, auth: str | None) -> str:
     return f"40{payload}" if namespace == "/" else f"40{namespace},{payload}"
 
 
-def _checked(url: str) -> str:
+def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
@@ -90,7 +92,6 @@ def _checked(url: str) -> str:
         fits = False
     if not fits:
         raise click.BadParameter(f"{url!r} is no address such as https://chat.example", param_hint="--url")
-    return url
 
 
 def _print(finding: Finding) -> None:

@@ -28,7 +28,7 @@ import uvicorn
 
 from bellwire.cli.binding import bind, check_exposure, refused, url_of
 from bellwire.cli.broker import BrokerError, BrokerKeeper, Private, check_data, private_nats, shared_by_workers
-from bellwire.cli.certificate import Certificate, CertificateError
+from bellwire.cli.certificate import Certificate, CertificateError, certificate_of
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
@@ -106,7 +106,7 @@ def serve(
     )
     server.configure(toml=toml, flags=flags, broker=keeper.broker)
     set_up_logging(log_level, worker=name)
-    certificate = _certificate(settings)
+    certificate = certificate_of(settings)
     sockets = bind(host, port, shared=supervisor is not None)
     application = _Application(server)
     url = url_of(host, sockets[0], tls=certificate is not None)
@@ -125,12 +125,6 @@ def serve(
         raise LifespanError(application.details, started=application.started)
     if runner.force_exit:
         raise click.exceptions.Exit(FORCED)
-
-
-def _certificate(settings: Config) -> Certificate | None:
-    if not settings.tls_cert:
-        return None
-    return Certificate(Path(settings.tls_cert), Path(settings.tls_key) if settings.tls_key else None)
 
 
 def _private(
