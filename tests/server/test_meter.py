@@ -1,6 +1,7 @@
 """What a connection may send: refused with the time to wait, counted, and closed if it goes on."""
 
 import contextlib
+import logging
 from typing import Any
 
 import pytest
@@ -86,6 +87,47 @@ async def test_without_an_acknowledgement_id_it_is_counted_only() -> None:
         assert client.reason is None
     assert len(done) == 5
     assert server.counters.get("events_refused_total") == 5
+
+
+async def test_the_first_that_is_lost_unseen_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    server, _, _ = make(message_rate="5/s")
+    async with connect(server) as client:
+        for _ in range(6):
+            with contextlib.suppress(EventRefused):
+                await client.call(POKE)
+        assert caplog.messages == []  # the client was told
+        for _ in range(3):
+            await client.emit(POKE)
+        await advance(10)
+        for _ in range(11):
+            await client.emit(SLOW)
+        await advance()
+    (told,) = caplog.messages
+    assert told.startswith("an event came beyond message_rate and is lost: ")
+
+
+async def test_who_asked_for_a_limit_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    server, _, _ = make()
+    async with connect(server) as client:
+        for _ in range(11):
+            await client.emit(SLOW)
+        await advance()
+    assert server.counters.get("rate_limited_total", limit="event") == 1
+    assert caplog.messages == []
+
+
+async def test_at_debug_the_log_says_which_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(config=Config(message_rate="1/h"))
+    server.namespace("/")  # in which no event has a rate of its own, so that names are not looked at
+    with caplog.at_level(logging.DEBUG, "bellwire.server"):
+        async with connect(server) as client:
+            for _ in range(2):
+                await client.emit(POKE)
+            raw(client, '427["poke')
+            await advance()
+    said = [message for message in caplog.messages if message.startswith("refused the event")][1:]
+    assert [message.split()[3] for message in said] == ["'poke'", "''"]
+    assert all(message.endswith(": rate_limited") for message in said)
 
 
 async def test_what_is_refused_is_not_even_read() -> None:

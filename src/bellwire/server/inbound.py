@@ -137,7 +137,9 @@ class Inbound(ABC):
         excess = self._connection.meter.admit(event, self._socket.user)
         if excess is None:
             return False
-        self._refuse(packet.id, excess.refusal(), "" if event is None else event.name)
+        self._refuse(packet.id, excess.refusal(), _name_for_the_log(packet))
+        if packet.id is None:
+            self._runtime.limits.tell_of_loss(excess.limit)
         self._connection.resent()
         return True
 
@@ -317,6 +319,16 @@ def _handling(registration: "Registration | None") -> str:
     if registration is None:
         return "on_any"
     return f"handling {registration.event.name!r} ({full_name(registration.handler)})"
+
+
+def _name_for_the_log(packet: Packet) -> str:
+    """Return the name of an event that is refused unread, "" if nobody is to see it: it can take time to find."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return ""
+    try:
+        return event_name(packet.payload)
+    except PacketError:
+        return ""
 
 
 def described(refusal: EventRefused) -> str:

@@ -9,6 +9,7 @@ refusal where there are none.
 A connection that has sent nothing yet has no meter, and a meter has no timer.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +26,8 @@ __all__ = ["FLOODED", "Excess", "Limits", "Meter"]
 
 FLOODED: Final = "rate limited"
 """Why a connection ends whose client went on sending what was refused."""
+
+logger = logging.getLogger("bellwire.server")
 
 POLICY_VIOLATION: Final = 1008
 """The close code for that (RFC 6455, section 7.4.1)."""
@@ -47,7 +50,7 @@ class Excess(NamedTuple):
 class Limits:
     """The rates of a server, which its meters share."""
 
-    __slots__ = ("clock", "counters", "messages", "quotas", "refusals")
+    __slots__ = ("_told", "clock", "counters", "messages", "quotas", "refusals")
 
     def __init__(
         self, config: Config, counters: Counters, clock: Callable[[], float], quotas: Quotas | None = None
@@ -57,6 +60,20 @@ class Limits:
         self.messages = parse_rate(config.message_rate)
         self.refusals = parse_rate(config.refusal_rate)
         self.quotas = quotas
+        self._told = False
+
+    def tell_of_loss(self, limit: str) -> None:
+        """Warn of the first event that was refused without anybody being told: nothing else would show it.
+
+        ``message_rate`` alone is on without having been asked for; who has set another limit means it.
+        """
+        if limit == "message_rate" and not self._told:
+            self._told = True
+            logger.warning(
+                "an event came beyond message_rate and is lost: its client asked for no acknowledgement, so it is not "
+                "told. rate_limited_total counts more of them; if they are meant, raise message_rate, or ask for "
+                "acknowledgements"
+            )
 
 
 class Meter:
