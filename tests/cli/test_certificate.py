@@ -107,6 +107,13 @@ def encrypted(files: Files) -> None:
     files.key.write_bytes(pem)
 
 
+def of_another_kind(files: Files) -> None:
+    kinds = [trustme.KeyType.RSA, trustme.KeyType.ECDSA]
+    chain, key = (trustme.CA().issue_cert("localhost", key_type=kind) for kind in kinds)
+    chain.cert_chain_pems[0].write_to_path(files.chain)
+    key.private_key_pem.write_to_path(files.key)
+
+
 WRONG = [
     (lambda files: files.chain.unlink(), r"chain\.pem cannot be read: No such file"),
     (lambda files: files.key.unlink(), r"key\.pem cannot be read: No such file"),
@@ -114,6 +121,7 @@ WRONG = [
     (lambda files: files.key.write_text("nothing"), r"tls_key = .*no certificate or no key in PEM"),
     (lambda files: files.chain.write_bytes(files.key.read_bytes()), r"no certificate or no key in PEM"),
     (lambda files: Files(files.chain, files.chain.with_name("x")).issue(), r"the key is not that of the certificate"),
+    (of_another_kind, r"the key is not that of the certificate"),
     (encrypted, r"key\.pem is encrypted.*decrypt it"),
 ]
 

@@ -15,6 +15,7 @@ from bellwire.core.config import Config
 
 _REASONS: Final = {
     "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
+    "NO_CERTIFICATE_ASSIGNED": "the key is not that of the certificate",  # it is of another kind: EC and RSA
     "EE_KEY_TOO_SMALL": "its key is too short to be safe",
     "CA_MD_TOO_WEAK": "it is signed in a way that is not safe any more",
 }
