@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -19,9 +20,12 @@ class Issuer:
         self.document = key_set(*members)
         self.away = False
         self.asked = 0
+        self.answers = threading.Event()
+        self.answers.set()
 
     def __call__(self) -> bytes:
         self.asked += 1
+        self.answers.wait(60)
         if self.away:
             raise FetchError("the answer is 503")
         return self.document
@@ -120,6 +124,28 @@ async def test_nobody_waits_for_a_url_that_is_away_and_whose_key_is_there() -> N
     assert found.value.value is not None
     await asyncio.sleep(PAUSE_SECONDS)
     assert issuer.asked == 3
+
+
+@pytest.mark.bellwire(clock="real")
+async def test_a_read_that_does_not_end_keeps_nobody_waiting_for_long(caplog: pytest.LogCaptureFixture) -> None:
+    issuer = Issuer(jwk("ES256", "one"))
+    issuer.answers.clear()
+    keys = KeySet(issuer, "https://idp.example/keys", ["ES256"], patience=0.05)
+    with caplog.at_level(logging.WARNING, "bellwire"):
+        try:
+            for _ in range(3):
+                with pytest.raises(AuthUnavailable):
+                    await asyncio.wait_for(keys.find("one"), 5)
+        finally:
+            issuer.answers.set()
+        assert keys._reading is not None
+        await asyncio.wait_for(keys._reading, 5)
+        assert await keys.find("one") is not None
+    assert issuer.asked == 1, "there is one read at a time, however long it takes"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the keys at https://idp.example/keys cannot be read: it takes more than 0.05 seconds",
+        "the keys at https://idp.example/keys can be read again",
+    ]
 
 
 async def test_without_any_keys_nobody_can_be_known() -> None:

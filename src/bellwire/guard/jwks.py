@@ -10,12 +10,11 @@ When the set is read again::
     there, and cannot be read                     any                               the keys of before are kept
 
 It is never read twice within `PAUSE_SECONDS`, whatever tokens ask for: clients make up the names of keys as they like.
-Whoever wants a key while the set is read waits for that, unless the key is there and the read before has failed. A
-client that leaves meanwhile does not end it.
+Whoever wants a key while the set is read waits for that, `PATIENCE_SECONDS` at most, unless the key is there and the
+read before has failed, or has not ended in that time. A client that leaves meanwhile does not end it.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -32,6 +31,9 @@ FRESH_SECONDS: Final = 300.0
 
 PAUSE_SECONDS: Final = 10.0
 """Between the beginnings of two reads at least."""
+
+PATIENCE_SECONDS: Final = 5.0
+"""For a read: it has deadlines of its own, but not for finding out where the host is (getaddrinfo has none)."""
 
 MAX_KEYS: Final = 64
 """Of a set; what comes behind them is left out."""
@@ -62,15 +64,23 @@ class KeySet:
     """The keys of one issuer that can verify tokens of ``algorithms``.
 
     ``read`` returns the document; it is called in a thread, and raises `FetchError` or OSError. ``source`` names it in
-    the log.
+    the log. ``patience`` is how many seconds it may keep those waiting who want a key.
     """
 
-    __slots__ = ("_algorithms", "_begun", "_failed", "_keys", "_read", "_reading", "_since", "_source")
+    __slots__ = ("_algorithms", "_begun", "_failed", "_keys", "_patience", "_read", "_reading", "_since", "_source")
 
-    def __init__(self, read: Callable[[], bytes], source: str, algorithms: Collection[str]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], bytes],
+        source: str,
+        algorithms: Collection[str],
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self._read = read
         self._source = source
         self._algorithms = algorithms
+        self._patience = patience
         self._keys: Mapping[str, PublicKey] | None = None
         self._since = self._begun = -math.inf  # when the set was read, and when the newest read began
         self._reading: asyncio.Future[bytes] | None = None
@@ -87,8 +97,9 @@ class KeySet:
         if found is None or not self._within(self._since, FRESH_SECONDS):
             reading = self._renew()
             if reading is not None and (found is None or not self._failed):
-                with contextlib.suppress(FetchError, OSError, ValueError):
-                    await asyncio.shield(reading)
+                ended, _ = await asyncio.wait((reading,), timeout=self._patience)
+                if not ended:
+                    self._fail(f"it takes more than {self._patience:g} seconds")
                 found = self._lookup(kid)
         if self._keys is None:
             raise AuthUnavailable(f"the keys at {self._source} cannot be read")
@@ -125,15 +136,18 @@ class KeySet:
         try:
             keys = usable_keys(reading.result(), self._algorithms)
         except (FetchError, OSError, ValueError) as error:
-            if not self._failed:  # told once, until it is read again
-                kept = "" if self._keys is None else "; those of before are kept"
-                logger.warning("the keys at %s cannot be read: %s%s", self._source, str(error)[:200], kept)
-            self._failed = True
+            self._fail(str(error)[:200])
             return
         if self._failed:
             logger.warning("the keys at %s can be read again", self._source)
         self._failed = False
         self._keys, self._since = keys, reading.get_loop().time()
+
+    def _fail(self, why: str) -> None:
+        if not self._failed:  # told once, until it is read again
+            kept = "" if self._keys is None else "; those of before are kept"
+            logger.warning("the keys at %s cannot be read: %s%s", self._source, why, kept)
+        self._failed = True
 
 
 def usable_keys(document: bytes, algorithms: Collection[str]) -> dict[str, PublicKey]:
