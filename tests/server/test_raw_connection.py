@@ -116,3 +116,33 @@ async def test_events_call_a_stream_what_it_was_opened_as_the_same_for_everybody
         assert client.heard[-1][:2] == ["s", aliases[ALL]]
     assert clients[0].pipe.sent[-1] is clients[1].pipe.sent[-1]
     await server.close()
+
+
+def nested(levels: int) -> Any:
+    payload: Any = 1
+    for _ in range(levels):
+        payload = [payload]
+    return payload
+
+
+@pytest.mark.parametrize("emitted", [2**70, nested(32)], ids=["too large a number", "too deep"])
+async def test_a_volatile_event_that_its_wire_cannot_hold_is_the_handlers_error_and_nobody_elses(emitted: Any) -> None:
+    server = Server()
+    root = server.namespace("/")
+    echo, mirrored = Event("echo"), Event("mirrored", Any, volatile=True)
+
+    @root.on(echo)
+    async def mirror(socket: Socket) -> None:
+        await root.to("others").emit(SAY, "to the others")
+        await socket.emit(mirrored, emitted)
+
+    async with server.lifespan():
+        client, other = Raw(server), Raw(server)
+        for one in (client, other):
+            await one.say("connect", "/")
+        (*_, listener) = root._hubs["/"].sockets.values()
+        await listener.join("others")
+        await client.say("e", "/", "echo", [], 1)
+        assert other.heard[-1] == ["e", "/", "say", ["to the others"]]
+        assert client.heard[-1][3][0]["error"]["code"] == "internal"
+        assert server.counters.get("handler_errors_total") == 1

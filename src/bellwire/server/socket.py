@@ -368,8 +368,8 @@ class Socket(Inbound):
             if relay.collects(message.body, (stream,), (), volatile=event.volatile, mid=mid):
                 return
         if event.volatile:
-            stream = stream_of(self._hub.name, self.id)
-            self._runtime.fanout.cast(((self,),), message, room=stream, volatile=True)
+            self.dialect.render(message)  # now: what its wire cannot hold would else be the loss of all in this tick
+            self._runtime.fanout.cast(((self,),), message, room=stream_of(self._hub.name, self.id), volatile=True)
             return
         if self.reader is not None or mid is not None:
             await self._runtime.streams.emit((stream_of(self._hub.name, self.id),), message, mid=mid)
