@@ -41,5 +41,5 @@ def decode_published(data: bytes) -> Published:
         raise msgspec.ValidationError(f"published in version {data[:1]!r}, known is {VERSION!r}")
     try:
         return _decode(memoryview(data)[1:])
-    except UnicodeDecodeError as error:  # what msgspec raises for text that is none
+    except UnicodeDecodeError as error:  # what msgspec before 0.23 raises for text that is none
         raise msgspec.ValidationError(f"published with text that is no UTF-8: {error}") from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from bellwire.brokers.envelope import UNREADABLE
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -143,7 +144,7 @@ class Quotas:
     def _hear(self, node: str, body: bytes) -> None:
         try:
             taken = _decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             self._counters.dropped("envelope", reason="malformed", policy="ignored")
             return
         now = self._clock()
