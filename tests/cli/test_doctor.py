@@ -52,7 +52,14 @@ def test_an_address_is_visited(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--url", "ws://x"), ("--url", "http://"), ("--url", "http://x:99999"), ("--auth", "{"), ("--ping-interval", "x")],
+    [
+        ("--url", "ws://x"),
+        ("--url", "http://"),
+        ("--url", "http://x:99999"),
+        ("--url", "http://x/y"),
+        ("--auth", "{"),
+        ("--ping-interval", "x"),
+    ],
 )
 def test_a_wrong_command_line_is_told(folder: Path, arguments: tuple[str, ...]) -> None:
     result = doctor(*arguments)

@@ -10,7 +10,7 @@ import pytest
 
 from bellwire import Config, ConnectRefused, Server, Socket
 from bellwire.cli.checks import Finding
-from bellwire.cli.visit import PROMPT, Visit
+from bellwire.cli.visit import PROMPT, Visit, _why
 from tests.serving import serve
 
 pytestmark = pytest.mark.bellwire(clock="real")
@@ -70,6 +70,21 @@ async def test_who_may_not_join_cannot_know_about_silence() -> None:
     async with served() as url:
         found = await visit(url, "40/closed,")
     assert (found["silence"].status, found["long-polling"].status) == ("warn", "ok")
+    assert found["silence"].message.endswith("did not let this client join ('no')")
+
+
+@pytest.mark.parametrize(
+    ("packet", "told"),
+    [
+        ('44{"message":"no"}', " ('no')"),
+        ('44/a,{"message":"\\u001b["}', r" ('\x1b[')"),
+        ("44", ""),
+        ("44{", ""),
+        ("44{}", ""),
+    ],
+)
+def test_what_the_server_says_to_it_is_shown_as_it_is(packet: str, told: str) -> None:
+    assert _why(packet) == told
 
 
 async def test_nobody_listens() -> None:

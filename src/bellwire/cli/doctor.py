@@ -88,10 +88,13 @@ def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+        path = parts.path.strip("/")
     except ValueError:
-        fits = False
+        fits, path = False, ""
     if not fits:
         raise click.BadParameter(f"{url!r} is no address such as https://chat.example", param_hint="--url")
+    if path:
+        raise click.BadParameter(f"{url!r} has a path: give that of Engine.IO with --path", param_hint="--url")
 
 
 def _print(finding: Finding) -> None:

@@ -35,6 +35,15 @@ _REMEDIES: Final = {
 }
 
 
+def _why(packet: str) -> str:
+    """Return what the server said in its refusal (Socket.IO protocol v5, CONNECT_ERROR), "" if nobody can tell."""
+    try:
+        said = json.loads(packet[packet.index("{") :])["message"]
+    except (ValueError, KeyError, RecursionError):
+        return ""
+    return f" ({str(said)[:200]!r})"
+
+
 class Refused(Exception):  # noqa: N818 - no error of this program
     """The server, or who stands before it, said no."""
 
@@ -175,7 +184,7 @@ class Visit:
         try:
             while not (packet := str(client.recv(interval + LATE))).startswith("2"):
                 if packet.startswith("44"):
-                    message = "nobody knows: the server did not let this client join"
+                    message = f"nobody knows: the server did not let this client join{_why(packet)}"
                     return Finding("silence", "warn", message, "give --namespace and --auth")
         except (ConnectionClosed, TimeoutError):
             took = time.monotonic() - began
