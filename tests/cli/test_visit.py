@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,14 @@ async def test_all_is_well() -> None:
         found = await visit(url)
     assert list(found) == ["TLS", "requests", "origins", "long-polling", "WebSocket", "silence"]
     assert {finding.status for finding in found.values()} == {"ok"}
+
+
+async def test_the_silence_is_the_one_that_there_was() -> None:
+    async with served(client_ping_interval=30) as url:  # clients are told another one than there is
+        found = await visit(url)
+    said = re.search(r"outlived ([0-9.]+) s", found["silence"].message)
+    assert said is not None
+    assert 0.2 < float(said[1]) < 20
 
 
 async def test_a_server_that_does_not_know_its_proxy_is_told_of() -> None:
