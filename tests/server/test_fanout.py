@@ -428,6 +428,24 @@ async def test_whoever_emits_to_a_full_room_waits_for_that_room_only() -> None:
     assert not crowd.fanout.full(["large"])
 
 
+async def test_a_room_is_filled_by_what_is_emitted_in_one_tick_too() -> None:
+    crowd = Crowd(send_buffer_bytes=1000, volatile_buffer_bytes=1000)
+    members = crowd.make(5)
+    everyone = to(*members)
+    said = [Post("/", str(number), ("x" * 400,), binary=False) for number in range(12)]
+
+    async def emit(item: Post) -> None:
+        if crowd.fanout.full(["large"]):
+            await crowd.fanout.room_in(["large"], len(item.body))
+        crowd.fanout.cast(everyone, item, room="large")
+
+    await asyncio.wait_for(asyncio.gather(*map(emit, said)), 1)
+    await advance()
+    for member in members:
+        assert member.parts == [item.stock.parts[0] for item in said]
+        assert max(message.size for message in member.given) < 2000
+
+
 async def test_those_who_wait_for_a_full_room_do_not_fill_it_all_at_once() -> None:
     crowd = Crowd(send_buffer_bytes=1000, volatile_buffer_bytes=1000)
     members = crowd.make(5)

@@ -10,6 +10,7 @@ room, and what waits for another, are brought independently. Whatever else goes 
 for it.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +33,7 @@ broker and back. With none between, each of these steps would take as long as a 
 class Fanout:
     """The broadcasts of this tick, in order, and those that large rooms still wait for."""
 
-    __slots__ = ("_backlogs", "_config", "_counters", "_pending", "_rest", "_tick")
+    __slots__ = ("_backlogs", "_cast", "_config", "_counters", "_pending", "_rest", "_tick")
 
     def __init__(self, tick: Tick, counters: Counters, config: Config) -> None:
         self._tick = tick
@@ -40,6 +41,7 @@ class Fanout:
         self._config = config
         self._pending: list[tuple[Audience, list[Item], str, bool]] = []
         self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
+        self._cast: dict[str, int] = {}  # bytes of this tick, by rooms that will let them wait
         self._rest = 0  # turns until the next batch
         tick.turn = self._turn
 
@@ -50,6 +52,8 @@ class Fanout:
         have none take turns together. Of a ``volatile`` event those who do not keep up get a newer one in its place.
         """
         pending = self._pending
+        if not volatile and sum(map(len, audience)) > self._config.fanout_batch:
+            self._cast[room] = self._cast.get(room, 0) + item.stock.size
         if pending:
             last_audience, items, last_room, was_volatile = pending[-1]
             if last_audience is audience and last_room == room and was_volatile is volatile:
@@ -75,6 +79,7 @@ class Fanout:
 
     def _hand_out(self) -> None:
         pending, self._pending = self._pending, []
+        self._cast.clear()
         for audience, items, room, volatile in pending:
             if sum(map(len, audience)) > self._config.fanout_batch:
                 self._let_wait(audience, items, room, volatile=volatile)
@@ -124,12 +129,17 @@ class Fanout:
 
     def full(self, rooms: Iterable[str]) -> bool:
         """Whether so much waits for one of ``rooms`` that whoever emits to it is to wait: see `room_in`."""
-        backlogs = self._backlogs
-        return bool(backlogs) and any(room in backlogs and backlogs[room].full for room in rooms)
+        return bool(self._backlogs or self._cast) and any(map(self._is_full, rooms))
+
+    def _is_full(self, room: str) -> bool:
+        backlog = self._backlogs.get(room)
+        return (backlog is not None and backlog.full) or self._cast.get(room, 0) >= self._config.send_buffer_bytes
 
     async def room_in(self, rooms: Iterable[str], size: int) -> None:
         """Return when there is room in each of ``rooms`` for an event of ``size`` bytes."""
         for room in rooms:
+            if self._cast.get(room, 0) >= self._config.send_buffer_bytes:
+                await asyncio.sleep(0)  # this tick ends: what was emitted in it waits as well
             backlog = self._backlogs.get(room)
             if backlog is not None and backlog.full:
                 await backlog.room_for(size)
