@@ -84,7 +84,7 @@ class KeySet:
         self._keys: Mapping[str, PublicKey] | None = None
         self._since = self._begun = -math.inf  # when the set was read, and when the newest read began
         self._reading: asyncio.Future[bytes] | None = None
-        self._failed = False
+        self._failed = ""  # why it could not be read last time
 
     async def find(self, kid: str | None) -> PublicKey | None:
         """Return the key named ``kid``, None if there is none; without a name, the only key of the set.
@@ -140,14 +140,14 @@ class KeySet:
             return
         if self._failed:
             logger.warning("the keys at %s can be read again", self._source)
-        self._failed = False
+        self._failed = ""
         self._keys, self._since = keys, reading.get_loop().time()
 
     def _fail(self, why: str) -> None:
-        if not self._failed:  # told once, until it is read again
+        if self._failed != why:  # told once, until it is another fault, or none
             kept = "" if self._keys is None else "; those of before are kept"
             logger.warning("the keys at %s cannot be read: %s%s", self._source, why, kept)
-        self._failed = True
+        self._failed = why
 
 
 def usable_keys(document: bytes, algorithms: Collection[str]) -> dict[str, PublicKey]:

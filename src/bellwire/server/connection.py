@@ -246,7 +246,7 @@ class Connection(Receiver):
             self.session.close("a newer connection has the session", code=TRY_AGAIN_LATER)
             return
         elif isinstance(error, BrokerUnavailable | AuthUnavailable):  # a refusal would be for good, and it is to return
-            logger.warning("%r could not be connected: %s", socket, error)
+            self.runtime.unconnected.warning("%r could not be connected: %s", socket, error)
             self.session.close(error.code.replace("_", " "), code=TRY_AGAIN_LATER)
             return
         elif isinstance(error, Disconnected) and socket.reader is not None and socket.reader.session.over:

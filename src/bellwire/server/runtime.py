@@ -1,12 +1,14 @@
 """What a server is made of while it runs: everything that belongs to one event loop."""
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from bellwire.brokers.base import Broker
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
+from bellwire.core.sparing import Sparing
 from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.ops.readiness import Readiness
 from bellwire.protocol.wire import encode_args
@@ -43,6 +45,8 @@ NOT_RUNNING = (
 )
 """When a server starts, for the errors of those who need it before."""
 
+logger = logging.getLogger("bellwire.server")
+
 RESOLUTION = 0.25
 """Seconds by which a deadline may be late; deadlines are whole seconds, and the wheel turns less often so."""
 
@@ -75,6 +79,7 @@ class Runtime:
         "revocations",
         "sessions",
         "streams",
+        "unconnected",
         "wheel",
     )
 
@@ -113,6 +118,8 @@ class Runtime:
         self.sessions = Sessions(broker, config.session_lifetime, counters, takeover)
         takeover.serve(self.sessions)
         self.leftovers = Leftovers(broker, self.wheel, counters, config.session_lifetime)
+        self.unconnected = Sparing(logger, loop.time)
+        """Tells of clients that could not be connected because something is away: all of them, then."""
         self.nowhere = Nowhere(counters)
         """The sink of sockets that are gone."""
 
