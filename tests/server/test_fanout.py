@@ -476,6 +476,30 @@ async def test_what_no_broker_could_carry_waits_for_a_large_audience_as_well() -
     assert other.parts == ['42["a"]'], "it is nobody else's loss"
 
 
+class _Broken(Stock):
+    def render(self, item: Item) -> Message:
+        raise RuntimeError("a fault of ours")
+
+
+async def test_a_fault_in_one_broadcast_is_not_the_loss_of_the_others() -> None:
+    loop, faults = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+    crowd = Crowd()
+    broken = [Recorder(crowd.tick, dialect=_Broken()) for _ in range(5)]
+    first, last, large = Recorder(crowd.tick), Recorder(crowd.tick), crowd.make(5)
+    crowd.fanout.cast(to(first), A)
+    crowd.fanout.cast(to(*broken), A, room="broken")
+    crowd.fanout.cast(to(*broken[:1]), A)
+    crowd.fanout.cast(to(last), B)
+    crowd.fanout.cast(to(*large), C, room="large")
+    await advance()
+    assert set(faults) == {"a fault of ours"}
+    assert (first.parts, first.flushes) == (['42["a"]'], 1)
+    assert (last.parts, last.flushes) == (['42["b"]'], 1)
+    assert {tuple(member.parts) for member in large} == {('42["c"]',)}
+    assert all(member.flushes for member in large)
+
+
 class World:
     """Rooms and sockets at random; beside them what each socket is to get, in which order."""
 

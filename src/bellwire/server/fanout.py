@@ -11,6 +11,7 @@ for it.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,7 @@ class Fanout:
         self._tick = tick
         self._counters = counters
         self._config = config
-        self._pending: list[tuple[Audience, list[Item], str, bool]] = []
+        self._pending: deque[tuple[Audience, list[Item], str, bool]] = deque()
         self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
         self._cast: dict[str, int] = {}  # bytes of this tick, by rooms that will let them wait
         self._rest = 0  # turns until the next batch
@@ -78,9 +79,10 @@ class Fanout:
                     backlog.bring(socket)
 
     def _hand_out(self) -> None:
-        pending, self._pending = self._pending, []
+        pending = self._pending
         self._cast.clear()
-        for audience, items, room, volatile in pending:
+        while pending:  # what comes behind a fault is still there
+            audience, items, room, volatile = pending.popleft()
             if sum(map(len, audience)) > self._config.fanout_batch:
                 self._let_wait(audience, items, room, volatile=volatile)
                 continue
@@ -109,15 +111,17 @@ class Fanout:
 
     def _turn(self) -> None:
         """Serve the small audiences of this tick, and some batches of the large ones, each of another room."""
-        self._hand_out()
         backlogs = self._backlogs
-        if backlogs and self._rest:
-            self._rest -= 1
-        elif backlogs:
-            self._rest = REST
-            self._serve(backlogs)
-        if backlogs:
-            self._tick.wake()
+        try:
+            self._hand_out()
+            if backlogs and self._rest:
+                self._rest -= 1
+            elif backlogs:
+                self._rest = REST
+                self._serve(backlogs)
+        finally:
+            if backlogs or self._pending:
+                self._tick.wake()
 
     def _serve(self, backlogs: dict[str, Backlog]) -> None:
         for _ in range(min(self._config.fanout_concurrency, len(backlogs))):

@@ -44,8 +44,13 @@ class Tick:
 
     def _run(self) -> None:
         self._scheduled = False
-        if self.turn is not None:
-            self.turn()
+        try:
+            if self.turn is not None:
+                self.turn()
+        finally:  # whatever failed there, the carriers say only once that they have something to write
+            self._flush()
+
+    def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         if self._late or len(dirty) > self._most:
             dirty = self._spread(dirty)
