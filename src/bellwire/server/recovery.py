@@ -217,7 +217,6 @@ class RecoveringReader(Reader):
     @override
     def advance(self, room: Room, prev: Point, to: Position) -> None:
         self.socket.settle()  # what was broadcast before brings the place before
-        self.socket.settle()  # what was broadcast before brings the places before
         dialect = self.socket.dialect
         if isinstance(dialect, Recovering):
             self.socket.dialect = dialect.step(mark(room.stream, to.gen, to.point))
