@@ -25,7 +25,7 @@ from bellwire.load.fanout import text
 from bellwire.load.machine import raise_file_limit
 from bellwire.load.processes import HOST, ProcessError, running
 from bellwire.load.program import NAMESPACE
-from bellwire.load.result import own_memory
+from bellwire.load.result import own_memory, quantiles
 from bellwire.load.swarm import Connection, Swarm
 from bench import brokers
 
@@ -193,8 +193,8 @@ def run(nodes: int, connections: int, messages: int, options: str, pause: float 
         messages=messages,
         rate=nodes * connections * messages / sum(end - start for start, end in rounds),
         slowest=max(end - start for start, end in rounds),
-        alone=quantiles(alone),
-        during=quantiles(during),
+        alone=waits(alone),
+        during=waits(during),
         member_bytes=sum(grown) / nodes / connections,
     )
 
@@ -218,12 +218,11 @@ def _broadcast(publish: Connection, number: int, crowd: list[Part]) -> tuple[flo
     return began, end
 
 
-def quantiles(latencies: list[float]) -> tuple[float, float, float]:
+def waits(latencies: list[float]) -> tuple[float, float, float]:
     """The 50th and the 99th percentile and the largest, in milliseconds."""
-    ordered = sorted(latencies)
-    if not ordered:
+    if not latencies:
         raise ProcessError("not one message was measured: more --messages are needed")
-    return ordered[len(ordered) // 2] * 1e3, ordered[len(ordered) * 99 // 100] * 1e3, ordered[-1] * 1e3
+    return *quantiles(latencies), max(latencies) * 1e3
 
 
 def report(found: Crowd) -> str:

@@ -23,7 +23,7 @@ from typing_extensions import override
 from bellwire import Config, Event, Server
 from bellwire.load import wire
 from bellwire.load.clients.base import LoadError
-from bellwire.load.result import own_memory
+from bellwire.load.result import own_memory, quantiles
 from bellwire.protocol.outgoing import Message
 from bellwire.transports.base import Carrier, Request
 from bellwire.transports.engine import Engine
@@ -175,7 +175,7 @@ class Experiment:
             self._wanted,
             self._batch,
             rate,
-            *(_percentile(alone, 99), _percentile(latencies, 50), _percentile(latencies, 99)),
+            *(quantiles(alone)[1], *quantiles(latencies)),
             ahead,
             member_bytes,
             burst_bytes,
@@ -250,11 +250,6 @@ class Experiment:
 def _memory() -> int:
     gc.collect()
     return own_memory(os.getpid())
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    """Milliseconds, of seconds."""
-    return sorted(values)[min(len(values) * percent // 100, len(values) - 1)] * 1e3
 
 
 def measure(members: int, batch: int, messages: int, burst: int) -> Room:

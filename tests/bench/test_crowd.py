@@ -1,5 +1,5 @@
 import pytest
-from bench.crowd import quantiles, report, run
+from bench.crowd import report, run, waits
 
 from bellwire.load.processes import ProcessError
 
@@ -12,7 +12,7 @@ def test_what_one_publishes_reaches_everyone() -> None:
     assert report(found).startswith("10 clients on 1 nodes, 3 messages")
 
 
-def test_quantiles_are_in_milliseconds() -> None:
-    assert quantiles([n / 1000 for n in range(1, 101)]) == (51, 100, 100)
+def test_waits_are_in_milliseconds() -> None:
+    assert waits([n / 1000 for n in range(1, 101)]) == (51, 100, 100)
     with pytest.raises(ProcessError, match="more --messages"):
-        quantiles([])
+        waits([])

@@ -158,9 +158,7 @@ class Pump:
         """Look whether there is something to send; it may be called inside of ``take``."""
         if not self._running and self._channel.open:
             self._running = True
-            outcome = self._dispatcher.start(self._run(), self._ended)
-            if outcome is not None:
-                self._ended(outcome)
+            self._dispatcher.run(self._run(), self._ended)
 
     async def _run(self) -> None:
         while self._channel.open and (message := self._take()) is not None:
@@ -246,9 +244,7 @@ class Channels:
 
     def say_over(self, part: Part, node: str) -> None:
         """Send what nobody waits for."""
-        outcome = self._dispatcher.start(self.say(part, node), _told)
-        if outcome is not None:
-            _told(outcome)
+        self._dispatcher.run(self.say(part, node), _told)
 
     def forget(self, node: str, number: int, ours: bool) -> None:
         """A channel is over."""

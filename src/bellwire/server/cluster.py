@@ -243,9 +243,7 @@ class Cluster:
 
     def _begin_beat(self) -> None:
         self._timer = None
-        outcome = self._dispatcher.start(self._beat(), self._beat_ended)
-        if outcome is not None:
-            self._beat_ended(outcome)
+        self._dispatcher.run(self._beat(), self._beat_ended)
 
     async def _beat(self) -> None:
         now = self._loop.time()
@@ -423,9 +421,7 @@ class Cluster:
         await asked.end(failed=failed)
 
     def _start(self, job: Coroutine[Any, Any, None]) -> None:
-        outcome = self._dispatcher.start(job, _told)
-        if outcome is not None:
-            _told(outcome)
+        self._dispatcher.run(job, _told)
 
 
 def _nothing() -> None:

@@ -56,10 +56,16 @@ class Dispatcher:
         """Whether ``error`` is the end of this dispatcher, and no fault of the handler that it was raised in."""
         return self._closed and isinstance(error, asyncio.CancelledError)
 
+    def run(self, job: Job, finished: Finished) -> None:
+        """Run ``job``; ``finished`` is told the outcome, at once if the first step was all."""
+        outcome = self.start(job, finished)
+        if outcome is not None:
+            finished(outcome)
+
     def start(self, job: Job, finished: Finished) -> Outcome | None:
         """Run the first step of ``job``. The outcome if that was all, else None: ``finished`` is told later."""
         if self._depth >= MAX_DEPTH:
-            self._loop.call_soon(self._start_later, job, finished)
+            self._loop.call_soon(self.run, job, finished)
             return None
         parked = self._take()
         self._depth += 1
@@ -74,11 +80,6 @@ class Dispatcher:
         else:
             parked.task.cancel()
         return outcome
-
-    def _start_later(self, job: Job, finished: Finished) -> None:
-        outcome = self.start(job, finished)
-        if outcome is not None:
-            finished(outcome)
 
     def _take(self) -> "_Parked":
         while self._idle:

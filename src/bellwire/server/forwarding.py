@@ -226,9 +226,7 @@ class Forwarding(Forwarder):
             session.close("transport error", abort=True)
 
     def _start(self, job: Coroutine[Any, Any, None]) -> None:
-        outcome = self._dispatcher.start(job, _ended)
-        if outcome is not None:
-            _ended(outcome)
+        self._dispatcher.run(job, _ended)
 
 
 class _Call(Receiver):

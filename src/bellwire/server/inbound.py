@@ -250,9 +250,10 @@ class Inbound(ABC):
         self._farewell = None
         self._current = (None, None)
         job = self._namespace.farewell(self._socket, reason)
-        outcome = Outcome() if job is None else self._runtime.dispatcher.start(job, self._parted)
-        if outcome is not None:
-            self._parted(outcome)
+        if job is None:
+            self._parted(Outcome())
+        else:
+            self._runtime.dispatcher.run(job, self._parted)
 
     def _parted(self, outcome: Outcome) -> None:
         if outcome.error is not None:

@@ -387,9 +387,7 @@ class Presences:
 
     def start(self, job: Any) -> None:
         """Do something in the background; when it fails, the next repair makes it good."""
-        outcome = self._dispatcher.start(job, self._done)
-        if outcome is not None:
-            self._done(outcome)
+        self._dispatcher.run(job, self._done)
 
     def _done(self, outcome: Outcome) -> None:
         if outcome.error is not None and not isinstance(outcome.error, BellwireError | asyncio.CancelledError):

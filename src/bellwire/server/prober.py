@@ -33,9 +33,7 @@ class Prober:
 
     def _begin(self) -> None:
         self._timer = None
-        outcome = self._dispatcher.start(self._probe(), self._ended)
-        if outcome is not None:
-            self._ended(outcome)
+        self._dispatcher.run(self._probe(), self._ended)
 
     async def _probe(self) -> None:
         for room in tuple(self._streams.served):

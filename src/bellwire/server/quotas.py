@@ -133,9 +133,7 @@ class Quotas:
         self._timer = None
         taken = _Taken(*({} if quota is None else quota.tell() for quota in (self.users, self.addresses)))
         if self._cluster.peers.ids:
-            outcome = self._dispatcher.start(self._cluster.tell(KIND, _encode(taken)), self._told)
-            if outcome is not None:
-                self._told(outcome)
+            self._dispatcher.run(self._cluster.tell(KIND, _encode(taken)), self._told)
 
     def _told(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, BrokerUnavailable | OutcomeUnknown | MessageTooLarge):

@@ -391,9 +391,7 @@ class Room:
         if self._driving:
             return
         self._driving = True
-        outcome = self._dispatcher.start(self._drive(), self._driven)
-        if outcome is not None:
-            self._driven(outcome)
+        self._dispatcher.run(self._drive(), self._driven)
 
     def _call(self, socket: "Socket") -> None:
         if self._due is None:

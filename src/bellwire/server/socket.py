@@ -555,9 +555,7 @@ class Socket(Inbound):
 
     def start(self, job: Job, finished: Finished) -> None:
         """Run something in the background."""
-        outcome = self._runtime.dispatcher.start(job, finished)
-        if outcome is not None:
-            finished(outcome)
+        self._runtime.dispatcher.run(job, finished)
 
     def cut(self, reason: str) -> None:
         """End the connection; the client comes back by itself."""
