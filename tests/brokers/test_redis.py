@@ -418,6 +418,36 @@ async def test_streams_that_are_followed_are_kept(redis: RedisServer, monkeypatc
                 await asyncio.sleep(0.02)
 
 
+async def test_many_streams_that_are_followed_are_kept_some_at_a_time(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "TOUCH_EVERY", 0.0)
+    monkeypatch.setattr(broker_module, "LOOK_EVERY", 0.02)
+    async with broker_at(redis.url) as broker:
+        streams = [name() for _ in range(3 * broker_module._AT_ONCE)]
+        metas = [place_of("bellwire", stream).meta.decode() for stream in streams]
+        for stream, meta in zip(streams, metas, strict=True):
+            await broker.append(stream, draft("m"))
+            await broker.subscribe(stream, Ears())
+            await redis.ask("PEXPIRE", meta, 5_000)
+        async with asyncio.timeout(20):
+            for meta in metas:
+                while await redis.ask("PTTL", meta) < 1_000_000:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+
+async def test_others_get_through_while_very_many_streams_are_kept(redis: RedisServer) -> None:
+    async with broker_at(redis.url) as broker:
+        row = broker._masters.of(place_of("bellwire", "any").slot).link._row
+        for number in range(3 * broker_module._AT_ONCE):
+            await broker.subscribe(f"{name()}.{number}", Ears())
+        broker._untouched = [live.stream for live in broker._lives.values()]
+        waiting = len(row)
+        broker._touch()
+        assert len(row) - waiting == 2 * broker_module._AT_ONCE
+        assert len(broker._untouched) == 2 * broker_module._AT_ONCE
+
+
 async def test_what_others_publish_on_our_channels_is_counted(redis: RedisServer) -> None:
     counters = Counters()
     async with broker_at(redis.url, counters=counters) as broker:

@@ -65,7 +65,7 @@ LOOK_EVERY: Final = 1.0
 """Seconds between two looks at each server: its role, its replication id, its time, and whether publications arrive."""
 
 TOUCH_EVERY: Final = KEEP / 8
-"""Seconds after which the streams that somebody follows are kept for another while."""
+"""Seconds after which the streams that somebody follows are kept for another while, some at each look."""
 
 _PAUSE: Final = 0.05
 _BASE_BACKOFF: Final = 0.05
@@ -115,6 +115,7 @@ class RedisBroker(Broker):
         self._lives: dict[bytes, Live] = {}
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._touched = 0.0
+        self._untouched: list[str] = []
 
     def _make_master(self) -> Master:
         link = Link(self._counters, self._disturbed)
@@ -187,13 +188,16 @@ class RedisBroker(Broker):
         while True:
             await asyncio.sleep(LOOK_EVERY)
             await self._masters.look()
-            if loop.time() - self._touched > TOUCH_EVERY:
+            if not self._untouched and loop.time() - self._touched > TOUCH_EVERY:
                 self._touched = loop.time()
-                self._touch()
+                self._untouched = [live.stream for live in self._lives.values()]
+            self._touch()
 
     def _touch(self) -> None:
-        for live in self._lives.values():
-            place = self._place(live.stream)
+        """Keep the next few: all of them at once would hold up the loop, and be more than may wait for an answer."""
+        streams = self._untouched[-_AT_ONCE:]
+        del self._untouched[-_AT_ONCE:]
+        for place in map(self._place, streams):
             for key in (place.meta, place.log):
                 with contextlib.suppress(BrokerUnavailable):
                     self._masters.of(place.slot).link.tell("PEXPIRE", key, int(KEEP * 1000), "GT")
