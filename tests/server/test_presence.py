@@ -7,8 +7,17 @@ import msgspec
 import pytest
 
 from bellwire import PRESENCE_DIFF, PRESENCE_STATE, BrokerUnavailable, PresenceDiff, PresenceState, RoomLimit, Socket
+from bellwire.delivery.entry import Entry
 from bellwire.protocol.socketio import decode_json
-from bellwire.server.presence import GRACE_SECONDS, MAX_INFO, MAX_SHOWN, REPAIR_SECONDS, SILENCE_SECONDS, key_of_room
+from bellwire.server.presence import (
+    GRACE_SECONDS,
+    MAX_INFO,
+    MAX_SHOWN,
+    REPAIR_SECONDS,
+    ROOMS_AT_ONCE,
+    SILENCE_SECONDS,
+    key_of_room,
+)
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
 from tests.server.house import SAY
@@ -57,6 +66,18 @@ async def look_on(house: Remote, room: str = "r") -> Page:
     client = await house.come(room)
     await house.socket(client).watch(room)
     return Page(client)
+
+
+class Noting:
+    """Notes the streams on which something is published."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def entry(self, stream: str, gen: str, entry: Entry) -> None: ...
+
+    def volatile(self, stream: str, body: bytes) -> None:
+        self.said.append(stream)
 
 
 # --- joining and leaving
@@ -315,6 +336,38 @@ async def test_many_rooms_are_told_in_several_parts() -> None:
         await advance(0)
         for name in names:
             assert [said for (said,) in (await there.root.presence(name)).values()] == ["x" * 1_000]
+
+
+async def test_a_node_that_is_lost_holds_nobody_up_and_is_kept_where_it_comes_back_meanwhile() -> None:
+    async with lines() as (_, (here, there)):
+        names = [f"r{n}" for n in range(3 * ROOMS_AT_ONCE)]
+        for name in names:
+            await enter(here, room=name)
+            await look_on(there, name)
+        presences = there.runtime.presences
+        shown = [presences._rooms[key_of_room("/", name)].presence for name in names]
+        presences.node_left(here.node)
+        assert [len(each) for each in shown] == [0] * ROOMS_AT_ONCE + [1] * (2 * ROOMS_AT_ONCE)
+        presences.node_joined(here.node)
+        await advance(0)
+        assert [len(each) for each in shown] == [1] * len(names)
+        presences.node_left(here.node)
+        await advance(0)
+        assert [len(each) for each in shown] == [0] * len(names)
+
+
+async def test_very_many_rooms_are_repaired_some_in_a_turn() -> None:
+    async with lines() as (_, (here, there)):
+        said: list[str] = []
+        for number in range(2 * ROOMS_AT_ONCE):
+            await enter(here, room=f"r{number}")
+            await look_on(there, f"r{number}")
+        for served in there.runtime.presences._rooms.values():
+            await there.line.subscribe(served.key, Noting(said))
+        here.runtime.presences._repair()
+        assert len(said) == ROOMS_AT_ONCE
+        await advance(0)
+        assert len(said) == 2 * ROOMS_AT_ONCE
 
 
 # --- nodes that die, and lines that are cut
