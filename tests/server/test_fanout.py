@@ -33,6 +33,7 @@ class Recorder(Carrier):
         self.dialect = dialect
         self.given: list[Message] = []
         self.flushes = 0
+        self.last: list[Message] = []
         self.full = not writable
         self.latest: Latest | None = None
         self._tick = tick
@@ -49,6 +50,10 @@ class Recorder(Carrier):
         self.given.append(message)
         if self._tick is not None and len(self.given) == 1:
             self._tick.touch(self)
+
+    def send_last(self, message: Message) -> None:
+        self.last.append(message)
+        self.send(message)
 
     def keep(self, news: Sequence[Fresh]) -> None:
         self.latest = self.latest or Latest()
@@ -246,6 +251,20 @@ async def test_one_write_per_connection_and_tick() -> None:
         fanout.cast(some, item)
     await advance()
     assert {recorder.flushes for recorder in recorders} == {1}
+
+
+async def test_only_what_ends_a_tick_may_be_written_at_once() -> None:
+    """A member of several rooms has one write, whatever they all were sent."""
+    fanout = make_fanout()
+    both, other = Recorder(), Recorder()
+    fanout.cast(to(both), A)
+    fanout.settle()
+    assert both.last == []
+    fanout.cast(to(both), B)
+    fanout.cast(to(both, other), C)
+    await advance()
+    assert both.last == other.last == both.given[2:]
+    assert len(both.given) == 3
 
 
 async def test_a_message_is_framed_once_however_many_receive_it() -> None:

@@ -3,6 +3,11 @@
 import asyncio
 from typing import Any
 
+from uvicorn.server import ServerState
+
+from bellwire.transports.native import NativeWebSocket, native_websockets
+from tests.transports.wire import Echo, EchoServer
+
 
 class Clogged(asyncio.Transport):
     """A transport whose peer reads nothing until it is told; its flow control is asyncio's ("Flow Control").
@@ -48,3 +53,23 @@ class Clogged(asyncio.Transport):
         if self.paused and self.waiting <= self.limits[0]:
             self.paused = False
             self.protocol.resume_writing()
+
+
+UPGRADE_HEAD = (
+    b"GET /bellwire HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"sec-websocket-protocol: bellwire.v1.json\r\n\r\n"
+)
+
+
+async def upgrade(server: EchoServer, transport: asyncio.Transport) -> tuple[asyncio.Protocol, NativeWebSocket, Echo]:
+    """What uvicorn does at an upgrade: the first protocol, the one that takes over, and where its messages go."""
+    make = native_websockets(lambda: server.engine)
+    first = make(config=None, server_state=ServerState(), app_state={})
+    first.connection_made(transport)
+    first.data_received(UPGRADE_HEAD)
+    transport.set_protocol(first)
+    (echo,) = server.raw_echoes
+    carrier = echo.session.carrier
+    assert isinstance(carrier, NativeWebSocket)
+    return first, carrier, echo

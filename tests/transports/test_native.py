@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import fastapi
 import pytest
-from uvicorn.server import ServerState
 
 from bellwire import Config, Event, Server, Socket
 from bellwire.protocol.deflate import Deflate, Parameters
@@ -17,10 +16,10 @@ from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import NativeWebSocket, native_websockets
+from bellwire.transports.native import NativeWebSocket
 from bellwire.transports.unread import NOTED_FROM
 from tests.serving import serve
-from tests.transports.clogged import Clogged
+from tests.transports.clogged import Clogged, upgrade
 from tests.transports.wire import PATIENCE, Echo, EchoServer, connect, echo_server, on_both, real, until
 
 # --- the deadline of a request's head
@@ -438,26 +437,6 @@ async def test_response_that_was_not_read_before_the_upgrade_counts() -> None:
         assert server.counters.get("sessions_closed_total", reason="slow_consumer") == 1
 
 
-UPGRADE_HEAD = (
-    b"GET /bellwire HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    b"sec-websocket-protocol: bellwire.v1.json\r\n\r\n"
-)
-
-
-async def upgrade(server: EchoServer, transport: Clogged) -> tuple[asyncio.Protocol, NativeWebSocket, Echo]:
-    """What uvicorn does at an upgrade: the first protocol, the one that takes over, and where its messages go."""
-    make = native_websockets(lambda: server.engine)
-    first = make(config=None, server_state=ServerState(), app_state={})
-    first.connection_made(transport)
-    first.data_received(UPGRADE_HEAD)
-    transport.set_protocol(first)
-    (echo,) = server.raw_echoes
-    carrier = echo.session.carrier
-    assert isinstance(carrier, NativeWebSocket)
-    return first, carrier, echo
-
-
 @pytest.mark.parametrize("overhead", [0, 29])
 async def test_progress_is_what_the_kernel_takes_and_not_what_is_added(overhead: int) -> None:
     transport = Clogged(overhead=overhead)
@@ -554,30 +533,6 @@ async def test_client_that_answers_and_reads_nothing_is_cut_off_however_little_w
         first.data_received(b"\x81\x80\0\0\0\0")
     assert (carrier.congested, echo.reasons) == (False, ["slow consumer"])
     assert server.counters.get("slow_consumers_total", cause="no_progress") == 1
-
-
-@real
-async def test_messages_of_one_tick_leave_in_one_write() -> None:
-    async with echo_server(native=True) as (server, client):
-        sid, ws = await client.open_websocket()
-        writes: list[bytes] = []
-        carrier = server.engine.sessions[sid].carrier
-        transport = carrier._transport  # type: ignore[attr-defined]
-
-        class Counting:
-            def __getattr__(self, name: str) -> object:
-                return getattr(transport, name)
-
-            def write(self, data: bytes) -> None:
-                writes.append(data)
-                transport.write(data)
-
-        carrier._transport = Counting()  # type: ignore[attr-defined]
-        for number in range(10):
-            server.echoes[sid].send(str(number))
-        assert [await ws.text() for _ in range(10)] == [f"4{number}" for number in range(10)]
-        assert len(writes) == 1
-        await ws.close()
 
 
 @real

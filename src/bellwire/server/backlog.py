@@ -103,7 +103,7 @@ class Wave:
             for socket in sorted(had.keys() & sockets, key=had.__getitem__):  # who had as many shares what is left
                 self._run(had[socket]).hand((socket,))
             sockets = [socket for socket in sockets if socket not in had]
-        self._run(0).hand(sockets)
+        self._run(0).hand(sockets, last=True)
 
     def bring(self, socket: "Socket") -> None:
         """Hand it to ``socket`` now if that waits for it; what is in it by now is not for that one afterwards."""

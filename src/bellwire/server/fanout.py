@@ -78,7 +78,8 @@ class Fanout:
                 else:
                     backlog.bring(socket)
 
-    def _hand_out(self) -> None:
+    def _hand_out(self, *, ending: bool = False) -> None:
+        """Hand out what is pending; ``ending`` if the tick does."""
         pending = self._pending
         self._cast.clear()
         while pending:  # what comes behind a fault is still there
@@ -87,9 +88,10 @@ class Fanout:
                 self._let_wait(audience, items, room, volatile=volatile)
                 continue
             runs = Runs(items, room if volatile else "")
+            last = ending and not (pending or self._backlogs)
             for sockets in audience:
                 self._bring(sockets)
-                runs.hand(sockets)
+                runs.hand(sockets, last=last)
 
     def _bring(self, sockets: "Collection[Socket]") -> None:
         """What was broadcast to them before goes first."""
@@ -113,7 +115,7 @@ class Fanout:
         """Serve the small audiences of this tick, and some batches of the large ones, each of another room."""
         backlogs = self._backlogs
         try:
-            self._hand_out()
+            self._hand_out(ending=True)
             if backlogs and self._rest:
                 self._rest -= 1
             elif backlogs:

@@ -31,14 +31,14 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
         made = self[dialect] = dialect.deliver(self._events)
         return made
 
-    def hand(self, sockets: "Collection[Socket]") -> None:
-        """Hand each of ``sockets`` its run."""
+    def hand(self, sockets: "Collection[Socket]", *, last: bool = False) -> None:
+        """Hand each of ``sockets`` its run; ``last`` where nothing else is likely to be sent to them in this tick."""
         if self._stream:
             self._hand_volatile(sockets)
         else:
-            self._hand(sockets)
+            self._hand(sockets, last=last)
 
-    def _hand(self, sockets: "Collection[Socket]") -> None:
+    def _hand(self, sockets: "Collection[Socket]", *, last: bool) -> None:
         """As a rule they all speak alike, and go on as before."""
         spoken: Dialect | None = None
         following: Dialect = STOCK
@@ -50,7 +50,10 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
                 run, following = self[dialect]
             if following is not dialect:
                 socket.dialect = following
-            socket.sink.send(run)
+            if last:
+                socket.sink.send_last(run)
+            else:
+                socket.sink.send(run)
 
     def _hand_volatile(self, sockets: "Collection[Socket]") -> None:
         news = self._news

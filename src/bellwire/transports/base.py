@@ -119,6 +119,10 @@ class Sink(ABC):
     def send(self, message: Message) -> None:
         """Take a message; it is written when the tick of the event loop ends, together with all others."""
 
+    def send_last(self, message: Message) -> None:
+        """Take what is likely to be the last message of this tick: it may be written at once."""
+        self.send(message)
+
     @property
     @abstractmethod
     def buffered(self) -> int:

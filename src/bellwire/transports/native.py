@@ -8,6 +8,7 @@ implementation and so to the user's ASGI application.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.protocol.wire import MAX_MESSAGE, PATH
 from bellwire.transports.arrival import Arrival
 from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
+from bellwire.transports.descriptor import descriptor_of
 from bellwire.transports.engine import Engine
 from bellwire.transports.unread import Cause
 
@@ -50,6 +52,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         "_deflated",
         "_ended",
         "_engine",
+        "_fd",
         "_out",
         "_paused",
         "_pressed",
@@ -81,6 +84,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._ws = ws
         self._base64 = base64
         self._deflated = deflated
+        self._fd = -1  # a descriptor while it may be written to: see `bellwire.transports.descriptor`
         self._out: bytes | list[bytes] | None = None
         self._paused = False  # from `Unread.noted_from` on
         self._pressed = 0  # bytes that were written since it is paused
@@ -94,7 +98,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     def begin(self, session: Link) -> None:
         """What comes goes to ``session`` from now on."""
         self.session = session
-        if _limit_writes(self._transport, self._engine.unread.noted_from):
+        self._fd = descriptor_of(self._transport)
+        # Where it writes itself: not 0, for TLS transports pause when their buffer has come up to the limit.
+        if _limit_writes(self._transport, 0 if self._fd >= 0 else max(self._engine.unread.noted_from, 1)):
             self.pause_writing()
 
     # --- as asyncio's protocol
@@ -144,7 +150,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         """The peer will send no more; a WebSocket is of no use half open."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """The connection is gone; its descriptor is closed, and may be another's, once this returns."""
+        self._fd = -1
         self._server_state.connections.discard(cast("Any", self))
         self._out = None
         self._ended = True
@@ -157,12 +164,15 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
+        self._fd = -1
         self._paused = True
         self._pressed = 0
         self._weigh()
 
     def resume_writing(self) -> None:
         """The client reads again."""
+        if not (self._ended or self._transport.is_closing()):
+            self._fd = descriptor_of(self._transport)
         self._paused = False
         self._engine.unread.forget(self)
         if self._congested:
@@ -203,6 +213,13 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         if self._paused:
             self._press()
 
+    @override
+    def send_last(self, message: Message) -> None:
+        if self._fd < 0 or self._out is not None or self._base64 or self._deflated:
+            self.send(message)
+        else:
+            self._write(message.frames)
+
     def _press(self) -> None:
         """More waits for a client that does not keep up."""
         if self.buffered > self._engine.config.send_buffer_bytes:
@@ -217,10 +234,18 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._write(b"".join(out) if isinstance(out, list) else out)
 
     def _write(self, data: bytes | bytearray) -> None:
-        if not self._paused:
-            self._transport.write(data)
+        if self._fd >= 0:
+            try:
+                written = os.write(self._fd, data)
+            except OSError:  # the kernel takes no more, or the client is gone: the transport knows what to do
+                written = 0
+            if written < len(data):
+                self._transport.write(data[written:])
             return
         transport = self._transport
+        if not self._paused:
+            transport.write(data)
+            return
         before = transport.get_write_buffer_size()
         transport.write(data)
         self._pressed += transport.get_write_buffer_size() - before  # with TLS that is more than the data
@@ -236,6 +261,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @override
     def abort(self) -> None:
         self._out = None
+        self._fd = -1
         self._transport.abort()
 
     @override
@@ -291,6 +317,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         if self._ws.error is not None and not self._ended:
             logger.debug("a client is disconnected, transport error: %s", self._ws.error)
         self._ended = True
+        self._fd = -1
         self._transport.write(self._ws.take_outgoing())
         if self._ws.error is not None:
             self.session.lost(self, "transport error")
@@ -305,8 +332,7 @@ def _limit_writes(transport: asyncio.Transport, limit: int) -> bool:
     paused = transport.get_write_buffer_size() > 0
     if paused:  # an earlier response on this connection was not read, and nobody tells whether it is paused for that
         transport.set_write_buffer_limits(high=0)
-    # Not 0: TLS transports pause when their buffer has come up to the limit, others when it has passed it.
-    transport.set_write_buffer_limits(high=max(limit, 1))
+    transport.set_write_buffer_limits(high=limit)
     return paused
 
 

@@ -1,7 +1,7 @@
 """What waits in this process for clients that do not read: how long each of them may let it wait, and how much all may.
 
-Whoever keeps up is not here. Whoever has more than `NOTED_FROM` bytes waiting is, until little is left, and goes as a
-slow consumer
+Whoever keeps up is not here. Whoever has bytes waiting is, until all are written (over TLS and HTTP from `NOTED_FROM`
+on, until little is left), and goes as a slow consumer
 
 - when it takes nothing for ``Config.write_timeout``, however much it says itself: a heartbeat would be content with
   that;
@@ -31,7 +31,7 @@ CUT: Final[Mapping[Cause, str]] = {
 """What the log says of each."""
 
 NOTED_FROM: Final = 4_096
-"""Bytes from which one is counted here; whoever keeps up has fewer waiting, as a rule none."""
+"""Bytes from which one is counted whose transport writes by itself; whoever keeps up has none waiting, as a rule."""
 
 CHECKS: Final = 4
 """How often progress is looked at in ``write_timeout``: a client may stay for one part of so many longer."""

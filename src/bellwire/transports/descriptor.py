@@ -1,0 +1,22 @@
+"""Writing past the transport: the descriptor of a connection, as long as it may be used.
+
+``os.write`` costs 0.3 µs less than uvloop's ``transport.write`` (0.6 µs beside the kernel's work, which is 5), and most
+of what is sent finds a kernel that takes all of it. It is allowed
+
+- while the transport has nothing to write, or the order would change: it pauses its protocol at the first byte that
+  the kernel did not take, and resumes it when all is written;
+- until ``connection_lost`` returns: asyncio and uvloop close the descriptor after that, never before, and the kernel
+  gives its number to the next connection;
+- where the bytes that are written are those on the connection: not with TLS.
+"""
+
+import asyncio
+
+
+def descriptor_of(transport: asyncio.BaseTransport) -> int:
+    """What the kernel calls the connection of ``transport``; -1 if nobody but the transport may write to it."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or transport.get_extra_info("sslcontext") is not None:
+        return -1
+    descriptor: int = connection.fileno()
+    return descriptor

@@ -1,0 +1,216 @@
+"""Writing past the transport: in order, once per tick, and never to a connection that is another's by now."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from bellwire.protocol.outgoing import Outgoing
+from bellwire.transports.descriptor import descriptor_of
+from bellwire.transports.native import NativeWebSocket
+from tests.transports.clogged import upgrade
+from tests.transports.wire import PATIENCE, EchoServer, real
+
+
+class Plain(asyncio.Transport):
+    """A transport over a socket, whose own writes wait until somebody looks."""
+
+    def __init__(self, connection: socket.socket, **extra: object) -> None:
+        super().__init__({"socket": connection, **extra})
+        self.protocol: asyncio.BaseProtocol = asyncio.Protocol()
+        self.waiting = bytearray()
+        self.high: int | None = None
+        self.closing = False
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    @override
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
+
+    @override
+    def get_write_buffer_size(self) -> int:
+        return len(self.waiting)
+
+    @override
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        before = len(self.waiting)
+        self.waiting += data
+        if self.high is not None and before <= self.high < len(self.waiting):
+            self.protocol.pause_writing()
+
+    @override
+    def is_closing(self) -> bool:
+        return self.closing
+
+    @override
+    def resume_reading(self) -> None: ...
+
+    @override
+    def abort(self) -> None:
+        self.closing = True
+
+    def drain(self) -> bytes:
+        """What waits, as if the kernel had taken it."""
+        data, self.waiting = bytes(self.waiting), bytearray()
+        self.protocol.resume_writing()
+        return data
+
+
+@pytest.fixture
+def packets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends; what one write took is what one read gives."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(ours), closing(theirs):
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+async def opened(transport: Plain) -> NativeWebSocket:
+    first, carrier, _ = await upgrade(EchoServer(), transport)
+    transport.waiting.clear()  # the 101 and what greets: written before the connection was ours
+    carrier.resume_writing()
+    assert first is not None
+    return carrier
+
+
+def frame(text: str) -> bytes:
+    return Outgoing(text).frames
+
+
+def test_descriptor_is_that_of_the_socket(packets: tuple[socket.socket, socket.socket]) -> None:
+    assert descriptor_of(Plain(packets[0])) == packets[0].fileno()
+
+
+def test_what_tls_writes_is_not_what_is_written(packets: tuple[socket.socket, socket.socket]) -> None:
+    assert descriptor_of(Plain(packets[0], sslcontext=object())) == -1
+
+
+def test_transport_without_a_socket_writes_itself() -> None:
+    assert descriptor_of(asyncio.Transport()) == -1
+
+
+async def test_messages_of_one_tick_leave_in_one_write(packets: tuple[socket.socket, socket.socket]) -> None:
+    carrier = await opened(Plain(packets[0]))
+    for number in range(10):
+        carrier.send(Outgoing(str(number)))
+    with pytest.raises(BlockingIOError):
+        packets[1].recv(1000)
+    await asyncio.sleep(0)
+    assert packets[1].recv(1000) == b"".join([frame(str(number)) for number in range(10)])
+
+
+async def test_last_message_of_a_tick_leaves_at_once(packets: tuple[socket.socket, socket.socket]) -> None:
+    carrier = await opened(Plain(packets[0]))
+    carrier.send_last(Outgoing("a"))
+    assert packets[1].recv(1000) == frame("a")
+
+
+async def test_last_message_of_a_tick_leaves_behind_what_was_sent(
+    packets: tuple[socket.socket, socket.socket],
+) -> None:
+    carrier = await opened(Plain(packets[0]))
+    carrier.send(Outgoing("a"))
+    carrier.send_last(Outgoing("b"))
+    await asyncio.sleep(0)
+    assert packets[1].recv(1000) == frame("a") + frame("b")
+
+
+async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_what_follows(
+    packets: tuple[socket.socket, socket.socket],
+) -> None:
+    transport = Plain(packets[0])
+    carrier = await opened(transport)
+    sent, number = b"", 0
+    while not transport.waiting:
+        carrier.send_last(Outgoing(str(number)))
+        sent += frame(str(number))
+        number += 1
+    read = b""
+    while len(read) < len(sent) - len(transport.waiting):
+        read += packets[1].recv(1000)
+    carrier.send_last(Outgoing("behind"))  # the kernel would take it now, and the order would be lost
+    await asyncio.sleep(0)
+    assert read + transport.drain() == sent + frame("behind")
+    carrier.send_last(Outgoing("after"))
+    assert packets[1].recv(1000) == frame("after")
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "lost"])
+async def test_nothing_is_written_to_a_descriptor_that_may_be_another_connections(
+    how: str, packets: tuple[socket.socket, socket.socket]
+) -> None:
+    carrier = await opened(Plain(packets[0]))
+    if how == "lost":
+        carrier.connection_lost(None)
+    else:
+        carrier.close() if how == "close" else carrier.abort()
+    carrier.resume_writing()  # a transport that is closing may still say so
+    for send in (carrier.send, carrier.send_last):
+        send(Outgoing("to somebody else"))
+        await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        packets[1].recv(1000)
+
+
+async def test_client_that_is_gone_is_the_transports_to_tell(packets: tuple[socket.socket, socket.socket]) -> None:
+    transport = Plain(packets[0])
+    carrier = await opened(transport)
+    packets[1].close()
+    carrier.send_last(Outgoing("a"))
+    assert transport.waiting == frame("a")
+
+
+@real
+async def test_all_arrives_in_order_at_a_client_that_reads_slowly() -> None:
+    """On the loop's own transport, and through a kernel that takes a part of nearly every write."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+    assert descriptor_of(transport) == ours.fileno()
+    _, carrier, _ = await upgrade(EchoServer(), transport)
+    sent = b""
+    with closing(theirs):
+        for number in range(300):
+            message = Outgoing(f"{number} {'a' * (number * 37 % 3000)}")
+            send = carrier.send_last if number % 3 else carrier.send
+            send(message)
+            sent += message.frames
+            if number % 5 == 0:
+                await asyncio.sleep(0)
+        carrier.close()
+        received = b""
+        while data := await asyncio.wait_for(loop.sock_recv(theirs, 1500), PATIENCE):
+            received += data
+            if received.endswith(b"\x88\x02\x03\xe8"):
+                break
+    assert received.partition(b"\r\n\r\n")[2] == sent + b"\x88\x02\x03\xe8"
+    transport.abort()
+
+
+@real
+async def test_descriptor_is_still_the_connections_own_when_it_is_lost() -> None:
+    """The loop closes it afterwards: until then its number cannot be given to another connection."""
+    ours, theirs = socket.socketpair()
+    lost: asyncio.Future[os.stat_result] = asyncio.get_running_loop().create_future()
+    before = os.fstat(ours.fileno())
+
+    class Witness(asyncio.Protocol):
+        @override
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set_result(os.fstat(descriptor))
+
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(Witness, ours)
+    descriptor = descriptor_of(transport)
+    theirs.close()
+    assert (await asyncio.wait_for(lost, PATIENCE)).st_ino == before.st_ino
