@@ -179,8 +179,3 @@ def test_section_5_3_every_byte_is_masked_by_its_place(size: int) -> None:
 @given(st.binary(max_size=2000), st.binary(min_size=4, max_size=4))
 def test_section_5_3_masking_twice_changes_nothing(payload: bytes, mask: bytes) -> None:
     assert unmask(unmask(payload, mask), mask) == payload
-
-
-def test_a_mask_of_zeros_costs_nothing() -> None:
-    payload = b"x" * 1000
-    assert unmask(payload, bytes(4)) is payload

@@ -506,33 +506,34 @@ FRAMES = st.builds(
     mask=st.binary(min_size=4, max_size=4),
 )
 STREAMS = st.lists(FRAMES | FRAMES | st.binary(max_size=20), max_size=8).map(b"".join)
-LIMIT = 100
+LIMITS = st.sampled_from([100, 300])  # with and without lengths that take three bytes
 
 
-def outcome(data: bytes, cuts: Iterable[int], deflate: bool) -> tuple[object, ...]:
+def outcome(data: bytes, cuts: Iterable[int], deflate: bool, limit: int) -> tuple[object, ...]:
     """Feed the data in portions; whatever it is, what is held stays below the limit."""
-    ws = WebSocket(max_message=LIMIT, max_fragments=4, deflate=Deflate(Parameters()) if deflate else None)
+    ws = WebSocket(max_message=limit, max_fragments=4, deflate=Deflate(Parameters()) if deflate else None)
     messages: list[str | bytes] = []
-    most = LIMIT + (LIMIT >> 3) + 64 if deflate else LIMIT
+    most = limit + (limit >> 3) + 64 if deflate else limit
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(places):
         messages += ws.receive(data[start:end])
         while ws.more:
             messages += ws.receive(b"")
         assert ws.unfinished <= most + 14 + 125
-    assert all(len(m.encode() if isinstance(m, str) else m) <= LIMIT for m in messages)
+    assert all(len(m.encode() if isinstance(m, str) else m) <= limit for m in messages)
     error = ws.error and (ws.error.close_code, ws.error.reason)
     return messages, bytes(ws.outgoing), ws.state, ws.close_code, error
 
 
-@given(STREAMS, st.lists(st.integers(1, 400), max_size=12), st.booleans())
-@example(fragmented(TEXT, b"\xf0\x9f\x98", b"\x80") + HELLO, list(range(1, 60)), False)
+@given(STREAMS, st.lists(st.integers(1, 400), max_size=12), st.booleans(), LIMITS)
+@example(fragmented(TEXT, b"\xf0\x9f\x98", b"\x80") + HELLO, list(range(1, 60)), False, 100)
+@example(masked(TEXT, b"x" * 130) + masked(BINARY, b"x" * 301) + HELLO, [], False, 300)
 def test_any_bytes_in_any_portions_give_the_same_messages_and_the_same_end(
-    data: bytes, cuts: list[int], deflate: bool
+    data: bytes, cuts: list[int], deflate: bool, limit: int
 ) -> None:
-    whole = outcome(data, (), deflate)
-    assert outcome(data, cuts, deflate) == whole
-    assert outcome(data, range(len(data)), deflate) == whole
+    whole = outcome(data, (), deflate, limit)
+    assert outcome(data, cuts, deflate, limit) == whole
+    assert outcome(data, range(len(data)), deflate, limit) == whole  # and none of them in the short way
     error = whole[4]
     assert error is None or error[0] in (1002, 1007, 1009)  # type: ignore[index]
 

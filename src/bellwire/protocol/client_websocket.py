@@ -10,10 +10,9 @@ from typing import ClassVar, Final
 
 from typing_extensions import override
 
-from bellwire.protocol.frames import BINARY, FIN, TEXT, build_frame
+from bellwire.protocol.frames import BINARY, TEXT, build_frame
 from bellwire.protocol.websocket import WebSocket
 
-_WHOLE_TEXT: Final = FIN | TEXT
 _MASK_BYTES: Final = 4
 
 
@@ -33,21 +32,6 @@ class ClientWebSocket(WebSocket):
     ) -> None:
         super().__init__(max_message=max_message, max_fragments=max_fragments)
         self._random_bytes = random_bytes
-
-    @override
-    def receive(self, data: bytes) -> list[str | bytes]:
-        size = len(data)
-        # As on the server's side: exactly one short text frame goes first, all else the general way.
-        if self.fresh and size > 3 and data[0] == _WHOLE_TEXT and size - 2 <= self._max_message:
-            length = data[1]
-            try:
-                if length == size - 2 and length < 126:
-                    return [data[2:].decode()]
-                if length == 126 and (data[2] << 8 | data[3]) == size - 4:
-                    return [data[4:].decode()]
-            except UnicodeDecodeError:
-                pass
-        return self._receive(data)
 
     @override
     def encode(self, message: str | bytes) -> bytes:

@@ -52,6 +52,7 @@ TRANSITIONS: Final = {
 
 _WHOLE_TEXT: Final = FIN | TEXT
 _WHOLE_BINARY: Final = FIN | BINARY
+_WHOLE: Final = (_WHOLE_TEXT, _WHOLE_BINARY)
 
 _NO_MASK: Final = bytes(4)  # taking it off changes nothing
 
@@ -146,19 +147,31 @@ class WebSocket:
         ``outgoing``). Pings are answered and a close frame is echoed in ``outgoing``. After ``close``
         messages are ignored (section 1.4), after the end of the connection everything is.
         """
-        # The most common case first: exactly one short text frame. Whatever else it may be, or be
-        # wrong with it, is left to the general way.
-        size = len(data)
-        if self.fresh and size > 7 and data[0] == _WHOLE_TEXT and size - 6 <= self._max_message:
-            length = data[1] - 0x80
+        messages: list[str | bytes] = []
+        if not self.fresh:
+            return self._receive(data, messages)
+        start, size = 0, len(data)
+        masked, longest = self._peer_masks, self._max_message
+        # The most common first: messages of one short frame that is all here. Whatever else comes, or
+        # is wrong with them, is left to the general way, from there on.
+        while start + 4 <= size and (first := data[start]) in _WHOLE:
+            length = data[start + 1] ^ masked
+            body = start + (6 if masked else 2)
+            if length == 126:
+                length = data[start + 2] << 8 | data[start + 3]
+                body += 2
+            elif length > 126:  # longer, or with the wrong mask bit
+                break
+            end = body + length
+            if end > size or length > longest:
+                break
+            payload = unmask(data[body:end], data[body - 4 : body]) if masked else data[body:end]
             try:
-                if length == size - 6 and length < 126:
-                    return [unmask(data[6:], data[2:6]).decode()]
-                if length == 126 and (data[2] << 8 | data[3]) == size - 8:
-                    return [unmask(data[8:], data[4:8]).decode()]
+                messages.append(payload.decode() if first == _WHOLE_TEXT else payload)
             except UnicodeDecodeError:
-                pass
-        return self._receive(data)
+                break
+            start = end
+        return messages if start == size else self._receive(data[start:], messages)
 
     def take_outgoing(self) -> bytes:
         """Return the bytes to be written now and forget them."""
@@ -202,10 +215,10 @@ class WebSocket:
         else:
             self.outgoing = bytearray(frame)
 
-    def _receive(self, data: bytes) -> list[str | bytes]:
+    def _receive(self, data: bytes, messages: list[str | bytes]) -> list[str | bytes]:
+        """Receive what is not whole messages of one frame each; ``messages`` came before it."""
         if self.state == CLOSED:
             return []
-        messages: list[str | bytes] = []
         self._inflated, self.more = 0, False
         heard = self.state == OPEN
         try:
