@@ -13,12 +13,14 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 Job: TypeAlias = Coroutine[Any, Any, Any]
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """How a coroutine ended."""
 
     result: Any = None
@@ -67,55 +69,47 @@ class Dispatcher:
         if self._depth >= MAX_DEPTH:
             self._loop.call_soon(self.run, job, finished)
             return None
-        parked = self._take()
+        loop, parked = self._loop, self._take()
+        outcome = waits_for = None
+        outside = asyncio.current_task(loop)
+        if outside is not None:
+            _leave_task(loop, outside)
+        _enter_task(loop, parked.task)
         self._depth += 1
         try:
-            outcome, waits_for = self._first_step(job, parked)
+            waits_for = parked.context.run(job.send, None)
+            if waits_for is not None:
+                waits_for._asyncio_future_blocking = False  # others may await the same before the task does
+        except StopIteration as stop:
+            outcome = Outcome(stop.value)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            outcome = Outcome(None, error)
         finally:
             self._depth -= 1
+            _leave_task(loop, parked.task)
+            if outside is not None:
+                _enter_task(loop, outside)
         if outcome is None:
             parked.take_over(job, waits_for, finished)
-        elif self._reusable(parked):
-            self._idle.append(parked)
-        else:
+        elif self._closed or not parked.is_clean(self._context):
             parked.task.cancel()
+        else:
+            self._idle.append(parked)  # no more than there were, or `MAX_DEPTH`
         return outcome
 
     def _take(self) -> "_Parked":
         while self._idle:
             parked = self._idle.pop()
-            if parked.waiting:  # else somebody cancelled all tasks of the loop
+            if not parked.task.cancelling():  # else a handler cancelled it, or somebody all tasks of the loop
                 return parked
         return _Parked(self, self._loop, self._context.copy())
 
-    def _first_step(self, job: Job, parked: "_Parked") -> tuple[Outcome | None, Any]:
-        loop = self._loop
-        current = asyncio.current_task(loop)
-        if current is not None:
-            _leave_task(loop, current)
-        _enter_task(loop, parked.task)
-        try:
-            waits_for = parked.context.run(job.send, None)
-            if waits_for is not None:
-                waits_for._asyncio_future_blocking = False  # others may await the same before the task does
-            return None, waits_for
-        except StopIteration as stop:
-            return Outcome(stop.value), None
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            return Outcome(error=error), None
-        finally:
-            _leave_task(loop, parked.task)
-            if current is not None:
-                _enter_task(loop, current)
-
-    def _reusable(self, parked: "_Parked") -> bool:
-        return not self._closed and len(self._idle) < MAX_IDLE and parked.clean(self._context)
-
     def release(self, parked: "_Parked") -> None:
         """A task finished what it had taken over."""
-        if self._reusable(parked):
+        wanted = not self._closed and len(self._idle) < MAX_IDLE
+        if wanted and not parked.task.cancelling() and parked.is_clean(self._context):
             parked.park()
             self._idle.append(parked)
 
@@ -189,12 +183,12 @@ class _Parked:
             # A task that is cancelled before it has begun never does; its coroutine is to know of it all the same.
             self._cancel_elsewhere(*self._handover.result())
 
-    def clean(self, original: contextvars.Context) -> bool:
-        """Whether the next handler can use this task: it is not cancelled, and no context variable was left set."""
-        if self.task.done() or self.task.cancelling():
-            return False
+    def is_clean(self, original: contextvars.Context) -> bool:
+        """Whether no context variable was left set."""
         context = self.context
-        return len(context) == len(original) and all(context.get(key) is value for key, value in original.items())
+        return len(context) == len(original) and (
+            not original or all(context.get(key) is value for key, value in original.items())
+        )
 
     async def _carry_on(self) -> None:
         self._begun = True
