@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bellwire.protocol.frames import build_binary, build_text
-from bellwire.protocol.outgoing import Message, Outgoing, Run, Stem, join
+from bellwire.protocol.outgoing import Message, Outgoing, Run, Single, Stem, join
 
 TEXT = '42["hello"]'
 BINARY = ('451-["hello",{"_placeholder":true,"num":0}]', b"\x01\x02\x03\x04")
@@ -55,6 +55,14 @@ def test_run_is_its_messages_in_their_order() -> None:
     assert run.frames_base64 == first.frames_base64 + second.frames_base64
     assert run.payload == f"{first.payload}\x1e{second.payload}"
     assert run.size == first.size + second.size
+
+
+@given(st.text() | st.sampled_from(["x" * 125, "é" * 63, "x" * 65_535, "x" * 65_536]))
+def test_text_for_one_recipient_is_as_any_other_in_every_variant(text: str) -> None:
+    variants = ("parts", "base64_parts", "frames", "frames_base64", "payload", "size")
+    for variant in variants:  # whichever is the first that is asked for
+        assert getattr(Single(text.encode()), variant) == getattr(Outgoing(text), variant)
+    assert repr(Single(b"4a")) == "Outgoing('4a')"
 
 
 def test_run_of_one_message_is_that_message() -> None:

@@ -45,6 +45,7 @@ unmask: Final = apply_mask
 
 _SHORT: Final = 126  # payloads below it have their length in the second byte
 _MEDIUM: Final = 65536  # payloads below it have it in two more bytes
+_pack_medium: Final = struct.Struct("!BBH").pack
 _TEXT_HEADS: Final = tuple(bytes((FIN | TEXT, size)) for size in range(_SHORT))
 
 
@@ -62,16 +63,22 @@ def build_frame(opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = F
     if size < _SHORT:
         return bytes((first, masked | size)) + payload
     if size < _MEDIUM:
-        return struct.pack("!BBH", first, masked | 126, size) + payload
+        return _pack_medium(first, masked | 126, size) + payload
     return struct.pack("!BBQ", first, masked | 127, size) + payload
 
 
 def build_text(text: str) -> bytes:
     """Return ``text`` as one unfragmented text frame; a lone surrogate is a UnicodeEncodeError."""
-    payload = text.encode()
+    return frame_text(text.encode())
+
+
+def frame_text(payload: bytes) -> bytes:
+    """Return a text that is UTF-8 already as one unfragmented text frame."""
     size = len(payload)
     if size < _SHORT:
         return _TEXT_HEADS[size] + payload
+    if size < _MEDIUM:
+        return _pack_medium(FIN | TEXT, 126, size) + payload
     return build_frame(TEXT, payload)
 
 

@@ -8,25 +8,37 @@ that has several to send writes one object too.
 from collections.abc import Sequence
 
 from bellwire.protocol.engineio import SEPARATOR, encode_base64, encode_payload
-from bellwire.protocol.frames import TEXT, build_binary, build_frame, build_text
+from bellwire.protocol.frames import build_binary, build_text, frame_text
 
 
 class Message:
-    """What a connection sends: one message (:class:`Outgoing`) or several (:class:`Run`).
+    """What a connection sends: one message (:class:`Outgoing`) or several (:class:`Run`)."""
 
-    ``parts`` are the Engine.IO packets: ``str`` with the type digit (``42["a"]``), ``bytes`` for binary
-    ones. ``size`` is the number of bytes that ``frames`` has or will have; long-polling sends about as
-    many, a third more for what is binary.
-    """
+    __slots__ = ("_base64_parts", "_frames", "_frames_base64", "_parts", "_payload", "_size")
 
-    __slots__ = ("_base64_parts", "_frames", "_frames_base64", "_payload", "parts", "size")
+    def __init__(self, parts: tuple[str | bytes, ...] | None = None, frames: bytes | None = None) -> None:
+        self._parts = parts
+        self._frames = frames
+        self._size: int | None = None
+        self._base64_parts: tuple[str | bytes, ...] | None = None
+        self._frames_base64: bytes | None = None
+        self._payload: str | None = None
 
-    parts: tuple[str | bytes, ...]
-    size: int
-    _base64_parts: tuple[str | bytes, ...] | None
-    _frames: bytes | None
-    _frames_base64: bytes | None
-    _payload: str | None
+    @property
+    def parts(self) -> tuple[str | bytes, ...]:
+        """The Engine.IO packets: ``str`` with the type digit (``42["a"]``), ``bytes`` for binary ones."""
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = self._make_parts()
+        return parts
+
+    @property
+    def size(self) -> int:
+        """The bytes that ``frames`` has or will have; long-polling sends about as many, of binary ones a third more."""
+        size = self._size
+        if size is None:
+            size = self._size = self._measure()
+        return size
 
     @property
     def base64_parts(self) -> tuple[str | bytes, ...]:
@@ -60,6 +72,12 @@ class Message:
             payload = self._payload = self._make_payload()
         return payload
 
+    def _make_parts(self) -> tuple[str | bytes, ...]:
+        raise NotImplementedError
+
+    def _measure(self) -> int:
+        raise NotImplementedError
+
     def _make_base64_parts(self) -> tuple[str | bytes, ...]:
         raise NotImplementedError
 
@@ -79,12 +97,13 @@ class Outgoing(Message):
     __slots__ = ()
 
     def __init__(self, *parts: str | bytes) -> None:
-        self.parts = parts
-        self.size = sum(map(_frame_size, parts))
-        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
+        super().__init__(parts)
 
     def __repr__(self) -> str:
         return f"Outgoing({', '.join(map(repr, self.parts))})"
+
+    def _measure(self) -> int:
+        return sum(map(_frame_size, self.parts))
 
     def _make_base64_parts(self) -> tuple[str | bytes, ...]:
         if all(isinstance(part, str) for part in self.parts):
@@ -103,6 +122,22 @@ class Outgoing(Message):
 
     def _make_payload(self) -> str:
         return encode_payload(self.parts)
+
+
+class Single(Outgoing):
+    """A text for one recipient: ``data`` is its packet as an encoder gives it, in UTF-8, and is framed at once."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        Message.__init__(self, frames=frame_text(data))
+        self._data = data
+
+    def _make_parts(self) -> tuple[str | bytes, ...]:
+        return (self._data.decode(),)
+
+    def _measure(self) -> int:
+        return _framed(len(self._data))
 
 
 class Stem:
@@ -127,16 +162,19 @@ class _Ended(Outgoing):
     __slots__ = ("_end", "_stem")
 
     def __init__(self, stem: Stem, end: str) -> None:
-        length = len(stem._data) + len(end)
-        self.parts = (stem._text + end, *stem._attachments)
-        self.size = _framed(length) + len(stem._attached)
-        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
+        Message.__init__(self)
         self._stem = stem
         self._end = end
 
+    def _make_parts(self) -> tuple[str | bytes, ...]:
+        return (self._stem._text + self._end, *self._stem._attachments)
+
+    def _measure(self) -> int:
+        return _framed(len(self._stem._data) + len(self._end)) + len(self._stem._attached)
+
     def _make_frames(self) -> bytes:
         stem = self._stem
-        return build_frame(TEXT, stem._data + self._end.encode()) + stem._attached
+        return frame_text(stem._data + self._end.encode()) + stem._attached
 
 
 class Run(Message):
@@ -145,13 +183,17 @@ class Run(Message):
     __slots__ = ("_members",)
 
     def __init__(self, members: Sequence[Message]) -> None:
+        super().__init__()
         self._members = members
-        self.parts = tuple([part for member in members for part in member.parts])
-        self.size = sum([member.size for member in members])
-        self._base64_parts = self._frames = self._frames_base64 = self._payload = None
 
     def __repr__(self) -> str:
         return f"Run({list(self._members)!r})"
+
+    def _make_parts(self) -> tuple[str | bytes, ...]:
+        return tuple([part for member in self._members for part in member.parts])
+
+    def _measure(self) -> int:
+        return sum([member.size for member in self._members])
 
     def _make_base64_parts(self) -> tuple[str | bytes, ...]:
         return tuple([part for member in self._members for part in member.base64_parts])

@@ -26,7 +26,7 @@ import msgspec
 
 from bellwire.core.errors import PacketError, TooManyAttachments
 from bellwire.protocol.json_text import TOO_DEEP, decode_text
-from bellwire.protocol.outgoing import Outgoing, Stem
+from bellwire.protocol.outgoing import Outgoing, Single, Stem
 
 CONNECT: Final = 0
 DISCONNECT: Final = 1
@@ -374,7 +374,9 @@ def encode_ack(
     """ACK or BINARY_ACK for the event with this ``id``; ``args`` and errors as for :func:`encode_event`."""
     if binary:
         return _encode_binary(ACK, namespace, args, id)
-    return Outgoing(f"{_header('43', namespace)}{id}{_encode(args).decode()}")
+    if namespace == ROOT:
+        return Single(b"43%d%b" % (id, _encode(args)))
+    return Single(b"43%b,%d%b" % (namespace.encode(), id, _encode(args)))
 
 
 def _header(start: str, namespace: str) -> str:
