@@ -134,11 +134,12 @@ def socket_io(data: bytes) -> None:
 
 def _packet(text: str, attachments: list[bytes]) -> None:
     packet = socketio.parse_packet(text)
+    assert msgspec.structs.replace(packet, name="") == socketio.parse_header(text, socketio.MAX_ATTACHMENTS)
     if packet.type == socketio.CONNECT:
         auth = socketio.check_connect_payload(packet.payload)
         embedding.take_hello(auth)
     elif packet.type == socketio.EVENT:
-        socketio.event_name(packet.payload)
+        assert socketio.event_name(packet.payload) == socketio.name_of(packet)
     elif packet.type == socketio.ACK:
         socketio.check_ack_payload(packet.payload)
     elif packet.type in (socketio.BINARY_EVENT, socketio.BINARY_ACK):

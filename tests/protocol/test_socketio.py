@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bellwire.core.errors import PacketError, TooManyAttachments
@@ -35,7 +35,9 @@ from bellwire.protocol.socketio import (
     encode_disconnect,
     encode_event,
     event_name,
+    name_of,
     open_argument,
+    parse_header,
     parse_packet,
     read_refusal,
 )
@@ -72,10 +74,10 @@ def test_packet_types() -> None:
         ('0{"token":"123"}', Packet(CONNECT, "/", None, '{"token":"123"}', 0)),
         ('0/admin,{"token":"123"}', Packet(CONNECT, "/admin", None, '{"token":"123"}', 0)),
         ('4/random,{"message":"no"}', Packet(CONNECT_ERROR, "/random", None, '{"message":"no"}', 0)),
-        ('2["foo"]', Packet(EVENT, "/", None, '["foo"]', 0)),
-        ('2/admin,["bar"]', Packet(EVENT, "/admin", None, '["bar"]', 0)),
-        ('212["foo"]', Packet(EVENT, "/", 12, '["foo"]', 0)),
-        ('2/admin,12["foo"]', Packet(EVENT, "/admin", 12, '["foo"]', 0)),
+        ('2["foo"]', Packet(EVENT, "/", None, '["foo"]', 0, "foo")),
+        ('2/admin,["bar"]', Packet(EVENT, "/admin", None, '["bar"]', 0, "bar")),
+        ('212["foo"]', Packet(EVENT, "/", 12, '["foo"]', 0, "foo")),
+        ('2/admin,12["foo"]', Packet(EVENT, "/admin", 12, '["foo"]', 0, "foo")),
         ('312["bar"]', Packet(ACK, "/", 12, '["bar"]', 0)),
         ("312[]", Packet(ACK, "/", 12, "[]", 0)),
         ('3/admin,0["bar"]', Packet(ACK, "/admin", 0, '["bar"]', 0)),
@@ -98,7 +100,7 @@ def test_parse_comma_after_the_namespace_is_optional(text: str) -> None:
 
 
 def test_parse_namespace_ends_at_the_first_comma_whatever_it_holds() -> None:
-    assert parse_packet('2/a/b?c=[1]"é\n,["x"]') == Packet(EVENT, '/a/b?c=[1]"é\n', None, '["x"]', 0)
+    assert parse_packet('2/a/b?c=[1]"é\n,["x"]') == Packet(EVENT, '/a/b?c=[1]"é\n', None, '["x"]', 0, "x")
 
 
 def test_parse_payload_may_hold_anything() -> None:
@@ -658,6 +660,24 @@ def test_any_text_is_a_packet_or_a_packet_error(text: str) -> None:
     assert packet.id is None or 0 <= packet.id < 10**15
     assert (1 <= packet.attachments <= 10) == (packet.type >= BINARY_EVENT)
     assert packet.type >= BINARY_EVENT or packet.attachments == 0
+
+
+almost_plain = st.from_regex(r'\A2(/[a-z]{0,2},?)?[0-9]{0,16} ?\[ ?("|5)(connect|[^"]{0,3})"? ?[,\]}:]')
+
+
+@given(st.text() | hostile | almost_plain | st.builds(str.__add__, almost_plain, st.text()))
+@example('2["connect",1]')
+@example('2/a,1["",1]')
+def test_an_event_with_a_plain_name_is_read_as_any_other_packet(text: str) -> None:
+    try:
+        packet = parse_packet(text)
+    except PacketError:
+        with pytest.raises(PacketError):
+            parse_header(text, MAX_ATTACHMENTS)
+        return
+    assert msgspec.structs.replace(packet, name="") == parse_header(text, MAX_ATTACHMENTS)
+    if packet.name:
+        assert packet.name == event_name(packet.payload) == name_of(packet)
 
 
 @given(st.text() | hostile | json_values.map(json.dumps))

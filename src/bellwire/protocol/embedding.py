@@ -35,7 +35,7 @@ from bellwire.core.errors import ConnectRefused, PacketError
 from bellwire.core.events import OWN_NAME
 from bellwire.protocol.json_text import MAX_DEPTH, check_depth
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.protocol.socketio import Packet, append_argument, encode_connect, encode_event, event_name, parse_packet
+from bellwire.protocol.socketio import Packet, append_argument, encode_connect, encode_event, name_of, parse_packet
 from bellwire.protocol.wire import (
     MAX_CURSORS,
     Advance,
@@ -311,8 +311,8 @@ def encode_message(namespace: str, message: Request | Control) -> Outgoing:
 
 
 def is_message(packet: Packet) -> bool:
-    """Whether an event is a message of bellwire.v1. Raises what `event_name` does."""
-    return event_name(packet.payload) == KEY
+    """Whether an event is a message of bellwire.v1. Raises what `name_of` does."""
+    return name_of(packet) == KEY
 
 
 def read_request(packet: Packet) -> Request:

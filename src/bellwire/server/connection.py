@@ -100,10 +100,6 @@ class Connection(Receiver):
     # --- in the words of the protocol
 
     @abstractmethod
-    def take(self, message: str | bytes) -> None:
-        """Take a message. Raises :class:`PacketError` if it breaks the protocol, and `TooLate`."""
-
-    @abstractmethod
     def welcome(self, socket: Socket) -> Message:
         """What tells the client that it is connected."""
 
@@ -116,15 +112,6 @@ class Connection(Receiver):
         """What tells it that the server took it out of a namespace."""
 
     # --- as the session's receiver
-
-    @override
-    def received(self, message: str | bytes) -> None:
-        try:
-            self.take(message)
-        except TooLate:
-            self.runtime.counters.dropped("packet", reason="disconnected", policy="at_most_once")
-        except PacketError as error:
-            self.fail(error)
 
     @override
     def moved(self, carrier: Carrier) -> None:
@@ -353,8 +340,11 @@ class Connection(Receiver):
             socket.sink.drop(reason="disconnected")
         socket.depart(self.runtime.nowhere, reason)
 
-    def fail(self, error: PacketError) -> None:
-        """The client broke the protocol: its connection ends."""
+    def fail(self, error: "PacketError | TooLate") -> None:
+        """A message cannot be taken. If the client broke the protocol its connection ends."""
+        if isinstance(error, TooLate):
+            self.runtime.counters.dropped("packet", reason="disconnected", policy="at_most_once")
+            return
         logger.debug("a client is disconnected, parse error: %s", str(error)[:200])
         self.session.close("parse error")
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bellwire.core.errors import ConnectRefused, EventRefused, PacketError
 from bellwire.core.renewal import AuthRenewed
 from bellwire.protocol.outgoing import Message
-from bellwire.protocol.socketio import Packet, event_name
+from bellwire.protocol.socketio import Packet, name_of
 from bellwire.protocol.wire import Skip
 from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect
@@ -131,9 +131,11 @@ class Inbound(ABC):
     def _comes_too_early(self, packet: Packet, number: Numbered | Skip | None) -> bool:
         """Whether the event is more than its client may send now; it is answered then, and is over."""
         rates = self._namespace.rates
-        event = rates.get(event_name(packet.payload)) if rates and not isinstance(number, Skip) else None
+        event = rates.get(name_of(packet)) if rates and type(number) is not Skip else None
         if number is not None and self.numbers is not None:
             return self.numbers.come_too_early(number, event, self._connection)
+        if event is not None and event.rate == "off":
+            return False
         excess = self._connection.meter.admit(event, self._socket.user)
         if excess is None:
             return False
@@ -156,12 +158,12 @@ class Inbound(ABC):
         try:
             work = self._namespace.read(packet, objects, self._hub.name)
         except EventRefused as refusal:
-            self._refuse(packet.id, refusal, event_name(packet.payload))
+            self._refuse(packet.id, refusal, name_of(packet))
             return False
         except PacketError:
             raise
         except Exception as error:  # a payload type's own __post_init__
-            self._failed(packet.id, error, f"handling {event_name(packet.payload)[:64]!r}")
+            self._failed(packet.id, error, f"handling {name_of(packet)[:64]!r}")
             return False
         self._current = (packet.id, work.registration)
         outcome = self._runtime.dispatcher.start(self._namespace.job(self._socket, work), self._finished)
@@ -186,7 +188,7 @@ class Inbound(ABC):
 
     def _read(self, packet: Packet, objects: list[Any] | None) -> "Work | EventRefused":
         """What an event asks for, or why it is refused. Raises :class:`PacketError`."""
-        name = event_name(packet.payload)
+        name = name_of(packet)
         try:
             return self._namespace.read(packet, objects, self._hub.name)
         except EventRefused as refusal:
@@ -327,7 +329,7 @@ def _name_for_the_log(packet: Packet) -> str:
     if not logger.isEnabledFor(logging.DEBUG):
         return ""
     try:
-        return event_name(packet.payload)
+        return name_of(packet)
     except PacketError:
         return ""
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
+import msgspec
+
 from bellwire.core.errors import BellwireError, EventRefused
 from bellwire.core.events import MAX_NAME_LENGTH as MAX_EVENT_NAME
 from bellwire.core.events import Event, require_event
@@ -12,7 +14,7 @@ from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.naming import User
 from bellwire.guard.recipients import MAX_NAME_LENGTH, check_name
 from bellwire.guard.schema import PayloadReader
-from bellwire.protocol.socketio import Packet, decode_json, event_name
+from bellwire.protocol.socketio import Packet, decode_json, name_of
 from bellwire.server import relay
 from bellwire.server.admission import Middleware
 from bellwire.server.callables import check_any_handler, check_handler, payload_names
@@ -54,7 +56,7 @@ _OWN: Final = {AUTH_RENEW.name: Registration(AUTH_RENEW, Socket.renew, PayloadRe
 """What every namespace handles, unless its application does."""
 
 
-class Work(NamedTuple):
+class Work(msgspec.Struct, frozen=True):
     """An event that was read: its name, its checked payload, and who handles it."""
 
     name: str
@@ -347,7 +349,7 @@ class Namespace(Target):
             EventRefused: nobody handles it, or the payload is not what the event declares.
 
         """
-        name = event_name(packet.payload)
+        name = name_of(packet)
         registration = self._handlers.get(name) or _OWN.get(name)
         if registration is not None:
             reader = registration.reader
@@ -364,7 +366,7 @@ class Namespace(Target):
         """The coroutine of an event's handlers, for a client that does not number its events."""
         registration = work.registration
         seen = self.any_handlers and registration is not None and not registration.private
-        if registration is None or registration.effect == "relay" or seen or self.runtime.outflow is not None:
+        if registration is None or registration.effect == "relay" or seen or socket.node.outflow is not None:
             return self._job(socket, work)
         return registration.handler(socket, *work.args)
 

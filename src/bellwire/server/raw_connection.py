@@ -25,7 +25,7 @@ from bellwire.protocol import wire
 from bellwire.protocol.embedding import VERSION, Hello
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.protocol.socketio import ACK, EVENT, Packet
-from bellwire.server.connection import Connection
+from bellwire.server.connection import Connection, TooLate
 from bellwire.server.dialects import raw
 from bellwire.server.inbound import Phase
 from bellwire.server.numbers import Numbered
@@ -50,7 +50,13 @@ class RawConnection(Connection):
         self._msgpack = session.msgpack
 
     @override
-    def take(self, message: str | bytes) -> None:
+    def received(self, message: str | bytes) -> None:
+        try:
+            self._take(message)
+        except (PacketError, TooLate) as error:
+            self.fail(error)
+
+    def _take(self, message: str | bytes) -> None:
         found = wire.parse(message)
         match found:
             case wire.ClientEvent(namespace, name, args, number):

@@ -50,8 +50,9 @@ from bellwire.protocol.socketio import (
     parse_packet,
 )
 from bellwire.protocol.wire import Skip
-from bellwire.server.connection import Connection
+from bellwire.server.connection import Connection, TooLate
 from bellwire.server.dialects import STOCK, embedded
+from bellwire.server.inbound import Phase
 from bellwire.server.numbers import Numbered
 from bellwire.server.recovery import AT_CONNECT, Plea, RecoveringReader, take_plea
 from bellwire.server.socket import Socket
@@ -79,15 +80,18 @@ class SocketIOConnection(Connection):
         self._arrival: Arrival | None = None  # while there is an assembly
 
     @override
-    def take(self, message: str | bytes) -> None:
-        if not isinstance(message, str) or self._assembly is not None:
-            self._attach(message)
-            return
-        packet = parse_packet(message, max_attachments=self.runtime.config.max_attachments)
-        if packet.type == EVENT:
-            self._event(packet, None)
-        else:
-            self._other(packet)
+    def received(self, message: str | bytes) -> None:
+        try:
+            if not isinstance(message, str) or self._assembly is not None:
+                self._attach(message)
+                return
+            packet = parse_packet(message, max_attachments=self.runtime.config.max_attachments)
+            if packet.type == EVENT:
+                self._event(packet, None)
+            else:
+                self._other(packet)
+        except (PacketError, TooLate) as error:
+            self.fail(error)
 
     @override
     def closed(self, reason: str) -> None:
@@ -140,9 +144,11 @@ class SocketIOConnection(Connection):
             self._arrival = None
 
     def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
-        socket = self.connected_in(packet.namespace)
+        socket = self._sockets.get(packet.namespace)
+        if socket is None or socket.phase is not Phase.CONNECTED:
+            socket = self.connected_in(packet.namespace)  # it says what is wrong
         if type(socket.hello) is not Hello:
-            socket.receive(packet, objects, sum(map(len, attached)))
+            socket.receive(packet, objects, sum(map(len, attached)) if attached else 0)
         elif is_message(packet):
             self._request(socket, packet)
         else:
