@@ -186,7 +186,8 @@ class Draft(msgspec.Struct):
     data: bytes = b""
 
 
-_READERS: Final = [PayloadReader(Event("x", *types)) for types in ((), (int,), (Draft,), (Any, str | None), (float,))]
+_PAYLOADS: Final = ((), (int,), (Draft,), (Any, str | None), (float,), (str, list[bool]))
+_READERS: Final = [PayloadReader(Event("x", *types)) for types in _PAYLOADS]
 _REPLIES: Final = [
     ReplyReader(Event("x", reply=Draft)),
     ReplyReader(Event("x", reply=Any)),
@@ -198,7 +199,9 @@ def schema(data: bytes) -> None:
     """A payload, and a reply; what was read can be sent to all others."""
     text = data.decode(errors="replace")
     for reader in _READERS:
-        for argument in _declared(lambda reader=reader: reader.read(text)) or ():  # type: ignore[misc]
+        arguments = _declared(lambda reader=reader: reader.read(text))  # type: ignore[misc]
+        assert arguments == _declared(lambda reader=reader: reader.read_in_full(text))  # type: ignore[misc]
+        for argument in arguments or ():
             msgspec.msgpack.encode(argument)
     for reply in _REPLIES:
         _declared(lambda reply=reply: reply.read(text))  # type: ignore[misc]

@@ -3,7 +3,8 @@
 import enum
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bellwire.core.errors import EventRefused, PacketError
 from bellwire.core.events import Event, PlainText
 from bellwire.guard.schema import MAX_MESSAGE_LENGTH, PayloadReader, ReplyReader
+from bellwire.protocol.json_text import MAX_DEPTH
 
 
 class Draft(msgspec.Struct):
@@ -357,6 +359,47 @@ def test_any_text_gives_arguments_or_one_declared_error(payload: str) -> None:
             str(error).encode()
         else:
             msgspec.json.encode(reply)
+
+
+FLAT = [
+    COLOURS,
+    NOTHING,
+    PayloadReader(Event("x", str)),
+    PayloadReader(Event("x", bytes, UUID)),
+    PayloadReader(Event("x", str | float | None, list[dict[str, bool]])),
+    PayloadReader(Event("x", tuple[str, ...], Annotated[str, msgspec.Meta(max_length=3)], Literal["red", "error"])),
+]
+NESTED: Any = str
+for _ in range(MAX_DEPTH):
+    NESTED = list[NESTED]
+
+
+@given(
+    st.text()
+    | st.lists(JSON, max_size=3).map(lambda rest: json.dumps(["x", *rest]))
+    | st.builds(
+        str.format, st.sampled_from(['["x",{}]', "[1,{}]", '["x",{},"red"]', " [ {} ]", '["x",{}]]']), st.text()
+    )
+    | st.sampled_from(["red", "\\ud800", "", "aGk=", "0" * 40]).map('["x","{}"]'.format)
+)
+def test_what_needs_no_second_look_is_read_and_refused_as_all_else(payload: str) -> None:
+    for reader in FLAT:
+        assert reader._flat
+        assert _read(reader.read, payload) == _read(reader.read_in_full, payload)
+
+
+def _read(read: Callable[[str], tuple[Any, ...]], payload: str) -> object:
+    try:
+        return read(payload)
+    except EventRefused as error:
+        return error.as_reply()
+    except PacketError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("type_", [int, Draft, Strict, Any, object, PlainText, dict[str, int], list[Any], NESTED])
+def test_what_may_be_deep_or_a_huge_integer_or_unclean_is_looked_at_twice(type_: Any) -> None:
+    assert not PayloadReader(Event("x", type_))._flat
 
 
 @given(st.lists(JSON | st.binary(), max_size=4))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from bellwire.core.errors import EventRefused, PacketError
 from bellwire.core.events import Event, walk_types
 from bellwire.guard.sanitise import Cleaner, build_cleaner
-from bellwire.protocol.json_text import decode_text
+from bellwire.protocol.json_text import MAX_DEPTH, decode_text
 
 __all__ = ["PayloadReader", "ReplyReader"]
 
@@ -25,7 +26,26 @@ _LOCATION = re.compile(r"(.*) - at (`key` in )?`\$\[([0-9]+)\](.*)`", re.DOTALL)
 # MessagePack holds integers of 64 bits, whose decimal digits are at most 20; 18 of them are always in range.
 _SAFE_DIGITS: Final = 18
 _NO_DIGITS: Final = bytes(set(range(256)) - set(b"0123456789"))
-_WITH_INTEGERS: Final = (msgspec.inspect.IntType, msgspec.inspect.AnyType, msgspec.inspect.RawType)
+_WITH_INTEGERS: Final = (inspect.IntType, inspect.AnyType, inspect.RawType)
+
+# What has no members that nobody declared, and that could be nested to any depth.
+_FLAT: Final = (
+    inspect.StrType,
+    inspect.BoolType,
+    inspect.FloatType,
+    inspect.NoneType,
+    inspect.BytesType,
+    inspect.DateTimeType,
+    inspect.UUIDType,
+    inspect.EnumType,
+    inspect.LiteralType,
+    inspect.ListType,
+    inspect.TupleType,
+    inspect.VarTupleType,
+    inspect.DictType,
+    inspect.UnionType,
+    inspect.Metadata,
+)
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 _count_arguments = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -40,7 +60,7 @@ class PayloadReader:
     that is JSON alone, which is how msgspec writes bytes in JSON.
     """
 
-    __slots__ = ("_arity", "_cleaners", "_decode", "_types", "_unbounded")
+    __slots__ = ("_arity", "_cleaners", "_decode", "_flat", "_types", "_unbounded")
 
     def __init__(self, event: Event[Any, *tuple[Any, ...]]) -> None:
         types = event.payload_types
@@ -51,6 +71,7 @@ class PayloadReader:
         self._unbounded = any(map(_is_unbounded, types))
         cleaners = enumerate(map(build_cleaner, types))
         self._cleaners = [(index, clean) for index, clean in cleaners if clean is not None]
+        self._flat = not self._cleaners and _is_flat(types)
 
     def read(self, payload: str) -> tuple[Any, ...]:
         """Return the arguments in ``payload``, the JSON text ``["name", argument, ...]``, without the name.
@@ -61,6 +82,16 @@ class PayloadReader:
             PacketError: the payload is no JSON array, or is nested too deeply.
 
         """
+        if self._flat:
+            try:
+                arguments: tuple[Any, ...] = self._decode(payload)[1:]
+                return arguments
+            except (msgspec.DecodeError, UnicodeEncodeError):
+                pass  # it is mended below, or told what is wrong with it
+        return self.read_in_full(payload)
+
+    def read_in_full(self, payload: str) -> tuple[Any, ...]:
+        """Do what `read` does, also where the types alone leave something open."""
         try:
             arguments = decode_text(payload, self._decode)[1:]
             if self._unbounded and len(payload.encode().translate(None, _NO_DIGITS)) > _SAFE_DIGITS:
@@ -198,7 +229,13 @@ def _convert(arguments: Sequence[Any], type_: Any) -> Any:
 
 def _is_unbounded(type_: Any) -> bool:
     """Whether a value of the type can hold an integer of any size."""
-    return any(isinstance(part, _WITH_INTEGERS) for part in walk_types(msgspec.inspect.type_info(type_)))
+    return any(isinstance(part, _WITH_INTEGERS) for part in walk_types(inspect.type_info(type_)))
+
+
+def _is_flat(types: tuple[Any, ...]) -> bool:
+    """Whether nothing is left to check when msgspec has read values of these types: no depth, no integers."""
+    parts = [part for type_ in types for part in walk_types(inspect.type_info(type_))]
+    return len(parts) < MAX_DEPTH and all(isinstance(part, _FLAT) for part in parts)
 
 
 def _check_integers(arguments: tuple[Any, ...]) -> None:
