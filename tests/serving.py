@@ -9,8 +9,8 @@ import uvicorn
 
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import native_websockets
-from bellwire.transports.native_http import native_http
+from bellwire.transports.first_read import native_http
+from bellwire.transports.native_upgrade import native_websockets
 
 CLOSING = 5  # seconds for the clients to go when the server does
 

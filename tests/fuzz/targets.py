@@ -23,6 +23,7 @@ from bellwire.protocol.handshake import HandshakeError, check_upgrade
 from bellwire.protocol.post import Post
 from bellwire.protocol.websocket import WebSocket
 from bellwire.transports.base import Request, parse_query
+from tests.protocol.plain import check_plain
 
 Target: TypeAlias = Callable[[bytes], None]
 
@@ -75,17 +76,21 @@ def handshake(data: bytes) -> None:
     """A request's head, and what the server reads in it; then a response's, for the client."""
     line, _, fields = data.partition(b"\n")
     request = Request(path="/", query_string=line, head=fields)
-    names = {name.encode("latin-1"): value.encode("latin-1") for name, value in request.headers.items()}
     assert isinstance(request.cookies, dict)
     parse_query(line)
     negotiate(request.headers.get("sec-websocket-extensions"))
     try:
-        check_upgrade(b"GET", "1.1", names)
+        check_upgrade("GET", "1.1", request.headers)
     except HandshakeError as error:
         assert error.status in (400, 405, 426)
     response = client_handshake.Response(b"dGhlIHNhbXBsZSBub25jZQ==", (wire.JSON,))
     with contextlib.suppress(client_handshake.ResponseError):
         response.receive(data)
+
+
+def plain_head(data: bytes) -> None:
+    """A head that needs no parser, and what a parser reads in it."""
+    check_plain(data)
 
 
 _ORIGINS: Final = Origins(["https://a.example", "https://*.b.example:*", "http://[::1]:8000"])
@@ -285,6 +290,13 @@ TARGETS: Final[dict[str, tuple[Target, tuple[bytes, ...]]]] = {
         (
             b"EIO=4&transport=websocket&sid=x%00\n" + _UPGRADE + _FIELDS + b"permessage-deflate; a=b",
             _RESPONSE,
+        ),
+    ),
+    "plain_head": (
+        plain_head,
+        (
+            b"GET /socket.io/?EIO=4 HTTP/1.1\r\n" + _FIELDS.replace(b"\n", b"\r\n") + b"x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\nExpect: x\r\n\r\n",
         ),
     ),
     "edge": (

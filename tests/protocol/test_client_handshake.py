@@ -32,9 +32,9 @@ def test_section_4_1_the_request() -> None:
 
 def test_a_server_takes_the_request_and_the_client_its_response() -> None:
     key = new_key()
-    first, *lines = build_request("h", "/", key)[:-4].split(b"\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    assert first == b"GET / HTTP/1.1"
+    first, *lines = build_request("h", "/", key)[:-4].decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    assert first == "GET / HTTP/1.1"
     assert check_upgrade("GET", "1.1", headers) == key
     assert Response(key).receive(build_response(key)) == b""
 

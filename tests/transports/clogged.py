@@ -5,7 +5,8 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from bellwire.transports.native import NativeWebSocket, native_websockets
+from bellwire.transports.native import NativeWebSocket
+from bellwire.transports.native_upgrade import native_websockets
 from tests.transports.wire import Echo, EchoServer
 
 
@@ -69,6 +70,7 @@ async def upgrade(server: EchoServer, transport: asyncio.Transport) -> tuple[asy
     first.connection_made(transport)
     first.data_received(UPGRADE_HEAD)
     transport.set_protocol(first)
+    await asyncio.sleep(0)  # the response leaves when the tick ends
     (echo,) = server.raw_echoes
     carrier = echo.session.carrier
     assert isinstance(carrier, NativeWebSocket)

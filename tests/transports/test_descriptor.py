@@ -74,11 +74,9 @@ def packets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def opened(transport: Plain) -> NativeWebSocket:
-    first, carrier, _ = await upgrade(EchoServer(), transport)
-    transport.waiting.clear()  # the 101 and what greets: written before the connection was ours
-    carrier.resume_writing()
-    assert first is not None
+async def opened(transport: Plain, client: socket.socket) -> NativeWebSocket:
+    _, carrier, _ = await upgrade(EchoServer(), transport)
+    assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
     return carrier
 
 
@@ -99,7 +97,7 @@ def test_transport_without_a_socket_writes_itself() -> None:
 
 
 async def test_messages_of_one_tick_leave_in_one_write(packets: tuple[socket.socket, socket.socket]) -> None:
-    carrier = await opened(Plain(packets[0]))
+    carrier = await opened(Plain(packets[0]), packets[1])
     for number in range(10):
         carrier.send(Outgoing(str(number)))
     with pytest.raises(BlockingIOError):
@@ -109,7 +107,7 @@ async def test_messages_of_one_tick_leave_in_one_write(packets: tuple[socket.soc
 
 
 async def test_last_message_of_a_tick_leaves_at_once(packets: tuple[socket.socket, socket.socket]) -> None:
-    carrier = await opened(Plain(packets[0]))
+    carrier = await opened(Plain(packets[0]), packets[1])
     carrier.send_last(Outgoing("a"))
     assert packets[1].recv(1000) == frame("a")
 
@@ -117,7 +115,7 @@ async def test_last_message_of_a_tick_leaves_at_once(packets: tuple[socket.socke
 async def test_last_message_of_a_tick_leaves_behind_what_was_sent(
     packets: tuple[socket.socket, socket.socket],
 ) -> None:
-    carrier = await opened(Plain(packets[0]))
+    carrier = await opened(Plain(packets[0]), packets[1])
     carrier.send(Outgoing("a"))
     carrier.send_last(Outgoing("b"))
     await asyncio.sleep(0)
@@ -128,7 +126,7 @@ async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_
     packets: tuple[socket.socket, socket.socket],
 ) -> None:
     transport = Plain(packets[0])
-    carrier = await opened(transport)
+    carrier = await opened(transport, packets[1])
     sent, number = b"", 0
     while not transport.waiting:
         carrier.send_last(Outgoing(str(number)))
@@ -148,7 +146,7 @@ async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_
 async def test_nothing_is_written_to_a_descriptor_that_may_be_another_connections(
     how: str, packets: tuple[socket.socket, socket.socket]
 ) -> None:
-    carrier = await opened(Plain(packets[0]))
+    carrier = await opened(Plain(packets[0]), packets[1])
     if how == "lost":
         carrier.connection_lost(None)
     else:
@@ -163,7 +161,7 @@ async def test_nothing_is_written_to_a_descriptor_that_may_be_another_connection
 
 async def test_client_that_is_gone_is_the_transports_to_tell(packets: tuple[socket.socket, socket.socket]) -> None:
     transport = Plain(packets[0])
-    carrier = await opened(transport)
+    carrier = await opened(transport, packets[1])
     packets[1].close()
     carrier.send_last(Outgoing("a"))
     assert transport.waiting == frame("a")

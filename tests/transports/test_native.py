@@ -2,39 +2,34 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import fastapi
 import pytest
 
-from bellwire import Config, Event, Server, Socket
+from bellwire import Config, Socket
 from bellwire.protocol.deflate import Deflate, Parameters
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
-from bellwire.transports.engine import Engine
 from bellwire.transports.native import NativeWebSocket
 from bellwire.transports.unread import NOTED_FROM
 from tests.serving import serve
 from tests.transports.clogged import Clogged, upgrade
-from tests.transports.wire import PATIENCE, Echo, EchoServer, connect, echo_server, on_both, real, until
+from tests.transports.wire import (
+    PATIENCE,
+    Echo,
+    EchoServer,
+    connect,
+    dial,
+    echo_server,
+    on_both,
+    real,
+    socketio_server,
+    until,
+)
 
 # --- the deadline of a request's head
-
-
-@asynccontextmanager
-async def dial(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,122 +178,6 @@ async def test_deadlines_leave_no_timers() -> None:
         assert server.engine.wheel.pending == 0
 
 
-# --- the paths of others
-
-
-def fast_api() -> fastapi.FastAPI:
-    app = fastapi.FastAPI()
-
-    @app.get("/hello")
-    async def hello() -> str:
-        return "hello"
-
-    @app.websocket("/live")
-    async def live(websocket: fastapi.WebSocket) -> None:
-        await websocket.accept()
-        async for text in websocket.iter_text():
-            await websocket.send_text(text.upper())
-
-    return app
-
-
-ECHO = Event("echo", str, reply=str)
-
-
-def socketio_server(**options: object) -> Server:
-    server = Server(**options)  # type: ignore[arg-type]
-    root = server.namespace("/")
-
-    @root.on(ECHO)
-    async def echo(socket: Socket, text: str) -> str:
-        return text
-
-    return server
-
-
-async def speak_socketio(url: str, path: str = "/socket.io/") -> None:
-    """An echo by Socket.IO over both transports."""
-    async with connect(url, path) as client:
-        sid = await client.open()
-        await client.post(sid, '40\x1e420["echo","a"]')
-        packets = (await client.get(sid)).text.split("\x1e")
-        while '430["a"]' not in packets:
-            packets += (await client.get(sid)).text.split("\x1e")
-        await client.post(sid, "1")
-        _, ws = await client.open_websocket()
-        await ws.send("40")
-        assert (await ws.text()).startswith("40{")
-        await ws.send('421["echo","b"]')
-        assert await ws.text() == '431["b"]'
-        await ws.close()
-
-
-async def speak_fastapi(url: str) -> None:
-    async with aiohttp.ClientSession() as http:
-        async with http.get(f"{url}/hello") as answer:
-            assert await answer.json() == "hello"
-        async with http.ws_connect(f"{url}/live") as ws:
-            await ws.send_str("abc")
-            assert await ws.receive_str(timeout=PATIENCE) == "ABC"
-        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-            await http.ws_connect(f"{url}/nothing")
-        assert caught.value.status == 403
-
-
-@on_both
-async def test_fastapi_beside_the_server(native: bool) -> None:
-    async with serve(socketio_server(http=fast_api()), native=native) as url:
-        await speak_socketio(url)
-        await speak_fastapi(url)
-
-
-@real
-async def test_fastapi_with_the_server_mounted() -> None:
-    server = socketio_server()
-    app = fast_api()
-    app.router.lifespan_context = server.lifespan
-    app.mount("/", server)
-    async with serve(Mounted(app, server), native=False) as url:
-        await speak_fastapi(url)
-        await speak_socketio(url)
-
-
-@real
-async def test_fastapi_with_the_server_mounted_below_a_path() -> None:
-    server = socketio_server()
-    app = fast_api()
-    app.router.lifespan_context = server.lifespan
-    app.mount("/realtime", server)
-    async with serve(Mounted(app, server), native=False) as url:
-        await speak_fastapi(url)
-        await speak_socketio(url, "/realtime/socket.io/")
-
-
-class Mounted:
-    """An application that has a server inside."""
-
-    def __init__(self, app: fastapi.FastAPI, server: Server) -> None:
-        self._app = app
-        self._server = server
-
-    @property
-    def engine(self) -> Engine:
-        return self._server.engine
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
-
-
-@on_both
-async def test_websocket_of_nobody_is_refused(native: bool) -> None:
-    async with serve(socketio_server(), native=native) as url, aiohttp.ClientSession() as http:
-        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-            await http.ws_connect(f"{url}/elsewhere")
-        assert caught.value.status == 403
-        async with http.get(f"{url}/elsewhere") as answer:
-            assert answer.status == 404
-
-
 # --- the connection
 
 
@@ -308,18 +187,6 @@ async def test_connection_is_ours_after_the_upgrade() -> None:
         sid, ws = await client.open_websocket()
         assert isinstance(server.engine.sessions[sid].carrier, NativeWebSocket)
         await ws.close()
-
-
-@real
-async def test_upgrade_request_that_is_no_websocket_handshake_is_refused() -> None:
-    async with serve(EchoServer()) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
-        writer.write(
-            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n"
-            b"Upgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        head = (await reader.read()).decode().split("\r\n")
-        assert head[0] == "HTTP/1.1 426 Upgrade Required"
-        assert "sec-websocket-version: 13" in [line.lower() for line in head]
 
 
 @real

@@ -14,6 +14,7 @@ from bellwire.transports import asgi as asgi_module
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Request
 from bellwire.transports.native import NativeWebSocket
+from bellwire.transports.native_upgrade import MAX_FRAGMENTS
 from bellwire.transports.raw import CLOSE_CODES, RawSession
 from tests.serving import serve
 from tests.transports.pipe import Pipe
@@ -241,7 +242,7 @@ async def test_1009_for_more_fragments_than_a_message_may_have() -> None:
         connection = ws.raw._response.connection
         assert connection is not None
         assert connection.transport is not None
-        connection.transport.write(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * native_module.MAX_FRAGMENTS)
+        connection.transport.write(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * MAX_FRAGMENTS)
         assert await ws.close_code() == 1009
         assert echo.messages == []
 

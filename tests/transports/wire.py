@@ -1,6 +1,7 @@
 """For the tests of the transports: an application that only echoes, and a client that is as wrong as it is told."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from bellwire import Event, Server, Socket
 from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
@@ -118,6 +120,34 @@ class EchoServer:
         await receive()
         await self.engine.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+ECHO = Event("echo", str, reply=str)
+
+
+def socketio_server(**options: object) -> Server:
+    """A server of Socket.IO that echoes."""
+    server = Server(**options)  # type: ignore[arg-type]
+    root = server.namespace("/")
+
+    @root.on(ECHO)
+    async def echo(socket: Socket, text: str) -> str:
+        return text
+
+    return server
+
+
+@asynccontextmanager
+async def dial(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection with nothing on it yet."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 class Answer(NamedTuple):

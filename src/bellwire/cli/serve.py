@@ -36,8 +36,8 @@ from bellwire.core.config import Config
 from bellwire.core.errors import BellwireError
 from bellwire.server.server import Server
 from bellwire.transports.base import CLOSE_TIMEOUT, ASGIMessage, Receive, Scope, Send
-from bellwire.transports.native import native_websockets
-from bellwire.transports.native_http import native_http
+from bellwire.transports.first_read import native_http
+from bellwire.transports.native_upgrade import native_websockets
 
 logger = logging.getLogger("bellwire.server")
 

@@ -1,13 +1,14 @@
 """How many are at the door: connections that have not joined a namespace yet, nor been refused.
 
 They cost memory and a descriptor and have shown nothing for it, so they are bounded: all together, and those of one
-address, so that nobody takes all the places. Of IPv6 an address is what one customer has, a network of 64 bits.
+address, so that nobody takes all the places.
 """
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 
-__all__ = ["Newcomers", "address_key"]
+from bellwire.guard.address import address_key
+
+__all__ = ["Newcomers"]
 
 
 class Newcomers:
@@ -59,15 +60,3 @@ class Newcomers:
         if address is None or not self._most_per_address or self._exempt(address):
             return None
         return address_key(address)
-
-
-def address_key(address: str) -> str:
-    """What is counted as one address."""
-    address = address.partition("%")[0]  # the zone says which link it is on (RFC 4007 §11), and is anybody's word
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
-        return found.exploded[:19]
-    return address

@@ -6,15 +6,16 @@ Anybody can write ``X-Forwarded-For: 127.0.0.1``. So these headers count only if
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
+
+from bellwire.guard.address import Address, is_loopback, read_address
 
 __all__ = ["Proxies", "Seen", "is_local"]
 
 MAX_HOPS: Final = 16
 """Entries of a list that are looked at, from the right; nobody has so many proxies of their own."""
 
-_Address: TypeAlias = IPv4Address | IPv6Address
 _Network: TypeAlias = IPv4Network | IPv6Network
 
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -63,7 +64,7 @@ class Proxies:
 
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is a proxy that is believed."""
-        return self._trusts(_address(address))
+        return bool(self._networks) and self._trusts(read_address(address))
 
     def _client(self, peer: tuple[str, int], hops: list[str]) -> tuple[str, int]:
         """The nearest address that is no proxy's; the farthest that is known if all are, or if one cannot be read."""
@@ -73,29 +74,17 @@ class Proxies:
             if found is None:
                 break
             client = found
-            if not self._trusts(_address(found[0])):
+            if not self._trusts(read_address(found[0])):
                 break
         return client
 
-    def _trusts(self, address: _Address | None) -> bool:
+    def _trusts(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
 
 
 def is_local(client: tuple[str, int] | None) -> bool:
     """Whether a connection does not leave this machine."""
-    if client is None:
-        return True
-    address = _address(client[0])
-    return address is not None and address.is_loopback
-
-
-def _address(text: str) -> _Address | None:
-    """The address that ``text`` is; an IPv4 one also where a socket of IPv6 shows it."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return client is None or is_loopback(client[0])
 
 
 def _endpoint(hop: str) -> tuple[str, int] | None:
@@ -106,7 +95,7 @@ def _endpoint(hop: str) -> tuple[str, int] | None:
         port = rest.removeprefix(":")
     elif hop.count(":") == 1:
         host, _, port = hop.partition(":")
-    address = _address(host)
+    address = read_address(host)
     return None if address is None else (str(address), int(port) if port.isdecimal() and len(port) <= 5 else 0)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bellwire.core.errors import ProtocolError
-from bellwire.protocol.handshake import TOKEN, UPGRADE_FIELDS, VALUE, accept_key, has_token
+from bellwire.protocol.handshake import TOKEN, VALUE, accept_key, asks_for_websocket
 
 MAX_HEAD: Final = 16_384
 """Bytes of a response's head; as much as uvicorn and Node take of a request's."""
@@ -101,14 +101,14 @@ class Response:
         if status != 101:
             raise ResponseError("the server opens no WebSocket here", status)
         headers = _parse_fields(lines)
-        if not all(has_token(headers, name, token) for name, token in UPGRADE_FIELDS):
+        if not asks_for_websocket(headers):
             raise ResponseError("the response names no upgrade to a WebSocket", status)
-        if headers.get(b"sec-websocket-accept", b"") != accept_key(self._key):
+        if headers.get("sec-websocket-accept") != accept_key(self._key).decode():
             raise ResponseError("the response was not made for this request", status)
         # Points 5 and 6 of section 4.1: what was not offered cannot have been chosen.
-        if headers.get(b"sec-websocket-extensions"):
+        if headers.get("sec-websocket-extensions"):
             raise ResponseError("the response chooses what was not offered", status)
-        self._choose(headers.get(b"sec-websocket-protocol", b"").decode("latin-1"), status)
+        self._choose(headers.get("sec-websocket-protocol", ""), status)
 
     def _choose(self, chosen: str, status: int) -> None:
         if not chosen and not self._offered:
@@ -119,14 +119,14 @@ class Response:
         self.subprotocol = chosen
 
 
-def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
+def _parse_fields(lines: list[bytes]) -> dict[str, str]:
     """Names in lower case; several fields of one name joined by commas (RFC 9110, section 5.3)."""
-    fields: dict[bytes, bytes] = {}
+    fields: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(b":")
-        value = value.strip(b" \t")
-        if not colon or not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
+        field, colon, text = line.partition(b":")
+        text = text.strip(b" \t")
+        if not colon or not TOKEN.fullmatch(field) or not VALUE.fullmatch(text):
             raise ResponseError("a field of the response is malformed")
-        name = name.lower()
-        fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
+        name, value = field.decode().lower(), text.decode("latin-1")
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields

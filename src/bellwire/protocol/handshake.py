@@ -18,7 +18,16 @@ _CHALLENGE_BYTES: Final = 16  # what the key is the base64 of, section 4.1
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
-UPGRADE_FIELDS: Final = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
+UPGRADE_FIELDS: Final = (("upgrade", "websocket"), ("connection", "upgrade"))
+
+
+_ACCEPTED: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\n"
+    b"Upgrade: websocket\r\n"
+    b"Connection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n"
+    b"%b\r\n"
+)
 
 
 class HandshakeError(ProtocolError):
@@ -30,11 +39,11 @@ class HandshakeError(ProtocolError):
 
     code = "handshake_error"
 
-    def __init__(self, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(self, status: int, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(status, message)
         self.status = status
         self.message = message
-        self.headers: tuple[tuple[bytes, bytes], ...] = tuple(headers)
+        self.headers: tuple[tuple[str, str], ...] = tuple(headers)
 
     def __str__(self) -> str:
         return f"{self.message} (status {self.status})"
@@ -45,7 +54,7 @@ def accept_key(key: bytes) -> bytes:
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def check_upgrade(method: bytes | str, http_version: str, headers: Mapping[bytes, bytes]) -> bytes:
+def check_upgrade(method: str, http_version: str, headers: Mapping[str, str]) -> bytes:
     """Judge the client's opening handshake (section 4.2.1) and return its ``Sec-WebSocket-Key``.
 
     ``http_version`` is ``"1.1"``; the names in ``headers`` are in lower case, and values of fields
@@ -55,19 +64,19 @@ def check_upgrade(method: bytes | str, http_version: str, headers: Mapping[bytes
     Raises HandshakeError: 405 for another method than GET, 426 for a request that asks for no
     WebSocket or for another version than 13, else 400.
     """
-    if method not in (b"GET", "GET"):
-        raise HandshakeError(405, "a WebSocket is opened with GET", [(b"allow", b"GET")])
-    if not all(has_token(headers, name, token) for name, token in UPGRADE_FIELDS):
+    if method != "GET":
+        raise HandshakeError(405, "a WebSocket is opened with GET", [("allow", "GET")])
+    if not asks_for_websocket(headers):
         raise HandshakeError(426, "the request does not ask for an upgrade to a WebSocket", UPGRADE_FIELDS)
     if http_version != "1.1":
         raise HandshakeError(400, "a WebSocket is opened with HTTP/1.1")
-    if b"host" not in headers:
+    if "host" not in headers:
         raise HandshakeError(400, "the Host field is missing")
-    if headers.get(b"sec-websocket-version", b"").strip() != b"13":
+    if headers.get("sec-websocket-version", "").strip() != "13":
         raise HandshakeError(
-            426, "the only version of WebSocket here is 13", [*UPGRADE_FIELDS, (b"sec-websocket-version", b"13")]
+            426, "the only version of WebSocket here is 13", [*UPGRADE_FIELDS, ("sec-websocket-version", "13")]
         )
-    key = headers.get(b"sec-websocket-key", b"").strip()
+    key = headers.get("sec-websocket-key", "").strip().encode(errors="replace")
     if not _is_challenge(key):
         raise HandshakeError(400, "Sec-WebSocket-Key is not the base64 of 16 bytes")
     return key
@@ -85,26 +94,25 @@ def build_response(
     ``subprotocol`` and ``extensions`` are what was chosen among the client's offers; ``headers`` are
     further fields. Raises ValueError for a name or a value that would break the head apart.
     """
-    fields = [
-        (b"Upgrade", b"websocket"),
-        (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", accept_key(key)),
-    ]
-    if subprotocol is not None:
-        fields.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+    fields = [] if subprotocol is None else [(b"Sec-WebSocket-Protocol", subprotocol.encode("ascii"))]
     if extensions is not None:
         fields.append((b"Sec-WebSocket-Extensions", extensions.encode("ascii")))
     fields.extend(headers)
     for name, value in fields:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             raise ValueError(f"{name!r}: {value!r} is no header field")
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    return b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(lines) + b"\r\n"
+    return _ACCEPTED % (accept_key(key), b"".join([b"%b: %b\r\n" % field for field in fields]))
 
 
-def has_token(headers: Mapping[bytes, bytes], name: bytes, token: bytes) -> bool:
+def asks_for_websocket(headers: Mapping[str, str]) -> bool:
+    """Whether the fields of a request or of a response speak of an upgrade to a WebSocket."""
+    return has_token(headers, "upgrade", "websocket") and has_token(headers, "connection", "upgrade")
+
+
+def has_token(headers: Mapping[str, str], name: str, token: str) -> bool:
     """Whether ``token``, in lower case, is in the list of tokens that the field ``name`` holds, in any case."""
-    return any(part.strip().lower() == token for part in headers.get(name, b"").split(b","))
+    value = headers.get(name, "").lower()
+    return value == token or token in [part.strip() for part in value.split(",")]
 
 
 def _is_challenge(key: bytes) -> bool:

@@ -18,7 +18,7 @@ from bellwire.core.counters import Counters
 from bellwire.core.errors import RateLimited
 from bellwire.core.events import Event
 from bellwire.core.rate import parse_rate
-from bellwire.guard.newcomers import address_key
+from bellwire.guard.address import address_key
 from bellwire.guard.rates import Bucket, told
 from bellwire.server.quotas import Quotas
 

@@ -23,7 +23,7 @@ from bellwire.core.counters import Counters
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports.base import Application, Carrier, Receiver, Request
 from bellwire.transports.engine import Engine
-from bellwire.transports.native import Admission, Endpoint, NativeUpgrade
+from bellwire.transports.native_upgrade import Admission, Endpoint, NativeUpgrade
 from bellwire.transports.session import Session
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # bytes

@@ -115,12 +115,11 @@ async def _deny(error: RequestError | HandshakeError, scope: Scope, send: Send) 
         await send({"type": "websocket.close", "code": 1008})
         return
     body = error.message.encode()
-    more = error.headers if isinstance(error, HandshakeError) else _encoded(error.headers)
     headers = [
         (b"content-type", b"text/html"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
-        *more,
+        *_encoded(error.headers),
     ]
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})

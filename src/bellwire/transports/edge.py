@@ -8,7 +8,8 @@ from typing import Final, Protocol
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.rate import parse_rate
-from bellwire.guard.newcomers import Newcomers, address_key
+from bellwire.guard.address import address_key, is_loopback
+from bellwire.guard.newcomers import Newcomers
 from bellwire.guard.origin import Origins, Verdict, parse_origin
 from bellwire.guard.proxies import Proxies, is_local
 from bellwire.guard.rates import Buckets
@@ -125,7 +126,7 @@ class Edge:
 
     def _stands_for_many(self, address: str) -> bool:
         """Whether behind an address there may be all clients: a proxy, one that was not named to us among them."""
-        return is_local((address, 0)) or self._proxies.trusts(address)
+        return is_loopback(address) or self._proxies.trusts(address)
 
     def uncover(self, scope: Scope) -> Scope:
         """Return the ASGI scope with its client in place of a proxy, for an application behind this one."""

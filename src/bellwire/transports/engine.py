@@ -161,6 +161,7 @@ class Engine:
             )
         )
         session.receiver = self.application.opened(session)
+        request.put_away()
         return session
 
     def attach(self, websocket: Carrier, request: Request, session: Session | None) -> Session:
@@ -222,6 +223,7 @@ class Engine:
         self.edge.newcomers.add(request.address)
         self.raw_sessions.add(session)
         session.receiver = application.opened_raw(session)
+        request.put_away()
         return session
 
     def forget_raw(self, session: RawSession, reason: str) -> None:

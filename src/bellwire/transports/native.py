@@ -1,42 +1,24 @@
-"""WebSockets on uvicorn's own sockets: own framing, pre-framed bytes, no task and no queue per connection.
-
-uvicorn parses a request's head and, at an upgrade, makes an object of its configured WebSocket class, calls
-``connection_made(transport)`` and ``data_received(head)`` on it, and makes it the transport's protocol. The class here
-looks at the path: Socket.IO's and that of bellwire.v1 go to :class:`NativeWebSocket`, every other one to uvicorn's
-implementation and so to the user's ASGI application.
-"""
+"""WebSockets on uvicorn's own sockets: own framing, pre-framed bytes, no task and no queue per connection."""
 
 import asyncio
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
-from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
-from urllib.parse import unquote
+from typing import Any, ClassVar, cast
 
 from typing_extensions import override
-from uvicorn.config import Config as UvicornConfig
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from bellwire.core.clock import Timer
-from bellwire.protocol.deflate import DEFAULT_WINDOW_BITS, negotiate
-from bellwire.protocol.engineio import RequestError
-from bellwire.protocol.handshake import HandshakeError, build_response, check_upgrade
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
-from bellwire.protocol.wire import MAX_MESSAGE, PATH
 from bellwire.transports.arrival import Arrival
-from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link, Request
+from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link
 from bellwire.transports.descriptor import descriptor_of
 from bellwire.transports.engine import Engine
 from bellwire.transports.unread import Cause
 
 logger = logging.getLogger("bellwire.transports")
-
-MAX_FRAGMENTS = 1024
-"""Frames of one message; a peer could otherwise have each byte cost a frame's work."""
 
 MUCH = 65_536
 """Bytes of one read after which the answers are written at once: libuv reads up to 32 times before a tick ends."""
@@ -95,10 +77,13 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._arrival: Arrival | None = None  # while a message has begun and is not complete
         server_state.connections.add(cast("Any", self))
 
-    def begin(self, session: Link) -> None:
-        """What comes goes to ``session`` from now on."""
-        self.session = session
-        self._fd = descriptor_of(self._transport)
+    def open(self, response: bytes, connect: "Callable[[NativeWebSocket], Link]") -> None:
+        """Answer the handshake with ``response``; what comes goes to what ``connect`` makes from now on."""
+        self._out = response  # what is sent first leaves with it, in one write
+        self._engine.tick.touch(self)
+        self.session = connect(self)
+        if not self._ended:
+            self._fd = descriptor_of(self._transport)
         # Where it writes itself: not 0, for TLS transports pause when their buffer has come up to the limit.
         if _limit_writes(self._transport, 0 if self._fd >= 0 else max(self._engine.unread.noted_from, 1)):
             self.pause_writing()
@@ -334,178 +319,3 @@ def _limit_writes(transport: asyncio.Transport, limit: int) -> bool:
         transport.set_write_buffer_limits(high=0)
     transport.set_write_buffer_limits(high=limit)
     return paused
-
-
-class Admission(NamedTuple):
-    """Leave to open a WebSocket."""
-
-    connect: Callable[[NativeWebSocket], Link]
-    """Makes what its messages go to, once it is open."""
-    subprotocol: str | None = None
-    """What the client is told to speak, of what it offered (RFC 6455 §4.2.2)."""
-    base64: bool = False
-    """Whether the client takes no binary frames (``b64=1`` of Engine.IO)."""
-
-
-class Endpoint(NamedTuple):
-    """What is served on a path."""
-
-    engine: Engine
-    max_message: int
-    """Bytes of one message."""
-    max_fragments: int
-    """Frames of one message."""
-    deflate_bits: int
-    """The largest window of permessage-deflate (RFC 7692 §7.1.2), 8 to 15; 0 for no compression."""
-    admit: Callable[[Request], Admission]
-    """Who may open a WebSocket, and how; raises :class:`RequestError` or :class:`HandshakeError`."""
-
-
-Route: TypeAlias = Callable[[Request], Endpoint | None]
-"""Finds what serves a request; None leaves it to the user's ASGI application."""
-
-
-class NativeUpgrade(asyncio.Protocol):
-    """What uvicorn makes for every upgrade request; see :func:`native_websockets`."""
-
-    __slots__ = ("_next", "_route", "_transport", "_uvicorn")
-
-    def __init__(
-        self, route: Route, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
-    ) -> None:
-        self._route = route
-        self._uvicorn = (config, server_state, app_state)
-        self._next: asyncio.Protocol | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the transport until the head comes, in the very next call."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """First the request's head; later, until the transport has its new protocol, that one's bytes."""
-        if self._next is not None:
-            self._next.data_received(data)
-            return
-        request = parse_head(data, self._transport)
-        endpoint = self._route(request)
-        method = data.partition(b" ")[0]
-        self._next = self._delegate(data) if endpoint is None else self._accept(endpoint, request, method)
-        if self._next is not None:
-            # uvicorn makes *this* object the protocol once we return.
-            asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._next)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection was lost before its new protocol took over."""
-        if self._next is not None:
-            self._next.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The transport's buffer filled up before its new protocol took over."""
-        if self._next is not None:
-            self._next.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The transport's buffer emptied before its new protocol took over."""
-        if self._next is not None:
-            self._next.resume_writing()
-
-    def _delegate(self, head: bytes) -> asyncio.Protocol:
-        config, server_state, app_state = self._uvicorn
-        protocol = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
-        protocol.connection_made(self._transport)
-        protocol.data_received(head)
-        return protocol
-
-    def _accept(self, endpoint: Endpoint, request: Request, method: bytes) -> "NativeWebSocket | None":
-        headers = request.headers
-        try:
-            key = check_upgrade(
-                method, "1.1", {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-            )
-            admission = endpoint.admit(request)
-        except HandshakeError as error:
-            self._refuse(error.status, error.message, error.headers)
-            return None
-        except RequestError as error:
-            fields = tuple((name.encode(), value.encode()) for name, value in error.headers)
-            self._refuse(error.status, error.message, fields)
-            return None
-        bits = endpoint.deflate_bits
-        offer = headers.get("sec-websocket-extensions") if bits else None
-        deflate, extensions = negotiate(offer, max_window_bits=bits) or (None, None)
-        ws = WebSocket(max_message=endpoint.max_message, max_fragments=endpoint.max_fragments, deflate=deflate)
-        self._transport.write(build_response(key, subprotocol=admission.subprotocol, extensions=extensions))
-        carrier = NativeWebSocket(
-            endpoint.engine,
-            self._uvicorn[1],
-            self._transport,
-            ws,
-            base64=admission.base64,
-            deflated=deflate is not None,
-        )
-        carrier.begin(admission.connect(carrier))
-        return carrier
-
-    def _refuse(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Refuse an upgrade as Node's server does: the bare message, and the connection ends."""
-        body = message.encode()
-        lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            "Connection: close",
-            "Content-type: text/html",
-            f"Content-Length: {len(body)}",
-            *(f"{name.decode()}: {value.decode()}" for name, value in headers),
-        ]
-        self._transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
-        self._transport.close()
-
-
-def parse_head(head: bytes, transport: asyncio.BaseTransport) -> Request:
-    """The request that uvicorn hands over: checked, with lower-case names, and whole."""
-    request_line, _, lines = head.partition(b"\r\n")
-    target = request_line.split(b" ")[1]
-    path, _, query = target.partition(b"?")
-    peer = transport.get_extra_info("peername")
-    return Request(
-        path=unquote(path.decode("latin-1")),
-        query_string=query,
-        head=lines[:-4],
-        client=(peer[0], peer[1]) if isinstance(peer, tuple) else None,
-        scheme="https" if transport.get_extra_info("sslcontext") else "http",
-    )
-
-
-def native_websockets(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
-    """What to give uvicorn as ``ws=``. ``engine`` is called at each upgrade, when the server has started."""
-
-    def route(request: Request) -> Endpoint | None:
-        found = engine()
-        if request.path == PATH and found.raw_application is not None:
-            return raw_endpoint(found)
-        return engineio_endpoint(found) if request.path.startswith(found.config.path) else None
-
-    return partial(NativeUpgrade, route)
-
-
-def engineio_endpoint(engine: Engine) -> Endpoint:
-    """Engine.IO's WebSockets: new sessions, and upgrades of those on long-polling."""
-
-    def admit(request: Request) -> Admission:
-        return Admission(engine.admit(request), base64=request.query.get("b64") == "1")
-
-    return Endpoint(engine, engine.config.max_message_bytes, MAX_FRAGMENTS, _deflate_bits(engine), admit)
-
-
-def raw_endpoint(engine: Engine) -> Endpoint:
-    """The WebSockets of bellwire.v1."""
-
-    def admit(request: Request) -> Admission:
-        offered = request.headers.get("sec-websocket-protocol", "")
-        subprotocol = engine.check_raw(request, [name.strip() for name in offered.split(",")])
-        return Admission(lambda carrier: engine.open_raw(carrier, request, subprotocol), subprotocol)
-
-    return Endpoint(engine, MAX_MESSAGE, MAX_FRAGMENTS, _deflate_bits(engine), admit)
-
-
-def _deflate_bits(engine: Engine) -> int:
-    return DEFAULT_WINDOW_BITS if engine.config.per_message_deflate else 0

@@ -5,14 +5,13 @@ it likes ("slowloris"), and so does one whose bytes begin no request. A response
 ever, also where it closes the connection; here it counts among what is `bellwire.transports.unread`.
 """
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bellwire.core.clock import Timer
+from bellwire.transports.edge import Silent
 from bellwire.transports.engine import Engine
 from bellwire.transports.unread import Cause
 
@@ -30,14 +29,18 @@ HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: c
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection of HTTP/1.1, with an absolute deadline for each head, and a watch on what waits to be read."""
+    """One connection of HTTP/1.1, with an absolute deadline for each head, and a watch on what waits to be read.
 
-    def __init__(self, engine: Engine, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    The first head has the ``deadline`` that it was given when the connection came, and until then it is ``silent``.
+    """
+
+    def __init__(self, engine: Engine, silent: Silent, deadline: Timer, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
         self._engine = engine
         self._wheel = engine.wheel
         self._head_timeout = engine.config.head_timeout
-        self._deadline: Timer | None = None
+        self._silent = silent
+        self._deadline: Timer | None = deadline
         self._overhead = 0  # bytes since a head, or a piece of a body, was complete
         self._fields = 0
         self._refused = False
@@ -66,12 +69,6 @@ class HttpProtocol(HttpToolsProtocol):
         """A piece of a body."""
         self._overhead = 0
         super().on_body(body)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first head is due from now on."""
-        super().connection_made(transport)
-        self._engine.edge.knock(self, self.loop.time())
-        self._expect_head()
 
     def on_message_begin(self) -> None:
         """A further request on the same connection began."""
@@ -143,10 +140,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
 
-    def hang_up(self) -> None:
-        """End the connection, on which no head has come (`bellwire.transports.edge.Silent`)."""
-        self.transport.abort()
-
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request of HTTP, or has too many fields."""
         if self._fields > MAX_FIELDS:
@@ -171,7 +164,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def _head_came(self) -> None:
-        self._engine.edge.spoke(self)
+        self._engine.edge.spoke(self._silent)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -179,12 +172,3 @@ class HttpProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._deadline = None
         self.transport.abort()
-
-
-def native_http(engine: Callable[[], Engine]) -> Callable[..., asyncio.Protocol]:
-    """What to give uvicorn as ``http=``."""
-
-    def make(**kwargs: Any) -> asyncio.Protocol:
-        return HttpProtocol(engine(), **kwargs)
-
-    return make
