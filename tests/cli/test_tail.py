@@ -14,7 +14,7 @@ from bellwire import Config, Emitter, Event, Namespace, Server
 from bellwire.cli import main
 from bellwire.cli.tail import Line, Teller, printable, to_json, to_text
 from bellwire.delivery.answer import Reason
-from bellwire.delivery.entry import Entry
+from bellwire.delivery.entry import Draft, enter
 from bellwire.delivery.position import Point
 from bellwire.delivery.published import Published, encode_published
 from bellwire.protocol.post import Post
@@ -147,7 +147,7 @@ def test_where_something_may_be_missing_a_line_says_so(capsys: pytest.CaptureFix
 
 def test_what_bellwire_did_not_write_is_said_and_the_next_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     teller = Teller("/", lambda line: line.event)
-    entry = Entry(1, 2, Point(0, 0), "mid", b"\xc1", (), (), 0.0)
+    entry = enter(Draft("mid", 2, b"\xc1"), 1, Point(0, 0), 0.0)
     teller.tell("a", entry)
     teller.tell("a", b"\xc1")
     teller.tell("a", encode_published(Published(Post("/", "say", ("x",), binary=False).body)))

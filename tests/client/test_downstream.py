@@ -8,7 +8,7 @@ from bellwire import Event, EventRefused
 from bellwire.client.codec import RawCodec
 from bellwire.client.downstream import LOST, Audience, Downstream, Handed
 from bellwire.client.journal import MemoryJournal
-from bellwire.client.link import Arrived, Placed, Received, Welcome
+from bellwire.client.link import Placed, Received, Welcome, arrived
 from bellwire.client.parcel import Parcel, packet_parcel
 from bellwire.client.reports import Reset
 from bellwire.client.turns import Outcome
@@ -101,7 +101,7 @@ class Stage:
     def send(self, seq: int, stream: str = "r", prev: int | None = None) -> None:
         """The server sends an event, which says its own number."""
         before = Point(seq - 1 if prev is None else prev, 100 + (seq - 1 if prev is None else prev))
-        entry = Arrived(seq, 100 + seq, before, f"{stream}-{seq}", b"", (), (), 0.0, parcel(seq))
+        entry = arrived(seq, 100 + seq, before, f"{stream}-{seq}", parcel(seq))
         self.down.take(Placed(alias_of(stream), "g", before, entry))
 
 

@@ -1,13 +1,13 @@
 """Entries for tests: ``line(3)`` is m1, m2, m3 with tags of a branch of their own."""
 
-from bellwire.delivery.entry import Entry
+from bellwire.delivery.entry import Draft, Entry, enter
 from bellwire.delivery.position import START, Point
 
 GEN = "g"
 
 
 def make(seq: int, prev: Point, branch: int = 1, *, body: bytes = b"", excluded: tuple[str, ...] = ()) -> Entry:
-    return Entry(seq, branch * 1000 + seq, prev, f"m{seq}", body, excluded, (), 0.0)
+    return enter(Draft(f"m{seq}", branch * 1000 + seq, body, excluded), seq, prev, 0.0)
 
 
 def line(count: int, after: Point = START, branch: int = 1, *, body: bytes = b"") -> list[Entry]:

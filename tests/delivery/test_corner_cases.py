@@ -1,6 +1,6 @@
 """Corner cases of delivery from server to client, each with the behaviour that is promised."""
 
-from bellwire.delivery.entry import Copy, Entry
+from bellwire.delivery.entry import Copy, Draft, enter
 from bellwire.delivery.log import Limits
 from bellwire.delivery.position import Position
 from bellwire.delivery.receiver import Reset
@@ -462,7 +462,7 @@ def test_a_deposed_leader_costs_a_read_and_changes_nothing() -> None:
     node, (client,) = _joined(world, "a")
     world.publish(ROOM, "m1")
     entry = world.broker._log(ROOM).newest
-    foreign = Entry(entry.seq + 1, 999_999, entry.point, "foreign", b"", (), (), 0.0)
+    foreign = enter(Draft("foreign", 999_999, b""), entry.seq + 1, entry.point, 0.0)
     world.publish(ROOM, "m2")
     node.entry(ROOM, "old", foreign)
     world.publish(ROOM, "m3")

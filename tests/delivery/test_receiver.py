@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from bellwire.delivery.answer import Reason
-from bellwire.delivery.entry import Entry, enter, marker
+from bellwire.delivery.entry import Draft, Entry, enter, marker
 from bellwire.delivery.position import START, Point, Position, position
 from bellwire.delivery.receiver import (
     KNOWN_MIDS,
@@ -116,7 +116,7 @@ def test_a_known_id_only_advances_across_generations() -> None:
     first, second = line(2)
     receiver = _receiver()
     _handed(receiver, [first])
-    again = Entry(2, 77, first.point, first.mid, b"", (), (), 0.0)
+    again = enter(Draft(first.mid, 77, b""), 2, first.point, 0.0)
     assert _send(receiver, again, "h") == ()
     assert receiver.cursors() == {S: Position("h", 2, 77)}
     assert second.mid != first.mid
@@ -127,7 +127,7 @@ def test_a_known_id_that_waits_behind_a_message_moves_the_cursor_in_its_turn() -
     receiver = _receiver()
     _send(receiver, first)
     _send(receiver, second)
-    again = Entry(3, 77, second.point, first.mid, b"", (), (), 0.0)
+    again = enter(Draft(first.mid, 77, b""), 3, second.point, 0.0)
     assert _send(receiver, again) == ()
     receiver.handed(S)
     assert receiver.cursors()[S].point == first.point
@@ -140,9 +140,9 @@ def test_the_oldest_ids_are_forgotten() -> None:
     entries = line(KNOWN_MIDS + 1)
     _handed(receiver, entries)
     prev = entries[-1].point
-    newest = Entry(prev.seq + 1, 1, prev, entries[1].mid, b"", (), (), 0.0)
+    newest = enter(Draft(entries[1].mid, 1, b""), prev.seq + 1, prev, 0.0)
     assert _send(receiver, newest) == ()
-    oldest = Entry(prev.seq + 2, 2, newest.point, entries[0].mid, b"", (), (), 0.0)
+    oldest = enter(Draft(entries[0].mid, 2, b""), prev.seq + 2, newest.point, 0.0)
     assert _send(receiver, oldest) == (_deliver(oldest),)
 
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 from bellwire.core.errors import PacketError
 from bellwire.delivery import producer as up
 from bellwire.delivery import receiver as down
-from bellwire.delivery.entry import Entry
+from bellwire.delivery.entry import Draft, enter
 from bellwire.delivery.outbox import MemoryOutbox, Pruned
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.producer import Producer
@@ -401,16 +401,8 @@ class Client:
             self._down((down.Pass("", args),))
         elif isinstance(place, Placed):
             stream = connection.aliases.get(place.alias, "")
-            entry = Entry(
-                place.seq,
-                place.tag,
-                Point(place.seq - place.back, place.prev_tag),
-                place.mid,
-                msgspec.json.encode([name, *args]),
-                (),
-                (),
-                0.0,
-            )
+            draft = Draft(place.mid, place.tag, msgspec.json.encode([name, *args]))
+            entry = enter(draft, place.seq, Point(place.seq - place.back, place.prev_tag), 0.0)
             self._down(self.receiver.receive(stream, place.gen, entry.prev, entry))
         else:
             self._down(self.receiver.after(place.stream, Point(place.seq, place.tag), args))

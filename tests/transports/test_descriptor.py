@@ -11,8 +11,9 @@ import pytest
 from typing_extensions import override
 
 from bellwire.protocol.outgoing import Outgoing
-from bellwire.transports.descriptor import descriptor_of
+from bellwire.transports.descriptor import descriptor_of, write_each
 from bellwire.transports.native import NativeWebSocket
+from bellwire.transports.volley import Volley
 from tests.transports.clogged import upgrade
 from tests.transports.wire import PATIENCE, EchoServer, real
 
@@ -84,6 +85,29 @@ def frame(text: str) -> bytes:
     return Outgoing(text).frames
 
 
+def fire(carrier: NativeWebSocket, text: str) -> None:
+    volley = Volley(Outgoing(text))
+    volley.add(carrier)
+    volley.fire()
+
+
+def test_each_write_is_told_by_itself_also_behind_one_that_failed() -> None:
+    """Of three connections the first has room for a part, the second is gone, the third has room for all."""
+    pairs = [socket.socketpair() for _ in range(3)]
+    for ours, _ in pairs:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+    pairs[0][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pairs[1][1].close()
+    data = b"a" * 100_000
+    first, second, third = write_each([ours.fileno() for ours, _ in pairs], data)
+    assert (second, third) == (0, len(data))
+    assert 0 < first < len(data)
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
 def test_descriptor_is_that_of_the_socket(packets: tuple[socket.socket, socket.socket]) -> None:
     assert descriptor_of(Plain(packets[0])) == packets[0].fileno()
 
@@ -106,20 +130,13 @@ async def test_messages_of_one_tick_leave_in_one_write(packets: tuple[socket.soc
     assert packets[1].recv(1000) == b"".join([frame(str(number)) for number in range(10)])
 
 
-async def test_last_message_of_a_tick_leaves_at_once(packets: tuple[socket.socket, socket.socket]) -> None:
+async def test_outlet_is_there_while_nothing_waits(packets: tuple[socket.socket, socket.socket]) -> None:
     carrier = await opened(Plain(packets[0]), packets[1])
-    carrier.send_last(Outgoing("a"))
-    assert packets[1].recv(1000) == frame("a")
-
-
-async def test_last_message_of_a_tick_leaves_behind_what_was_sent(
-    packets: tuple[socket.socket, socket.socket],
-) -> None:
-    carrier = await opened(Plain(packets[0]), packets[1])
+    assert carrier.outlet() == packets[0].fileno()
     carrier.send(Outgoing("a"))
-    carrier.send_last(Outgoing("b"))
+    assert carrier.outlet() == -1
     await asyncio.sleep(0)
-    assert packets[1].recv(1000) == frame("a") + frame("b")
+    assert carrier.outlet() == packets[0].fileno()
 
 
 async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_what_follows(
@@ -129,16 +146,16 @@ async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_
     carrier = await opened(transport, packets[1])
     sent, number = b"", 0
     while not transport.waiting:
-        carrier.send_last(Outgoing(str(number)))
+        fire(carrier, str(number))
         sent += frame(str(number))
         number += 1
     read = b""
     while len(read) < len(sent) - len(transport.waiting):
         read += packets[1].recv(1000)
-    carrier.send_last(Outgoing("behind"))  # the kernel would take it now, and the order would be lost
+    fire(carrier, "behind")  # the kernel would take it now, and the order would be lost
     await asyncio.sleep(0)
     assert read + transport.drain() == sent + frame("behind")
-    carrier.send_last(Outgoing("after"))
+    fire(carrier, "after")
     assert packets[1].recv(1000) == frame("after")
 
 
@@ -152,9 +169,9 @@ async def test_nothing_is_written_to_a_descriptor_that_may_be_another_connection
     else:
         carrier.close() if how == "close" else carrier.abort()
     carrier.resume_writing()  # a transport that is closing may still say so
-    for send in (carrier.send, carrier.send_last):
-        send(Outgoing("to somebody else"))
-        await asyncio.sleep(0)
+    carrier.send(Outgoing("to somebody else"))
+    fire(carrier, "to somebody else")
+    await asyncio.sleep(0)
     with pytest.raises(BlockingIOError):
         packets[1].recv(1000)
 
@@ -163,7 +180,7 @@ async def test_client_that_is_gone_is_the_transports_to_tell(packets: tuple[sock
     transport = Plain(packets[0])
     carrier = await opened(transport, packets[1])
     packets[1].close()
-    carrier.send_last(Outgoing("a"))
+    fire(carrier, "a")
     assert transport.waiting == frame("a")
 
 
@@ -180,10 +197,12 @@ async def test_all_arrives_in_order_at_a_client_that_reads_slowly() -> None:
     sent = b""
     with closing(theirs):
         for number in range(300):
-            message = Outgoing(f"{number} {'a' * (number * 37 % 3000)}")
-            send = carrier.send_last if number % 3 else carrier.send
-            send(message)
-            sent += message.frames
+            text = f"{number} {'a' * (number * 37 % 3000)}"
+            if number % 3:
+                fire(carrier, text)
+            else:
+                carrier.send(Outgoing(text))
+            sent += frame(text)
             if number % 5 == 0:
                 await asyncio.sleep(0)
         carrier.close()

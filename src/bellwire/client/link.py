@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from typing_extensions import override
-
 from bellwire.client.codec import Codec
 from bellwire.client.parcel import Answer, Parcel
 from bellwire.core.errors import PacketError
-from bellwire.delivery.entry import Entry
+from bellwire.delivery.entry import FIXED_BYTES, Entry
 from bellwire.delivery.position import Point
 from bellwire.protocol.embedding import Hello
 from bellwire.protocol.outgoing import Outgoing
@@ -68,15 +66,16 @@ class Writer(Protocol):
         """Be rid of the connection."""
 
 
-class Arrived(Entry, frozen=True, array_like=True, gc=False):
+class Arrived(Entry, frozen=True, gc=False):
     """An entry of a stream as it arrived; its contents are the ``parcel``."""
 
-    parcel: Parcel | None = None
+    parcel: Parcel
 
-    @property
-    @override
-    def size(self) -> int:
-        return 64 + len(self.mid) + (self.parcel.size if self.parcel is not None else 0)
+
+def arrived(seq: int, tag: int, prev: Point, mid: str, parcel: Parcel) -> Arrived:
+    """Return what arrived with the number ``seq``, behind ``prev``."""
+    size = FIXED_BYTES + len(mid) + parcel.size
+    return Arrived(seq, tag, prev, mid, b"", (), (), 0.0, Point(seq, tag), size, parcel)
 
 
 # --- actions

@@ -29,7 +29,6 @@ from bellwire.client.link import (
     JOIN_SECONDS,
     Action,
     Answered,
-    Arrived,
     Ended,
     Joined,
     Link,
@@ -40,6 +39,7 @@ from bellwire.client.link import (
     Send,
     Settled,
     Welcome,
+    arrived,
 )
 from bellwire.client.parcel import raw_answer, raw_parcel
 from bellwire.core.errors import PacketError
@@ -139,7 +139,7 @@ class RawLink(Link):
         if isinstance(found, wire.StreamEvent):
             parcel = raw_parcel(found.name, found.args, msgpack=self._msgpack)
             prev = Point(found.seq - found.back, found.prev_tag)
-            entry = Arrived(found.seq, found.tag, prev, found.mid, b"", (), (), 0.0, parcel)
+            entry = arrived(found.seq, found.tag, prev, found.mid, parcel)
             return Placed(found.alias, found.gen, prev, entry)
         if isinstance(found, wire.Outcome):
             return Settled(found.number, raw_answer(found.args, msgpack=self._msgpack))

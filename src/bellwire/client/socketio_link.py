@@ -37,7 +37,6 @@ from bellwire.client.link import (
     MAX_BYTES,
     Action,
     Answered,
-    Arrived,
     Ended,
     Joined,
     Link,
@@ -48,6 +47,7 @@ from bellwire.client.link import (
     Send,
     Settled,
     Welcome,
+    arrived,
 )
 from bellwire.client.parcel import Answer, packet_parcel, raw_answer
 from bellwire.core.errors import PacketError
@@ -197,7 +197,7 @@ class SocketIOLink(Link):
         if packet.id is not None:
             raise PacketError("an event of a stream asks for no acknowledgement")
         prev = Point(place.seq - place.back, place.prev_tag)
-        entry = Arrived(place.seq, place.tag, prev, place.mid, b"", (), (), 0.0, parcel)
+        entry = arrived(place.seq, place.tag, prev, place.mid, parcel)
         return Placed(place.alias, place.gen, prev, entry)
 
 

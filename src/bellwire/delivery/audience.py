@@ -99,7 +99,7 @@ class Audience(Generic[M]):
         common = tuple(live)
         live.update(behind)
         self.behind = left_out
-        self.top = Point(entry.seq, entry.tag)
+        self.top = entry.point
         return Fan(common, behind.items())
 
     def catch_up(self, member: M) -> Point:

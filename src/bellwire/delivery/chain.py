@@ -68,21 +68,23 @@ class Chain:
             ValueError: it does not follow on the top; the chain is as before.
 
         """
-        if entry.prev != self.top or entry.seq <= self.top.seq:
-            raise ValueError(f"entry {entry.seq} follows on {entry.prev}, the chain ends at {self.top}")
+        top = self.top
+        if entry.prev != top or entry.seq <= top.seq:
+            raise ValueError(f"entry {entry.seq} follows on {entry.prev}, the chain ends at {top}")
         self._entries.append(entry)
-        self.top = Point(entry.seq, entry.tag)
+        self.top = entry.point
         self.size += entry.size
 
     def shift(self) -> Entry:
         """Take the oldest entry out; its point is the base from now on."""
-        entry = self.oldest
-        self._head += 1
-        self.base = Point(entry.seq, entry.tag)
+        entries, head = self._entries, self._head + 1
+        entry = entries[head - 1]
+        self.base = entry.point
         self.size -= entry.size
-        if self._head * 4 > len(self._entries):
-            del self._entries[: self._head]
-            self._head = 0
+        if head * 4 > len(entries):
+            del entries[:head]
+            head = 0
+        self._head = head
         return entry
 
     def cut(self, point: Point) -> list[Entry]:

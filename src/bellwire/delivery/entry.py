@@ -10,7 +10,7 @@ MARKER_MID: Final = ""
 """The id of a marker: an entry that is never delivered. It is appended to an empty stream, so that whoever joins has
 a position that can be proved."""
 
-_FIXED_BYTES: Final = 64
+FIXED_BYTES: Final = 64
 """What an entry is counted with beside its contents: numbers, tags, times."""
 
 
@@ -37,8 +37,12 @@ class Draft(msgspec.Struct, frozen=True, array_like=True, gc=False):
     copies: tuple[Copy, ...] = ()
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One entry of a stream; ``prev`` is the point of the entry before, ``at`` the broker's time in seconds."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a stream, made by `enter`.
+
+    ``prev`` is the point of the entry before, ``point`` the place right behind this one, ``at`` the broker's time in
+    seconds, ``size`` the bytes that it counts with in the limits of histories and pages.
+    """
 
     seq: int
     tag: int
@@ -48,26 +52,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     excluded: tuple[str, ...]
     copies: tuple[Copy, ...]
     at: float
-
-    @property
-    def point(self) -> Point:
-        """The place right behind this entry."""
-        return Point(self.seq, self.tag)
+    point: Point
+    size: int
 
     @property
     def is_marker(self) -> bool:
         """Whether this is a place to stand on only, and nothing to deliver."""
         return self.mid == MARKER_MID
-
-    @property
-    def size(self) -> int:
-        """The bytes that this entry counts with in the limits of histories and pages."""
-        size = _FIXED_BYTES + len(self.mid) + len(self.body)
-        if self.excluded:
-            size += sum(map(len, self.excluded))
-        if self.copies:
-            size += sum(len(copy.stream) + len(copy.gen) + 8 for copy in self.copies)
-        return size
 
 
 def marker(tag: int) -> Draft:
@@ -77,4 +68,10 @@ def marker(tag: int) -> Draft:
 
 def enter(draft: Draft, seq: int, prev: Point, at: float) -> Entry:
     """Return ``draft`` as the entry with number ``seq`` behind ``prev``."""
-    return Entry(seq, draft.tag, prev, draft.mid, draft.body, draft.excluded, draft.copies, at)
+    mid, tag, body, excluded, copies = draft.mid, draft.tag, draft.body, draft.excluded, draft.copies
+    size = FIXED_BYTES + len(mid) + len(body)
+    if excluded:
+        size += sum(map(len, excluded))
+    if copies:
+        size += sum([len(copy.stream) + len(copy.gen) + 8 for copy in copies])
+    return Entry(seq, tag, prev, mid, body, excluded, copies, at, Point(seq, tag), size)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.server.dialects import STOCK, Dialect, Item
 from bellwire.server.latest import Fresh
+from bellwire.transports.volley import Volley
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket
@@ -35,10 +36,12 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
         """Hand each of ``sockets`` its run; ``last`` where nothing else is likely to be sent to them in this tick."""
         if self._stream:
             self._hand_volatile(sockets)
+        elif last:
+            self._write(sockets)
         else:
-            self._hand(sockets, last=last)
+            self._hand(sockets)
 
-    def _hand(self, sockets: "Collection[Socket]", *, last: bool) -> None:
+    def _hand(self, sockets: "Collection[Socket]") -> None:
         """As a rule they all speak alike, and go on as before."""
         spoken: Dialect | None = None
         following: Dialect = STOCK
@@ -50,10 +53,25 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
                 run, following = self[dialect]
             if following is not dialect:
                 socket.dialect = following
-            if last:
-                socket.sink.send_last(run)
-            else:
-                socket.sink.send(run)
+            socket.sink.send(run)
+
+    def _write(self, sockets: "Collection[Socket]") -> None:
+        """The same, but written now where the kernel takes it: all at a stretch, once it is known to whom."""
+        volleys: dict[Message, Volley] = {}
+        spoken: Dialect | None = None
+        following: Dialect = STOCK
+        volley = Volley(_NOTHING)
+        for socket in sockets:
+            dialect = socket.dialect
+            if dialect is not spoken:
+                spoken = dialect
+                run, following = self[dialect]
+                volley = volleys.get(run) or volleys.setdefault(run, Volley(run))
+            if following is not dialect:
+                socket.dialect = following
+            volley.add(socket.sink)
+        for volley in volleys.values():
+            volley.fire()
 
     def _hand_volatile(self, sockets: "Collection[Socket]") -> None:
         news = self._news

@@ -148,9 +148,16 @@ class Sink(ABC):
     def send(self, message: Message) -> None:
         """Take a message; it is written when the tick of the event loop ends, together with all others."""
 
-    def send_last(self, message: Message) -> None:
-        """Take what is likely to be the last message of this tick: it may be written at once."""
-        self.send(message)
+    def outlet(self) -> int:
+        """The descriptor that the frames of a message may be written to at once; -1 if it has to be sent.
+
+        It is good for as long as nothing else is done. `unwritten` is called for what the kernel did not take.
+        """
+        return -1
+
+    def unwritten(self, data: bytes) -> None:
+        """The kernel took none of ``data``, which was to be written to the `outlet`."""
+        raise NotImplementedError(f"{type(self).__name__} has no outlet, but {len(data)} bytes were written to it")
 
     @property
     @abstractmethod

@@ -1,7 +1,9 @@
 """Writing past the transport: the descriptor of a connection, as long as it may be used.
 
 ``os.write`` costs 0.3 µs less than uvloop's ``transport.write`` (0.6 µs beside the kernel's work, which is 5), and most
-of what is sent finds a kernel that takes all of it. It is allowed
+of what is sent finds a kernel that takes all of it. One loop over many descriptors, with nothing between two calls of
+the kernel, saves as much again: what the interpreter needs for a connection is not in the processor's caches any more
+when the kernel has sent something. It is allowed
 
 - while the transport has nothing to write, or the order would change: it pauses its protocol at the first byte that
   the kernel did not take, and resumes it when all is written;
@@ -11,6 +13,9 @@ of what is sent finds a kernel that takes all of it. It is allowed
 """
 
 import asyncio
+import os
+from collections.abc import Sequence
+from itertools import repeat
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
@@ -20,3 +25,18 @@ def descriptor_of(transport: asyncio.BaseTransport) -> int:
         return -1
     descriptor: int = connection.fileno()
     return descriptor
+
+
+def write_each(descriptors: Sequence[int], data: bytes | bytearray) -> list[int]:
+    """Write ``data`` to each; return how many bytes of it the kernel took.
+
+    None where it is full, or the client gone: the transport finds out which when it tries.
+    """
+    taken: list[int] = []
+    writes = map(os.write, descriptors, repeat(data))
+    while len(taken) < len(descriptors):
+        try:
+            taken.extend(writes)
+        except OSError:
+            taken.append(0)
+    return taken

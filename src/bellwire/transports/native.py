@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -14,7 +13,7 @@ from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.transports.arrival import Arrival
 from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link
-from bellwire.transports.descriptor import descriptor_of
+from bellwire.transports.descriptor import descriptor_of, write_each
 from bellwire.transports.engine import Engine
 from bellwire.transports.unread import Cause
 
@@ -199,11 +198,12 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._press()
 
     @override
-    def send_last(self, message: Message) -> None:
-        if self._fd < 0 or self._out is not None or self._base64 or self._deflated:
-            self.send(message)
-        else:
-            self._write(message.frames)
+    def outlet(self) -> int:
+        return self._fd if self._out is None and not (self._base64 or self._deflated) else -1
+
+    @override
+    def unwritten(self, data: bytes) -> None:
+        self._transport.write(data)  # which pauses this
 
     def _press(self) -> None:
         """More waits for a client that does not keep up."""
@@ -220,12 +220,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._fd >= 0:
-            try:
-                written = os.write(self._fd, data)
-            except OSError:  # the kernel takes no more, or the client is gone: the transport knows what to do
-                written = 0
+            (written,) = write_each([self._fd], data)
             if written < len(data):
-                self._transport.write(data[written:])
+                self._transport.write(data[written:])  # which pauses this
             return
         transport = self._transport
         if not self._paused:
