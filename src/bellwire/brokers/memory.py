@@ -154,6 +154,11 @@ class MemoryBroker(Broker):
 
     # --- keyed state
 
+    @property
+    @override
+    def is_whole(self) -> bool:
+        return True
+
     @override
     def generation(self) -> str:
         return self._generation

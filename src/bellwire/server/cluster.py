@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from bellwire.brokers.base import Broker
@@ -180,6 +180,7 @@ class Cluster:
         self._ears: dict[str, Callable[[str, bytes], None]] = {}
         self._watchers: list[Watcher] = []
         self._reminded: list[Callable[[], None]] = []
+        self._entered: list[Callable[[float], Awaitable[None]]] = []
         self._inquiries: dict[int, _Inquiry] = {}
         self._number = 0
         self._asked = 0
@@ -212,17 +213,40 @@ class Cluster:
         """
         self._reminded.append(speaker)
 
+    def enter(self, look: Callable[[float], Awaitable[None]]) -> None:
+        """Await ``look`` whenever this node was seen in the register, with the loop's time at which that began.
+
+        It may raise `BrokerUnavailable`: the beat has failed then, or the start.
+        """
+        self._entered.append(look)
+
+    async def roll(self) -> frozenset[str]:
+        """Return the other nodes that may be there, those included that were never heard. Raises `BrokerUnavailable`.
+
+        Who was not heard has its lease from now on.
+        """
+        for node in await self._register.add(self.node):
+            if node not in self.peers:
+                self._heard(node)
+        return self.peers.ids
+
     # --- life
 
     async def start(self) -> None:
         """Be one of the nodes from now on. Raises `BrokerUnavailable`."""
         for stream in (ALL, stream_of_node(self.node)):
             await self._broker.subscribe(stream, self)
-        for node in await self._register.add(self.node):
+        for node in await self._enter(self._loop.time()):
             self._heard(node)
         await self.say(Alive(self.node, ask=True))
         self._beaten, self._generation = self._loop.time(), self._broker.generation()
         self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
+
+    async def _enter(self, began: float) -> frozenset[str]:
+        nodes = await self._register.add(self.node)
+        for look in self._entered:
+            await look(began)
+        return nodes
 
     async def close(self, grace: float) -> None:
         """Leave, and wait at most ``grace`` seconds for the broker to take that; what is asked is given up."""
@@ -250,7 +274,7 @@ class Cluster:
         stood_still = now - self._beaten > 2 * BEAT_SECONDS
         try:
             await self.say(Alive(self.node, ask=stood_still))
-            await self._register.add(self.node)  # it may have been lost, or others have missed this node
+            await self._enter(now)  # it may have been lost, or others have missed this node
             self._beaten = now
             generation, self._generation = self._generation, self._broker.generation()
             if stood_still or generation != self._generation:

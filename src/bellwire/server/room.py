@@ -175,6 +175,8 @@ class Room:
 
     async def stand(self) -> Position:
         """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
+        if not self._streams.agreement.reached:
+            await self._streams.agreement.reach()
         await self.subscribe()
         feed = self.feed
         if feed is None:
