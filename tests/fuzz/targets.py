@@ -18,7 +18,7 @@ from bellwire.guard.proxies import Proxies
 from bellwire.guard.sanitise import plain_text, rich_text
 from bellwire.guard.schema import PayloadReader, ReplyReader
 from bellwire.protocol import client_handshake, embedding, engineio, socketio, wire
-from bellwire.protocol.deflate import Deflate, Parameters, negotiate
+from bellwire.protocol.deflate import Inflate, Parameters, compress, negotiate
 from bellwire.protocol.handshake import HandshakeError, check_upgrade
 from bellwire.protocol.post import Post
 from bellwire.protocol.websocket import WebSocket
@@ -37,8 +37,8 @@ LIMIT: Final = 4096
 def websocket(data: bytes) -> None:
     """The first byte says whether compression was agreed, and in which portions the rest comes."""
     first, stream = data[:1] or b"\0", data[1:]
-    deflate = Deflate(Parameters()) if first[0] & 1 else None
-    ws = WebSocket(max_message=LIMIT, max_fragments=16, deflate=deflate)
+    inflate = Inflate(Parameters()) if first[0] & 1 else None
+    ws = WebSocket(max_message=LIMIT, max_fragments=16, inflate=inflate)
     received = 0
     for portion in _portions(stream, 1 + (first[0] >> 1)):
         received += len(portion)
@@ -64,7 +64,7 @@ def deflate(data: bytes) -> None:
     """An offer up to the first line break, and two messages of the rest."""
     offer, _, payload = data.partition(b"\n")
     agreed = negotiate(offer.decode("latin-1"))
-    codec = Deflate(Parameters()) if agreed is None else agreed[0]
+    codec = Inflate(Parameters()) if agreed is None else agreed[0]
     try:
         for message in payload[::2], payload:
             assert len(codec.decompress(message, LIMIT)) <= LIMIT
@@ -265,7 +265,7 @@ _RESPONSE: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: bellwire.v1.json\r\n\r\n"
 )
-_RAW_BOMB: Final = Deflate(Parameters()).compress(b"a" * 4000)
+_RAW_BOMB: Final = compress(b"a" * 4000, 15)
 _POST: Final = Post("/", "message", ({"a": [1, None, "b"]}, b"bytes"), binary=True).body
 
 TARGETS: Final[dict[str, tuple[Target, tuple[bytes, ...]]]] = {

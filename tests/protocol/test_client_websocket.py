@@ -17,6 +17,7 @@ from bellwire.protocol.frames import (
     build_text,
     parse_header,
 )
+from bellwire.protocol.outgoing import Outgoing
 from bellwire.protocol.websocket import CLOSED, CLOSING, OPEN, WebSocket
 
 MASK = bytes.fromhex("37fa213d")
@@ -46,7 +47,7 @@ def test_section_5_7_a_client_masks_hello() -> None:
 def test_each_side_reads_what_the_other_writes(letter: str | bytes, size: int) -> None:
     ours, theirs, message = client(), WebSocket(max_message=100_000), letter * size
     assert theirs.receive(ours.encode(message)) == [message]
-    assert ours.receive(theirs.encode(message)) == [message]
+    assert ours.receive(Outgoing(message).frames) == [message]
     assert (ours.error, theirs.error) == (None, None)
 
 

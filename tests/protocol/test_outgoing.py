@@ -1,9 +1,13 @@
 """What leaves is made once, in every variant, and a run is as good as a message."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bellwire.protocol.client_websocket import ClientWebSocket
+from bellwire.protocol.deflate import Inflate, Parameters
 from bellwire.protocol.frames import build_binary, build_text
 from bellwire.protocol.outgoing import Message, Outgoing, Run, Single, Stem, join
 
@@ -37,6 +41,8 @@ def test_every_variant_is_made_once(message: Message) -> None:
     assert message.frames is message.frames
     assert message.frames_base64 is message.frames_base64
     assert message.payload is message.payload
+    assert message.deflated(12) is message.deflated(12)
+    assert message.deflated(12, base64=True) is message.deflated(12, base64=True)
 
 
 def test_text_message_has_the_same_frames_for_a_client_that_asked_for_base64() -> None:
@@ -91,6 +97,68 @@ def test_messages_are_shown_for_debugging() -> None:
 def test_size_is_that_of_the_frames_at_every_length_of_head(length: int) -> None:
     for message in (Outgoing("x" * length), Outgoing(b"x" * length), Outgoing("x" * length, b"x" * length)):
         assert message.size == len(message.frames)
+
+
+# --- compressed
+
+LONG = "".join(f'{{"sensor":"temp-{n}","value":{n * 7919 % 1000 / 10},"unit":"C"}},' for n in range(40))
+
+
+def read(frames: bytes) -> list[str | bytes]:
+    """What a client reads that keeps no context."""
+    ws = ClientWebSocket(max_message=1_000_000)
+    ws._inflate = Inflate(Parameters(client_no_context_takeover=True))
+    found = ws.receive(frames)
+    assert (ws.error, ws.fresh) == (None, True)
+    return found
+
+
+def test_a_long_message_is_compressed_and_a_short_one_is_not() -> None:
+    assert Outgoing("x" * 255).deflated(12) == Outgoing("x" * 255).frames
+    assert len(Outgoing("x" * 256).deflated(12)) < 20
+    message = Outgoing(LONG, LONG.encode(), b"short")
+    assert len(message.deflated(12)) < message.size / 2
+    assert read(message.deflated(12)) == [LONG, LONG.encode(), b"short"]
+    assert [message.deflated(12)[0], message.deflated(12)[-7]] == [0xC1, 0x82]
+
+
+def test_what_would_be_longer_for_it_stays_as_it_is() -> None:
+    noise = random.Random(7692).randbytes(4_000)
+    assert Outgoing(noise).deflated(12) == Outgoing(noise).frames
+
+
+def test_each_window_has_frames_of_its_own() -> None:
+    far = LONG + "".join(map(chr, range(32, 127))) * 3 + LONG
+    message = Outgoing(far)
+    sizes = [len(message.deflated(bits)) for bits in range(8, 13)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {read(message.deflated(bits))[0] for bits in range(8, 13)} == {far}
+
+
+def test_a_run_is_what_its_messages_are_compressed_one_by_one() -> None:
+    first, second = Outgoing(LONG), Outgoing("4short")
+    assert join([first, second]).deflated(12) == first.deflated(12) + second.deflated(12)
+
+
+def test_a_client_without_binary_gets_base64_compressed() -> None:
+    message = Outgoing(TEXT, LONG.encode())
+    assert read(message.deflated(12, base64=True)) == list(message.base64_parts)
+    assert join([message, message]).deflated(12, base64=True) == message.deflated(12, base64=True) * 2
+    assert read(Stem(LONG, b"data").end("]").deflated(12, base64=True)) == [LONG + "]", "bZGF0YQ=="]
+
+
+def test_a_text_for_one_is_compressed_as_any_other() -> None:
+    for text in ("short", LONG):
+        assert Single(text.encode()).deflated(12) == Outgoing(text).deflated(12)
+
+
+def test_what_has_a_stem_shares_its_compression() -> None:
+    stem = Stem(LONG, LONG.encode())
+    first, second = stem.end('"abc"]').deflated(12), stem.end('"defgh"]').deflated(12)
+    assert read(first + second) == [LONG + '"abc"]', LONG.encode(), LONG + '"defgh"]', LONG.encode()]
+    assert stem.packed(12) is stem.packed(12)
+    assert first[4:100] == second[4:100]
+    assert Stem("short").end("]").deflated(12) == Outgoing("short]").frames
 
 
 parts = st.text(st.characters(codec="utf-8")) | st.binary()

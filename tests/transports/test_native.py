@@ -6,9 +6,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from websockets.asyncio.client import connect as open_websocket
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from bellwire import Config, Socket
-from bellwire.protocol.deflate import Deflate, Parameters
+from bellwire.protocol.deflate import compress
 from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports import native as native_module
 from bellwire.transports.base import Receive, Scope, Send
@@ -525,7 +527,7 @@ async def test_compressed_messages_wait_while_the_client_is_made_to_wait() -> No
     async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
         (echo,) = await opened(server, reader, writer, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
         echo.echoing = False
-        bomb = Deflate(Parameters()).compress(b"4" + b"a" * 999_999)
+        bomb = compress(b"4" + b"a" * 999_999, 15)
         head = b"\xc1\xfe" + len(bomb).to_bytes(2, "big") + bytes(4)
         echo.session.pause(True)
         carrier(echo).data_received((head + bomb) * 20)  # as the loop does with what it has read
@@ -535,6 +537,27 @@ async def test_compressed_messages_wait_while_the_client_is_made_to_wait() -> No
         await until(lambda: len(echo.messages) == 20)
         writer.write(b"\x81\x82\0\0\0\x004b")
         await until(lambda: len(echo.messages) == 21)
+
+
+@real
+async def test_clients_with_the_same_window_share_what_is_compressed() -> None:
+    server = EchoServer(per_message_deflate=True)
+    async with serve(server) as url, contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        address = f"{url.replace('http', 'ws', 1)}/socket.io/?EIO=4&transport=websocket"
+        clients = []
+        for bits in (None, 9, None):
+            offers = [ClientPerMessageDeflateFactory(server_max_window_bits=bits, client_max_window_bits=True)]
+            clients.append(await stack.enter_async_context(open_websocket(address, extensions=offers)))
+            await clients[-1].recv()
+        await until(lambda: len(server.echoes) == len(clients))
+        text = "".join(f"temperature {n * 7919 % 1000} " for n in range(200))
+        message = Outgoing(text)
+        for _ in range(2):
+            for echo in server.echoes.values():
+                echo.session.send(message)
+            assert [await client.recv() for client in clients] == [text] * 3
+        assert set(message._deflated or ()) == {(12, False), (9, False)}
+        assert len(message.deflated(12)) < len(text) / 2
 
 
 async def opened(

@@ -33,7 +33,6 @@ class ClientWebSocket(WebSocket):
         super().__init__(max_message=max_message, max_fragments=max_fragments)
         self._random_bytes = random_bytes
 
-    @override
     def encode(self, message: str | bytes) -> bytes:
         """Return the frame of one message. A lone surrogate in a text is a UnicodeEncodeError."""
         if isinstance(message, str):

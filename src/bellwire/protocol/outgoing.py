@@ -7,20 +7,22 @@ that has several to send writes one object too.
 
 from collections.abc import Sequence
 
+from bellwire.protocol.deflate import COMPRESSED_FROM, compress, extend
 from bellwire.protocol.engineio import SEPARATOR, encode_base64, encode_payload
-from bellwire.protocol.frames import build_binary, build_text, frame_text
+from bellwire.protocol.frames import BINARY, TEXT, build_binary, build_frame, build_text, frame_text
 
 
 class Message:
     """What a connection sends: one message (:class:`Outgoing`) or several (:class:`Run`)."""
 
-    __slots__ = ("_base64_parts", "_frames", "_frames_base64", "_parts", "_payload", "_size")
+    __slots__ = ("_base64_parts", "_deflated", "_frames", "_frames_base64", "_parts", "_payload", "_size")
 
     def __init__(self, parts: tuple[str | bytes, ...] | None = None, frames: bytes | None = None) -> None:
         self._parts = parts
         self._frames = frames
         self._size: int | None = None
         self._base64_parts: tuple[str | bytes, ...] | None = None
+        self._deflated: dict[tuple[int, bool], bytes] | None = None
         self._frames_base64: bytes | None = None
         self._payload: str | None = None
 
@@ -64,6 +66,18 @@ class Message:
             frames = self._frames_base64 = self._make_frames_base64()
         return frames
 
+    def deflated(self, bits: int, *, base64: bool = False) -> bytes:
+        """The frames, compressed where that is worth it, for all that agreed on a window of ``2^bits`` bytes.
+
+        ``base64`` is for those that asked for ``b64=1``.
+        """
+        if self._deflated is None:
+            self._deflated = {}
+        frames = self._deflated.get((bits, base64))
+        if frames is None:
+            frames = self._deflated[bits, base64] = self._make_deflated(bits, base64)
+        return frames
+
     @property
     def payload(self) -> str:
         r"""The parts as a long-polling payload, joined by ``\x1e`` (Engine.IO protocol v4)."""
@@ -85,6 +99,9 @@ class Message:
         raise NotImplementedError
 
     def _make_frames_base64(self) -> bytes:
+        raise NotImplementedError
+
+    def _make_deflated(self, bits: int, base64: bool) -> bytes:
         raise NotImplementedError
 
     def _make_payload(self) -> str:
@@ -120,6 +137,10 @@ class Outgoing(Message):
         parts = self.base64_parts
         return self.frames if parts is self.parts else b"".join(map(_build, parts))
 
+    def _make_deflated(self, bits: int, base64: bool) -> bytes:
+        parts = self.base64_parts if base64 else self.parts
+        return b"".join([_build_deflated(part, bits) for part in parts])
+
     def _make_payload(self) -> str:
         return encode_payload(self.parts)
 
@@ -139,13 +160,17 @@ class Single(Outgoing):
     def _measure(self) -> int:
         return _framed(len(self._data))
 
+    def _make_deflated(self, bits: int, base64: bool) -> bytes:
+        return self.frames if len(self._data) < COMPRESSED_FROM else super()._make_deflated(bits, base64)
+
 
 class Stem:
     """What messages have in common that differ in the end of their text only: it is made once for all of them."""
 
-    __slots__ = ("_attached", "_attachments", "_data", "_text")
+    __slots__ = ("_attached", "_attachments", "_data", "_packed", "_text")
 
     def __init__(self, text: str, *attachments: str | bytes) -> None:
+        self._packed: dict[int, tuple[bytes, bytes]] = {}
         self._text = text
         self._data = text.encode()
         self._attachments = attachments
@@ -154,6 +179,14 @@ class Stem:
     def end(self, text: str) -> Outgoing:
         """Return the message whose text ends with ``text``, which is ASCII; attachments follow."""
         return _Ended(self, text)
+
+    def packed(self, bits: int) -> tuple[bytes, bytes]:
+        """Return the text as a compressed message, and the attachments' frames, for a window of ``2^bits`` bytes."""
+        packed = self._packed.get(bits)
+        if packed is None:
+            attached = b"".join([_build_deflated(part, bits) for part in self._attachments])
+            packed = self._packed[bits] = compress(self._data, bits), attached
+        return packed
 
 
 class _Ended(Outgoing):
@@ -175,6 +208,13 @@ class _Ended(Outgoing):
     def _make_frames(self) -> bytes:
         stem = self._stem
         return frame_text(stem._data + self._end.encode()) + stem._attached
+
+    def _make_deflated(self, bits: int, base64: bool) -> bytes:
+        if base64 and self._stem._attachments:
+            return super()._make_deflated(bits, base64)
+        data, end = self._stem._data, self._end.encode()
+        text, attached = self._stem.packed(bits)
+        return _choose(TEXT, data + end, extend(text, end)) + attached
 
 
 class Run(Message):
@@ -204,6 +244,9 @@ class Run(Message):
     def _make_frames_base64(self) -> bytes:
         return b"".join([member.frames_base64 for member in self._members])
 
+    def _make_deflated(self, bits: int, base64: bool) -> bytes:
+        return b"".join([member.deflated(bits, base64=base64) for member in self._members])
+
     def _make_payload(self) -> str:
         return SEPARATOR.join([member.payload for member in self._members])
 
@@ -222,6 +265,17 @@ def join(messages: Sequence[Message]) -> Message:
 
 def _build(part: str | bytes) -> bytes:
     return build_text(part) if isinstance(part, str) else build_binary(part)
+
+
+def _build_deflated(part: str | bytes, bits: int) -> bytes:
+    opcode, data = (TEXT, part.encode()) if isinstance(part, str) else (BINARY, part)
+    return _choose(opcode, data, compress(data, bits) if len(data) >= COMPRESSED_FROM else data)
+
+
+def _choose(opcode: int, data: bytes, packed: bytes) -> bytes:
+    """Build the frame of what is shorter (RFC 7692 section 6: RSV1 says that a message is compressed)."""
+    shorter = len(data) >= COMPRESSED_FROM and len(packed) < len(data)
+    return build_frame(opcode, packed if shorter else data, rsv1=shorter)
 
 
 def _frame_size(part: str | bytes) -> int:

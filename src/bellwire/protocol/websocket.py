@@ -11,7 +11,7 @@ import codecs
 from typing import ClassVar, Final
 
 from bellwire.core.errors import WebSocketError
-from bellwire.protocol.deflate import Deflate
+from bellwire.protocol.deflate import Inflate
 from bellwire.protocol.frames import (
     BINARY,
     CLOSE,
@@ -23,10 +23,8 @@ from bellwire.protocol.frames import (
     PONG,
     RSV1,
     TEXT,
-    build_binary,
     build_close,
     build_frame,
-    build_text,
     parse_close,
     parse_header,
     unmask,
@@ -108,8 +106,8 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_deflate",
         "_incoming",
+        "_inflate",
         "_inflated",
         "_max_fragments",
         "_max_message",
@@ -125,14 +123,14 @@ class WebSocket:
     _peer_masks: ClassVar[int] = MASK
     """The mask bit of the frames that are received; section 5.1: a client masks all of its frames, a server none."""
 
-    def __init__(self, *, max_message: int, max_fragments: int = 1024, deflate: Deflate | None = None) -> None:
+    def __init__(self, *, max_message: int, max_fragments: int = 1024, inflate: Inflate | None = None) -> None:
         self.state: int = OPEN
         self.outgoing: bytes | bytearray = b""
         self.close_code: int | None = None
         self.error: WebSocketError | None = None
         self._max_message = max_message
         self._max_fragments = max_fragments
-        self._deflate = deflate
+        self._inflate = inflate
         self.fresh = True
         self.more = False
         self._inflated = 0  # bytes of compressed messages in this call of receive()
@@ -178,18 +176,6 @@ class WebSocket:
         outgoing = bytes(self.outgoing)
         self.outgoing = b""
         return outgoing
-
-    def encode(self, message: str | bytes) -> bytes:
-        """Return the frame of one message, compressed if that was negotiated.
-
-        Frames must be written in the order in which they were encoded: a compressed one refers to
-        those before it. A lone surrogate in a text is a UnicodeEncodeError.
-        """
-        if self._deflate is None:
-            return build_text(message) if isinstance(message, str) else build_binary(message)
-        if isinstance(message, str):
-            return build_frame(TEXT, self._deflate.compress(message.encode()), rsv1=True)
-        return build_frame(BINARY, self._deflate.compress(message), rsv1=True)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake (section 7.1.2); without effect if it has been started.
@@ -276,7 +262,7 @@ class WebSocket:
                 raise WebSocketError(1002, "nothing to continue")
         elif incoming is not None:
             raise WebSocketError(1002, "message within a message")
-        elif first & RSV1 and self._deflate is None:
+        elif first & RSV1 and self._inflate is None:
             raise WebSocketError(1002, "compression was not negotiated")
         else:
             incoming = self._incoming = _Incoming(first & 0x0F == TEXT, first & RSV1 != 0)
@@ -295,8 +281,8 @@ class WebSocket:
         if incoming.fin and not incoming.remaining:
             self._incoming = None
             payload = bytes(incoming.data)
-            if incoming.compressed and self._deflate is not None:
-                payload = self._deflate.decompress(payload, self._max_message)
+            if incoming.compressed and self._inflate is not None:
+                payload = self._inflate.decompress(payload, self._max_message)
                 self._inflated += len(payload)
             messages.append(_decode(payload) if incoming.text else payload)
 

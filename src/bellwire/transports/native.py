@@ -30,7 +30,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         "_arrival",
         "_base64",
         "_congested",
-        "_deflated",
+        "_deflate_bits",
         "_ended",
         "_engine",
         "_fd",
@@ -57,14 +57,14 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         ws: WebSocket,
         *,
         base64: bool,
-        deflated: bool,
+        deflate_bits: int,
     ) -> None:
         self._engine = engine
         self._server_state = server_state
         self._transport = transport
         self._ws = ws
         self._base64 = base64
-        self._deflated = deflated
+        self._deflate_bits = deflate_bits  # 0 for no compression
         self._fd = -1  # a descriptor while it may be written to: see `bellwire.transports.descriptor`
         self._out: bytes | list[bytes] | None = None
         self._paused = False  # from `Unread.noted_from` on
@@ -179,11 +179,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @override
     def send(self, message: Message) -> None:
-        ws = self._ws
         if self._ended:
             return
-        if self._deflated:
-            frames = b"".join([ws.encode(part) for part in (message.base64_parts if self._base64 else message.parts)])
+        if self._deflate_bits:
+            frames = message.deflated(self._deflate_bits, base64=self._base64)
         else:
             frames = message.frames_base64 if self._base64 else message.frames
         out = self._out
@@ -199,7 +198,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     @override
     def outlet(self) -> int:
-        return self._fd if self._out is None and not (self._base64 or self._deflated) else -1
+        return self._fd if self._out is None and not (self._base64 or self._deflate_bits) else -1
 
     @override
     def unwritten(self, data: bytes) -> None:

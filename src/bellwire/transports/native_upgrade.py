@@ -72,10 +72,11 @@ def open_websocket(
         return None
     bits = endpoint.deflate_bits
     offer = request.headers.get("sec-websocket-extensions") if bits else None
-    deflate, extensions = negotiate(offer, max_window_bits=bits) or (None, None)
-    ws = WebSocket(max_message=endpoint.max_message, max_fragments=endpoint.max_fragments, deflate=deflate)
+    inflate, extensions = negotiate(offer, max_window_bits=bits) or (None, None)
+    ws = WebSocket(max_message=endpoint.max_message, max_fragments=endpoint.max_fragments, inflate=inflate)
+    agreed = 0 if inflate is None else inflate.parameters.server_max_window_bits
     carrier = NativeWebSocket(
-        endpoint.engine, server_state, transport, ws, base64=admission.base64, deflated=deflate is not None
+        endpoint.engine, server_state, transport, ws, base64=admission.base64, deflate_bits=agreed
     )
     carrier.open(build_response(key, subprotocol=admission.subprotocol, extensions=extensions), admission.connect)
     return carrier
