@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from bellwire.protocol.outgoing import Outgoing
+from bellwire.protocol.outgoing import Message, Outgoing
+from bellwire.transports.base import Sink
 from bellwire.transports.descriptor import descriptor_of, write_each
 from bellwire.transports.native import NativeWebSocket
 from bellwire.transports.volley import Volley
@@ -91,18 +92,39 @@ def fire(carrier: NativeWebSocket, text: str) -> None:
     volley.fire()
 
 
-def test_each_write_is_told_by_itself_also_behind_one_that_failed() -> None:
-    """Of three connections the first has room for a part, the second is gone, the third has room for all."""
-    pairs = [socket.socketpair() for _ in range(3)]
+class Rest(Sink):
+    """A sink that keeps what the kernel did not take."""
+
+    buffered = 0
+    writable = True
+
+    def __init__(self) -> None:
+        self.rest: list[bytes | bytearray] = []
+
+    @override
+    def send(self, message: Message) -> None: ...
+
+    @override
+    def unwritten(self, data: bytes | bytearray) -> None:
+        self.rest.append(data)
+
+
+def test_each_gets_back_what_was_not_taken_also_behind_one_that_failed() -> None:
+    """Of four connections the first has room for a part, the second is gone, the others have room for all."""
+    pairs = [socket.socketpair() for _ in range(4)]
     for ours, _ in pairs:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
     pairs[0][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pairs[1][1].close()
-    data = b"a" * 100_000
-    first, second, third = write_each([ours.fileno() for ours, _ in pairs], data)
-    assert (second, third) == (0, len(data))
-    assert 0 < first < len(data)
+    pieces = [bytes([65 + number]) * 100_000 for number in range(4)]
+    sinks = [Rest() for _ in pairs]
+    write_each(sinks, [ours.fileno() for ours, _ in pairs], pieces)
+    (part,) = sinks[0].rest
+    assert 0 < len(part) < 100_000
+    assert set(part) == {65}
+    assert [sink.rest for sink in sinks[1:]] == [[pieces[1]], [], []]
+    assert [len(theirs.recv(200_000)) for _, theirs in pairs[2:]] == [100_000, 100_000]
     for ours, theirs in pairs:
         ours.close()
         theirs.close()

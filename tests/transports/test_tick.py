@@ -1,6 +1,7 @@
 """The tick: one flush per carrier and round of the loop, broadcasts first."""
 
 import asyncio
+import os
 
 from typing_extensions import override
 
@@ -153,3 +154,31 @@ async def test_what_is_sent_to_one_who_waits_leaves_with_the_rest() -> None:
     second.send(Outgoing("y"))
     await rounds(2)
     assert log == ["a", "x y"]
+
+
+class Ready(Paper):
+    """One that gives out what is due."""
+
+    def __init__(self, tick: Tick, log: list[str], descriptor: int) -> None:
+        super().__init__(tick, log)
+        self.descriptor = descriptor
+
+    @override
+    def due(self) -> tuple[int, bytes] | None:
+        data = b"".join([message.frames for message in self.queue])
+        self.queue.clear()
+        return self.descriptor, data
+
+
+async def test_what_is_due_is_written_and_the_others_are_flushed() -> None:
+    tick, log = Tick(asyncio.get_running_loop()), list[str]()
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    ready, paper = Ready(tick, log, writing), Paper(tick, log)
+    paper.send(Outgoing("p"))
+    ready.send(Outgoing("a"))
+    ready.send(Outgoing("b"))
+    await rounds()
+    assert os.read(reading, 1000) == Outgoing("a").frames + Outgoing("b").frames
+    os.close(reading)
+    os.close(writing)
+    assert log == ["p"]

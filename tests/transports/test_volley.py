@@ -22,14 +22,14 @@ class Outlet(Sink):
     def __init__(self, descriptor: int = -1) -> None:
         self.descriptor = descriptor
         self.sent: list[Message] = []
-        self.rest: list[bytes] = []
+        self.rest: list[bytes | bytearray] = []
 
     @override
     def outlet(self) -> int:
         return self.descriptor
 
     @override
-    def unwritten(self, data: bytes) -> None:
+    def unwritten(self, data: bytes | bytearray) -> None:
         self.rest.append(data)
 
     @override

@@ -155,8 +155,8 @@ class Sink(ABC):
         """
         return -1
 
-    def unwritten(self, data: bytes) -> None:
-        """The kernel took none of ``data``, which was to be written to the `outlet`."""
+    def unwritten(self, data: bytes | bytearray) -> None:
+        """The kernel took none of ``data``, which was to be written to the descriptor."""
         raise NotImplementedError(f"{type(self).__name__} has no outlet, but {len(data)} bytes were written to it")
 
     @property
@@ -180,7 +180,14 @@ class Carrier(Sink):
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what was taken. Called by the tick, once however much was sent in it."""
+        """Write what was taken. Called by the tick, once however much was sent in it, unless `due` gave it out."""
+
+    def due(self) -> tuple[int, bytes] | None:
+        """Give out what was taken, and the descriptor to write it to at once; None where it has to be flushed.
+
+        The rest is as for `outlet`.
+        """
+        return None
 
     @abstractmethod
     def close(self, code: int = 1000) -> None:

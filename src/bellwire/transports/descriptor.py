@@ -15,7 +15,8 @@ when the kernel has sent something. It is allowed
 import asyncio
 import os
 from collections.abc import Sequence
-from itertools import repeat
+
+from bellwire.transports.base import Sink
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
@@ -27,16 +28,19 @@ def descriptor_of(transport: asyncio.BaseTransport) -> int:
     return descriptor
 
 
-def write_each(descriptors: Sequence[int], data: bytes | bytearray) -> list[int]:
-    """Write ``data`` to each; return how many bytes of it the kernel took.
+def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> None:
+    """Write to each sink's descriptor its piece; then give back to each what the kernel did not take of it.
 
-    None where it is full, or the client gone: the transport finds out which when it tries.
+    All of it where the client is gone: its transport finds that out when it tries.
     """
     taken: list[int] = []
-    writes = map(os.write, descriptors, repeat(data))
+    writes = map(os.write, descriptors, pieces)
     while len(taken) < len(descriptors):
         try:
             taken.extend(writes)
         except OSError:
             taken.append(0)
-    return taken
+    if taken != list(map(len, pieces)):  # hardly ever
+        for sink, piece, count in zip(sinks, pieces, taken, strict=True):
+            if count < len(piece):
+                sink.unwritten(piece[count:])

@@ -201,8 +201,16 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         return self._fd if self._out is None and not (self._base64 or self._deflate_bits) else -1
 
     @override
-    def unwritten(self, data: bytes) -> None:
+    def unwritten(self, data: bytes | bytearray) -> None:
         self._transport.write(data)  # which pauses this
+
+    @override
+    def due(self) -> tuple[int, bytes] | None:
+        out = self._out
+        if self._fd < 0 or out is None:
+            return None
+        self._out = None
+        return self._fd, b"".join(out) if isinstance(out, list) else out
 
     def _press(self) -> None:
         """More waits for a client that does not keep up."""
@@ -219,9 +227,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._fd >= 0:
-            (written,) = write_each([self._fd], data)
-            if written < len(data):
-                self._transport.write(data[written:])  # which pauses this
+            write_each([self], [self._fd], [data])
             return
         transport = self._transport
         if not self._paused:

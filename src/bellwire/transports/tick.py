@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from bellwire.transports.base import Carrier
+from bellwire.transports.descriptor import write_each
 
 
 class Tick:
@@ -54,7 +55,20 @@ class Tick:
         dirty, self._dirty = self._dirty, []
         if self._late or len(dirty) > self._most:
             dirty = self._spread(dirty)
+        carriers: list[Carrier] = []  # first it is seen what is due, then all is written at a stretch
+        descriptors: list[int] = []
+        pieces: list[bytes] = []
+        others: list[Carrier] = []
         for carrier in dirty:
+            due = carrier.due()
+            if due is None:
+                others.append(carrier)
+            else:
+                carriers.append(carrier)
+                descriptors.append(due[0])
+                pieces.append(due[1])
+        write_each(carriers, descriptors, pieces)
+        for carrier in others:
             carrier.flush()
 
     def _spread(self, dirty: list[Carrier]) -> list[Carrier]:

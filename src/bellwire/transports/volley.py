@@ -27,14 +27,7 @@ class Volley:
 
     def fire(self) -> None:
         """Write it, or send it where that is not possible."""
-        if self._descriptors:
-            self._write(self._message.frames)
+        if self._direct:
+            write_each(self._direct, self._descriptors, [self._message.frames] * len(self._direct))
         for sink in self._others:
             sink.send(self._message)
-
-    def _write(self, frames: bytes) -> None:
-        taken, size = write_each(self._descriptors, frames), len(frames)
-        if taken.count(size) < len(taken):  # hardly ever
-            for sink, count in zip(self._direct, taken, strict=True):
-                if count < size:
-                    sink.unwritten(frames[count:])
