@@ -11,6 +11,16 @@
     report       the table
     plot         the picture
     memory       things that are no connections
+    growth       how cost grows, with everything of which there can be more
+    costs        what the server itself does
+    sockets      connections
+    beats        nodes beside each other
+    bus          nodes with a broker between them
+    carriers     clients without sockets
+    curve        a cost by a number, and how it may grow
+    lines        their picture
+    model        what a cluster would need
+    storm        what waits in queues
     soak         half of the most that a server can do, for half an hour
     paced        its load
     verdict      whether something stayed as it was

@@ -12,11 +12,12 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
-from bellwire import Server
+from bellwire import Config, Server, Socket
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.delivery.entry import Draft
 from bellwire.delivery.position import Position
@@ -24,10 +25,13 @@ from bellwire.delivery.session import Member, encode_record, new_record
 from bellwire.load.fanout import text
 from bellwire.load.processes import ProcessError
 from bellwire.load.result import own_memory
+from bench.carriers import SILENT, connect
 
 NUMBER = 2_000
 FIRST = 500
 """Things before the first look: what all share is made with them."""
+EACH = 100
+"""Rooms of one socket."""
 BODY = len(text(128))
 
 Make = Callable[[int], Awaitable[object]]
@@ -102,8 +106,39 @@ async def record(number: int) -> float:
     return await _grown(make, number)
 
 
-THINGS = {"stream": stream, "history": history, "room": room, "record": record}
+@asynccontextmanager
+async def _sockets(number: int) -> AsyncIterator[list[Socket]]:
+    """As many sockets as things need that are `EACH` on one."""
+    server = Server(config=Config(**SILENT))
+    namespace = server.namespace("/")
+    async with server.lifespan():
+        await connect(server, (FIRST + number) // EACH + 1)
+        yield list(namespace.hub("/").sockets.values())
+
+
+async def membership(number: int) -> float:
+    """A socket's place in a room that others are in as well."""
+    async with _sockets(number) as sockets:
+        return await _grown(lambda n: sockets[n // EACH].join(f"room:{n % EACH}"), number)
+
+
+async def lone(number: int) -> float:
+    """A room with one member that recovers nothing, and its place in it."""
+    async with _sockets(number) as sockets:
+        return await _grown(lambda n: sockets[n // EACH].join(f"room:{n}"), number)
+
+
+THINGS = {
+    "stream": stream,
+    "history": history,
+    "room": room,
+    "record": record,
+    "membership": membership,
+    "lone": lone,
+}
 TITLES = {
+    "membership": "a socket's place in a room",
+    "lone": "a room with one member that recovers nothing",
     "stream": "a stream in the broker in memory, one message",
     "history": "the same with 1,000 messages of 128 B",
     "room": "a stream with one message that a node follows",

@@ -28,10 +28,11 @@ def svg(rows: Sequence[Row], machine: Machine) -> str:
         for row in together:
             parts.append(_bar(row, y, _scale(together)))
             y += BAR + GAP
-    return "\n".join([_begin(y + MARGIN, machine), *parts, "</svg>"]) + "\n"
+    return "\n".join([begin(y + MARGIN, machine), *parts, "</svg>"]) + "\n"
 
 
-def _begin(height: int, machine: Machine) -> str:
+def begin(height: int, machine: Machine) -> str:
+    """Begin a picture that says where it was measured."""
     where = escape(f"{machine.cpu}, {machine.cores} cores; {machine.system}; {machine.python}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '

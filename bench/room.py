@@ -12,78 +12,27 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import uvloop
-from typing_extensions import override
 
 from bellwire import Config, Event, Server
 from bellwire.load import wire
 from bellwire.load.clients.base import LoadError
 from bellwire.load.result import own_memory, quantiles
-from bellwire.protocol.outgoing import Message
-from bellwire.transports.base import Carrier, Request
-from bellwire.transports.engine import Engine
+from bench.carriers import SILENT, Member, connect
 
 MSG = Event("msg", str)
 HUGE, SMALL = "huge", "small"
 OTHERS = 10
 TEXT = "The quick brown fox jumps over the lazy dog. " * 3
 SIZE = wire.framed(len(f'42["msg","{TEXT}"]'))
-SILENT: Mapping[str, Any] = {"ping_interval": 3600.0, "client_ping_interval": 3600.0}
-"""Nobody answers pings here."""
 PATIENCE = 300.0
 """Seconds after which it is given up."""
-AT_ONCE = 128
-"""Connections that are made in one turn of the loop."""
 PROBES = 100
 """Messages to the small room while nothing else happens."""
-
-
-class Member(Carrier):
-    """A client that reads at once, and counts the frames of events that it is written."""
-
-    __slots__ = ("_engine", "_out", "bytes", "session", "written")
-
-    name: ClassVar[str] = "websocket"
-    buffered = 0
-    writable = True
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._out: list[bytes] = []
-        self.written: Callable[[int], object] = _nothing
-        self.bytes = 0
-
-    @override
-    def send(self, message: Message) -> None:
-        if not self._out:
-            self._engine.tick.touch(self)
-        self._out.append(message.frames)
-
-    @override
-    def flush(self) -> None:
-        size = len(b"".join(self._out))
-        self._out.clear()
-        self.bytes += size
-        self.written(size)
-
-    @override
-    def close(self, code: int = 1000) -> None:
-        self._out.clear()
-
-    @override
-    def abort(self) -> None:
-        self._out.clear()
-
-    @override
-    def set_reading(self, reading: bool) -> None: ...
-
-
-def _nothing(_: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -156,10 +105,10 @@ class Experiment:
     async def run(self, messages: int, burst: int) -> Room:
         """Do it all."""
         async with self.server.lifespan():
-            first, *_ = await self._connect(OTHERS)
+            first, *_ = await connect(self.server, OTHERS)
             first.written = lambda _: self._arrived.set()
             await self.root.join(SMALL)
-            self.members = await self._connect(self._wanted)
+            self.members = await connect(self.server, self._wanted)
             for member in self.members:
                 member.written = self._count
             turns, most = Turns(), self.root.except_(SMALL)
@@ -181,16 +130,6 @@ class Experiment:
             burst_bytes,
             *(join_turn, leave_turn, disconnect_turn),
         )
-
-    async def _connect(self, number: int) -> list[Member]:
-        request = Request(path="/socket.io/", query_string=b"EIO=4&transport=websocket")
-        members = [Member(self.server.engine) for _ in range(number)]
-        for place, member in enumerate(members):
-            self.server.engine.open(member, request).received(member, "40")
-            if place % AT_ONCE == 0:
-                await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        return members
 
     def _count(self, size: int) -> None:
         self.served += 1

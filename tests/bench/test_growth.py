@@ -1,0 +1,39 @@
+import json
+
+import pytest
+from bench.curve import FLAT, LINEAR, Curve, Found
+from bench.growth import EXPERIMENTS, all_of, summary, verdict
+
+from bellwire.load.machine import Machine
+
+GOOD = Curve.of("an emit", "members", "us", LINEAR, (1, 10, 100), (11, 20, 110))
+WRONG = Curve.of("a leave", "rooms", "us", FLAT, (1, 10, 100), (1, 10, 100))
+
+
+def test_what_is_steeper_than_it_may_be_is_said() -> None:
+    assert verdict(Found([GOOD], {})) == "None of 1 curves is steeper than it may be."
+    assert "a leave, by rooms: STEEPER THAN FLAT" in verdict(Found([GOOD, WRONG], {}))
+    assert "an emit" not in verdict(Found([GOOD, WRONG], {}))
+
+
+def test_an_experiment_runs_in_a_process_of_its_own_and_tells_what_it_finds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = all_of(["presence"])
+    assert found.constants.keys() == {"presence_each"}
+    said = capsys.readouterr().err
+    assert "1 of 1: presence" in said
+    assert "presence of a quiet room" in said
+
+
+def test_the_summary_has_points_and_what_was_made_of_them() -> None:
+    data = json.loads(summary(Machine("A CPU", 2, "Linux 6", "CPython 3.11", 0.1), Found([GOOD], {"emit_us": 10.0})))
+    (curve,) = data["curves"]
+    assert curve["points"] == [[1, 11], [10, 20], [100, 110]]
+    assert (curve["fixed"], curve["each"]) == (pytest.approx(10), pytest.approx(1))
+    assert data["constants"] == {"emit_us": 10.0}
+    assert data["machine"]["cpu"] == "A CPU"
+
+
+def test_all_experiments_have_names_for_the_command_line() -> None:
+    assert all(name == name.lower() for name in EXPERIMENTS)
