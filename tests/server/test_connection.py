@@ -225,6 +225,7 @@ async def test_a_broken_payload_that_had_to_wait_ends_the_connection_in_its_turn
         ends.append(f"{text} ends")
 
     async with connect(server) as client:
+        connection = client.carrier.session.receiver
         raw(client, '42["say","a"]')
         raw(client, '42["say","b"]')
         raw(client, '42["say",')
@@ -232,7 +233,7 @@ async def test_a_broken_payload_that_had_to_wait_ends_the_connection_in_its_turn
         await advance(5)
         assert client.reason is not None
         assert ends == ["a begins", "a ends", "b begins", "b ends", "/ parse error"]
-        assert client.carrier.session.receiver._delayed == 0  # type: ignore[attr-defined]
+        assert connection._delayed == 0  # type: ignore[attr-defined]
 
 
 # --- namespaces

@@ -29,6 +29,7 @@ import uvicorn
 from bellwire.cli.binding import bind, check_exposure, refused, url_of
 from bellwire.cli.broker import BrokerError, BrokerKeeper, Private, check_data, private_nats, shared_by_workers
 from bellwire.cli.certificate import Certificate, CertificateError, certificate_of
+from bellwire.cli.collector import rare_collections
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
@@ -261,6 +262,11 @@ class _Runner(uvicorn.Server):
     def _protocol(self) -> asyncio.Protocol:
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def main_loop(self) -> None:
+        """Serve until a signal comes."""
+        with rare_collections():
+            await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the sessions, wait at most ``shutdown_grace`` for the requests, end the lifespan and then the broker."""

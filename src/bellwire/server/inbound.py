@@ -58,6 +58,7 @@ class Inbound(ABC):
     """What a socket receives; `bellwire.server.socket.Socket` is the rest of it."""
 
     __slots__ = (
+        "__weakref__",
         "_busy",
         "_connection",
         "_current",

@@ -88,7 +88,8 @@ class Local:
 
     async def _each(self, do: "Callable[[Socket], Awaitable[None]]") -> None:
         """Do something to those who are there now, one after the other, and let the loop turn now and then."""
-        for number, socket in enumerate(self.sockets(), 1):
-            await do(socket)
-            if number % AT_ONCE == 0:
+        sockets = self.sockets()[::-1]
+        while sockets:
+            await do(sockets.pop())  # not kept: those that are gone would all be freed in the same turn
+            if sockets and len(sockets) % AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -6,6 +6,7 @@ reply. Here the one is given to the other, and the verdict to the client.
 
 import logging
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from bellwire.core.errors import EventRefused
 from bellwire.delivery.effects import Effect, Emission
@@ -37,7 +38,7 @@ _REFUSED: Final = {
 class Numbers:
     """What a socket does with them."""
 
-    __slots__ = ("_generation", "_hold", "_inlet", "_socket", "greeting")
+    __slots__ = ("_generation", "_hold", "_inlet", "_whose", "greeting")
 
     def __init__(self, socket: "Socket", inlet: Inlet, producer: str) -> None:
         self.greeting = wire.Greeting(producer, inlet.last, inlet.generation)
@@ -45,7 +46,13 @@ class Numbers:
         self._generation = inlet.generation
         self._hold: Hold | None = None
         self._inlet = inlet
-        self._socket = socket
+        self._whose = ref(socket)  # as a reader's
+
+    @property
+    def _socket(self) -> "Socket":
+        socket = self._whose()
+        assert socket is not None  # noqa: S101 - whoever asks this for something has it
+        return socket
 
     def close(self) -> None:
         """The connection has ended."""

@@ -6,6 +6,7 @@ A membership is stored before its client hears of it, and its end before the cli
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, TypedDict
+from weakref import ref
 
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
@@ -62,16 +63,16 @@ class Reader:
         "_held_up",
         "_missed",
         "_rooms",
+        "_socket",
         "_to_come",
         "recovered",
         "session",
-        "socket",
         "spans",
     )
 
     def __init__(self, socket: "Socket") -> None:
         self.recovered = False
-        self.socket = socket
+        self._socket = ref(socket)  # whose reader this is: it is there for as long as anybody asks this for something
         self.spans: dict[str, list[Membership]] = {}
         """From where to where it is, and was, in which stream."""
         self._rooms: dict[str, Room] = {}
@@ -83,6 +84,13 @@ class Reader:
         self._full = False
         self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
         self._held_up = False  # until those are decided
+
+    @property
+    def socket(self) -> "Socket":
+        """The socket that has it."""
+        socket = self._socket()
+        assert socket is not None  # noqa: S101 - see there
+        return socket
 
     @property
     def ready(self) -> bool:

@@ -245,13 +245,14 @@ class RecoveringReader(Reader):
             self.socket.start(self._mark(dialect), self._marked)
 
     async def _mark(self, trail: Trail) -> None:
+        socket = self.socket  # which may leave meanwhile
         number = ((trail.checkpoint >> _RANDOM_BITS) + 1 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         vector = trail.vector(self._vector, self.spans)
         await self.session.checkpoint(number, vector, since=trail.checkpoint)
         self._vector = vector
-        dialect = self.socket.dialect
+        dialect = socket.dialect
         if isinstance(dialect, Recovering):
-            self.socket.dialect = dialect.checkpointed(number, vector)
+            socket.dialect = dialect.checkpointed(number, vector)
 
     def _marked(self, outcome: Outcome) -> None:
         self._marking = False

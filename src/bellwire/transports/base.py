@@ -8,7 +8,7 @@ the server above them.
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import parse_qsl
 
 from bellwire.protocol.outgoing import Message
@@ -262,6 +262,51 @@ class Receiver(Protocol):
 
     def closed(self, reason: str) -> None:
         """The session ended. Called once; nothing is received after it."""
+
+
+class _NoLink:
+    """The link of a carrier that is over."""
+
+    alive = overflowed = True
+
+    def received(self, carrier: Carrier, packet: str | bytes) -> None:
+        return
+
+    def congested(self, carrier: Carrier) -> None:
+        return
+
+    def drained(self, carrier: Carrier) -> None:
+        return
+
+    def lost(self, carrier: Carrier, reason: str) -> None:
+        return
+
+    def close(self, reason: str, *, code: int = 1000, abort: bool = False) -> None:
+        return
+
+
+class _NoReceiver(Receiver):
+    """The receiver of a session that is over."""
+
+    __slots__ = ()
+
+    def received(self, message: str | bytes) -> None:
+        return
+
+    def moved(self, carrier: Carrier) -> None:
+        return
+
+    def settle(self) -> None:
+        return
+
+    def closed(self, reason: str) -> None:
+        return
+
+
+NO_LINK: Final[Link] = _NoLink()
+NO_RECEIVER: Final[Receiver] = _NoReceiver()
+"""What is over points to these, and no longer to what points to it: so all of it is freed at once. A circle would be
+left to the garbage collector, which stops everybody for as long as it looks through all that there is."""
 
 
 class Application(Protocol):

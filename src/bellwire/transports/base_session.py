@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from bellwire.protocol.outgoing import Message
-from bellwire.transports.base import Carrier, Receiver, Request
+from bellwire.transports.base import NO_RECEIVER, Carrier, Receiver, Request
 
 if TYPE_CHECKING:
     from bellwire.transports.engine import Engine
@@ -106,6 +106,11 @@ class BaseSession(ABC):
         """No more notices, and no to those who wait for an answer."""
         self.closed = True
         self._settle(False)
+
+    def _part(self, reason: str) -> None:
+        """Tell the receiver that it is over, and let go of it."""
+        receiver, self.receiver = self.receiver, NO_RECEIVER
+        receiver.closed(reason)
 
     # --- signs of life
 

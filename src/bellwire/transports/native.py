@@ -12,7 +12,7 @@ from bellwire.core.clock import Timer
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.websocket import CLOSED, OPEN, WebSocket
 from bellwire.transports.arrival import Arrival
-from bellwire.transports.base import CLOSE_TIMEOUT, Carrier, Link
+from bellwire.transports.base import CLOSE_TIMEOUT, NO_LINK, Carrier, Link
 from bellwire.transports.descriptor import descriptor_of, write_each
 from bellwire.transports.engine import Engine
 from bellwire.transports.unread import Cause
@@ -145,6 +145,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
             self._timer.cancel()
         if self._arrival is not None:
             self._arrival.cancel()
+        self.session = NO_LINK
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""

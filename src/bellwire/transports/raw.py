@@ -89,4 +89,4 @@ class RawSession(BaseSession):
         self._ended()
         self.carrier.close(CLOSE_CODES.get(reason, code))
         self._engine.forget_raw(self, reason)
-        self.receiver.closed(reason)
+        self._part(reason)

@@ -172,4 +172,4 @@ class Session(BaseSession):
                 carrier.send(farewell)
             carrier.close(code)
         self._engine.forget(self, reason)
-        self.receiver.closed(reason)
+        self._part(reason)
