@@ -741,5 +741,5 @@ async def test_a_stream_is_opened_once_for_all_who_come_at_the_same_time() -> No
         gate.let_go("top")
         places = await asyncio.gather(*standing)
         assert len(set(places)) == 1
-        assert len(tops) == 2  # it was empty: once before the marker was appended, and once behind it
+        assert len(tops) == 1  # it was empty, and where the marker stands is told when it is appended
         node.hub.part(room)

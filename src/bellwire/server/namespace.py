@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 import msgspec
@@ -37,6 +38,8 @@ DisconnectHandler: TypeAlias = Callable[[Socket, str], Awaitable[None]]
 Authorizer: TypeAlias = Callable[[Socket, str], Awaitable[bool]]
 
 _EFFECTS = tuple(RULES)
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})  # one for all clients of a namespace that is no pattern
 
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
@@ -285,7 +288,7 @@ class Namespace(Target):
     def match(self, name: str) -> Mapping[str, str] | None:
         """The parameters with which ``name`` is in this namespace; None if it is not."""
         found = self._pattern.fullmatch(name) if len(name) <= MAX_NAME_LENGTH else None
-        return None if found is None else found.groupdict()
+        return None if found is None else found.groupdict() or _NONE
 
     def hides(self, other: "Namespace") -> bool:
         """Whether this is a pattern that takes every name of the pattern ``other``, so that nobody could be in that."""

@@ -198,6 +198,9 @@ class Room:
         It is one that the log has: where this node has something else, a failover has taken that back, and it is looked
         into. Raises BrokerUnavailable.
         """
+        unknown = self.feed is None or not self.feed.ring.top.gen
+        if unknown and (self._doing is None or "open" not in self._doing):
+            return await self.stand()  # which asks from now on, if it is not asked for us meanwhile
         here = await self.stand()
         top, feed = await self._streams.broker.top(self.stream), self.feed
         if feed is None or not feed.ring.following:
@@ -213,7 +216,8 @@ class Room:
         broker, pause = self._streams.broker, FIRST_PAUSE
         while not (top := await broker.top(self.stream)).seq:
             try:
-                await broker.append(self.stream, marker(random.getrandbits(32)))
+                appended = await broker.append(self.stream, marker(random.getrandbits(32)))
+                return position(appended.gen, appended.point)
             except OutcomeUnknown:  # it is there, or it is not: the next look tells
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_PAUSE)

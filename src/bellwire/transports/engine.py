@@ -161,7 +161,6 @@ class Engine:
             )
         )
         session.receiver = self.application.opened(session)
-        request.put_away()
         return session
 
     def attach(self, websocket: Carrier, request: Request, session: Session | None) -> Session:
@@ -191,6 +190,7 @@ class Engine:
         """``session`` has joined a namespace, or is over: it is no newcomer any more."""
         if session.newcomer:
             session.newcomer = False
+            session.request.put_away()
             self.edge.newcomers.remove(session.request.address)
 
     def _give_up(self, sid: str) -> None:
@@ -223,7 +223,6 @@ class Engine:
         self.edge.newcomers.add(request.address)
         self.raw_sessions.add(session)
         session.receiver = application.opened_raw(session)
-        request.put_away()
         return session
 
     def forget_raw(self, session: RawSession, reason: str) -> None:
