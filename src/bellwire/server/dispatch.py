@@ -69,7 +69,10 @@ class Dispatcher:
         if self._depth >= MAX_DEPTH:
             self._loop.call_soon(self.run, job, finished)
             return None
-        loop, parked = self._loop, self._take()
+        loop, idle = self._loop, self._idle
+        parked = idle.pop() if idle else None
+        if parked is None or parked.task.cancelling():
+            parked = self._take()
         outcome = waits_for = None
         outside = asyncio.current_task(loop)
         if outside is not None:
@@ -93,10 +96,10 @@ class Dispatcher:
                 _enter_task(loop, outside)
         if outcome is None:
             parked.take_over(job, waits_for, finished)
-        elif self._closed or not parked.is_clean(self._context):
+        elif self._closed or ((parked.context or self._context) and not parked.is_clean(self._context)):
             parked.task.cancel()
         else:
-            self._idle.append(parked)  # no more than there were, or `MAX_DEPTH`
+            idle.append(parked)  # no more than there were, or `MAX_DEPTH`
         return outcome
 
     def _take(self) -> "_Parked":

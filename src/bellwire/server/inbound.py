@@ -67,6 +67,7 @@ class Inbound(ABC):
         "_namespace",
         "_queue",
         "_runtime",
+        "_user",
         "dialect",
         "numbers",
         "phase",
@@ -86,6 +87,12 @@ class Inbound(ABC):
         self._current: tuple[int | None, Registration | None] = (None, None)
         self._farewell: str | None = None
         self._busy = False
+        self._user: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace's name; where it is a pattern, the name that the client connected to."""
+        return self._hub.name
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -132,12 +139,12 @@ class Inbound(ABC):
     def _comes_too_early(self, packet: Packet, number: Numbered | Skip | None) -> bool:
         """Whether the event is more than its client may send now; it is answered then, and is over."""
         rates = self._namespace.rates
-        event = rates.get(name_of(packet)) if rates and type(number) is not Skip else None
+        event = rates.get(packet.name or name_of(packet)) if rates and type(number) is not Skip else None
         if number is not None and self.numbers is not None:
             return self.numbers.come_too_early(number, event, self._connection)
         if event is not None and event.rate == "off":
             return False
-        excess = self._connection.meter.admit(event, self._socket.user)
+        excess = self._connection.meter.admit(event, self._user)
         if excess is None:
             return False
         self._refuse(packet.id, excess.refusal(), _name_for_the_log(packet))
@@ -157,7 +164,7 @@ class Inbound(ABC):
         if number is not None:
             return self._handle_numbered(packet, objects, number)
         try:
-            work = self._namespace.read(packet, objects, self._hub.name)
+            registration, job = self._namespace.job(self, packet, objects)
         except EventRefused as refusal:
             self._refuse(packet.id, refusal, name_of(packet))
             return False
@@ -166,8 +173,8 @@ class Inbound(ABC):
         except Exception as error:  # a payload type's own __post_init__
             self._failed(packet.id, error, f"handling {name_of(packet)[:64]!r}")
             return False
-        self._current = (packet.id, work.registration)
-        outcome = self._runtime.dispatcher.start(self._namespace.job(self._socket, work), self._finished)
+        self._current = (packet.id, registration)
+        outcome = self._runtime.dispatcher.start(job, self._finished)
         if outcome is None:
             return True
         self._settle(outcome)
@@ -265,25 +272,25 @@ class Inbound(ABC):
 
     def _settle(self, outcome: Outcome) -> None:
         number, registration = self._current
-        error = outcome.error
-        if error is None:
-            if number is not None:
-                self._acknowledge(number, registration, outcome.result)
-        elif isinstance(error, EventRefused):
+        if outcome.error is not None:
+            self._blame(number, registration, outcome.error)
+        elif number is not None:
+            event = None if registration is None else registration.event
+            reply = () if event is None or event.reply is None else (outcome.result,)
+            binary = event is not None and event.reply_binary
+            try:
+                message = self.dialect.reply(self._hub.name, number, reply, binary=binary)
+            except Exception as error:
+                self._failed(number, error, _handling(registration))
+            else:
+                self.send(message)
+
+    def _blame(self, number: int | None, registration: "Registration | None", error: BaseException) -> None:
+        """A handler raised."""
+        if isinstance(error, EventRefused):
             self._refuse(number, error, "" if registration is None else registration.event.name)
         else:
             self._failed(number, error, _handling(registration))
-
-    def _acknowledge(self, number: int, registration: "Registration | None", result: Any) -> None:
-        event = None if registration is None else registration.event
-        reply = () if event is None or event.reply is None else (result,)
-        try:
-            binary = event is not None and event.reply_binary
-            message = self.dialect.reply(self._hub.name, number, reply, binary=binary)
-        except Exception as error:
-            self._failed(number, error, _handling(registration))
-        else:
-            self.send(message)
 
     def _failed(self, number: int | None, error: BaseException, doing: str) -> None:
         self.count_failed(error, doing)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from bellwire.delivery.effects import RULES, Effect
 from bellwire.delivery.naming import User
 from bellwire.guard.recipients import MAX_NAME_LENGTH, check_name
 from bellwire.guard.schema import PayloadReader
-from bellwire.protocol.socketio import Packet, decode_json, name_of
+from bellwire.protocol.socketio import Packet, decode_json, event_name, name_of
 from bellwire.server import relay
 from bellwire.server.admission import Middleware
 from bellwire.server.callables import check_any_handler, check_handler, payload_names
@@ -26,6 +26,8 @@ from bellwire.server.socket import Socket
 from bellwire.server.target import Target
 
 if TYPE_CHECKING:
+    from bellwire.server.inbound import Inbound
+    from bellwire.server.outflow import Outflow
     from bellwire.server.runtime import Runtime
 
 R = TypeVar("R")
@@ -78,6 +80,7 @@ class Namespace(Target):
         "_handlers",
         "_hubs",
         "_included",
+        "_outflow",
         "_owner",
         "_pattern",
         "_runtime",
@@ -107,6 +110,7 @@ class Namespace(Target):
         self._hubs: dict[str, Hub] = {}
         self._pattern = _compile(name)
         self._runtime: Runtime | None = None
+        self._outflow: Outflow | None = None
         self._included = False
         self._owner = self  # or the namespace of a server that this one was included in
         super().__init__(self, name)
@@ -312,6 +316,7 @@ class Namespace(Target):
         """It is a server's; that started, or ended."""
         self._included = True
         self._runtime = runtime
+        self._outflow = None if runtime is None else runtime.outflow
         self._hubs.clear()
 
     def hub(self, name: str) -> Hub:
@@ -365,13 +370,18 @@ class Namespace(Target):
             raise EventRefused("unknown_event", f"no handler takes {name[:64]!r} in {named!r}")
         return Work(name, values[1:], None)
 
-    def job(self, socket: Socket, work: "Work") -> Job:
-        """The coroutine of an event's handlers, for a client that does not number its events."""
-        registration = work.registration
-        seen = self.any_handlers and registration is not None and not registration.private
-        if registration is None or registration.effect == "relay" or seen or socket.node.outflow is not None:
-            return self._job(socket, work)
-        return registration.handler(socket, *work.args)
+    def job(self, socket: "Inbound", packet: Packet, objects: list[Any] | None) -> "tuple[Registration | None, Job]":
+        """The coroutine of an event's handlers, for a client that does not number its events, and whose it is.
+
+        Raises as `read` does.
+        """
+        registration = self._handlers.get(packet.name or event_name(packet.payload))
+        if registration is None or registration.effect == "relay" or self.any_handlers or self._outflow is not None:
+            work = self.read(packet, objects, socket.namespace)
+            return work.registration, self._job(cast("Socket", socket), work)
+        reader = registration.reader
+        args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
+        return registration, registration.handler(socket, *args)
 
     async def _job(self, socket: Socket, work: "Work") -> Any:
         if work.registration is None or work.registration.effect != "relay":
@@ -385,7 +395,7 @@ class Namespace(Target):
 
     async def handle(self, socket: Socket, work: "Work") -> Any:
         """Run the handlers of ``on_any``, and the event's own."""
-        outflow = self.runtime.outflow
+        outflow = self._outflow
         if outflow is None:
             return await self._handle(socket, work)
         with outflow.charging(socket.meter):

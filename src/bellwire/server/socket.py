@@ -66,7 +66,6 @@ class Socket(Inbound):
         "_rooms",
         "_session",
         "_state",
-        "_user",
         "auth",
         "claims",
         "expires",
@@ -124,7 +123,6 @@ class Socket(Inbound):
         """Its way in, and then for how long it may stay; None if that has no end."""
         self.places: UserPlaces | None = None
         """Where its connection has a place among its user's; None of a guest's, and where nobody counts."""
-        self._user: str | None = None
         self._rooms: set[str] | None = None
         self._state: dict[str, Any] | None = None
         self._session: dict[str, Any] | None = None
@@ -139,11 +137,6 @@ class Socket(Inbound):
     def user(self) -> str | None:
         """The user's id, as the authentication found it; None for a guest."""
         return self._user
-
-    @property
-    def namespace(self) -> str:
-        """The namespace's name; where it is a pattern, the name that the client connected to."""
-        return self._hub.name
 
     @property
     def request(self) -> Request:
