@@ -1,5 +1,7 @@
 import asyncio
 import contextvars
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -63,6 +65,64 @@ async def test_an_error_of_the_first_step_is_an_outcome() -> None:
         outcome = dispatcher.start(job(), print)
         assert outcome is not None
         assert isinstance(outcome.error, LookupError)
+
+
+class Result:
+    """Something that can be watched."""
+
+
+@pytest.mark.parametrize("pause", [None, 0, 1])
+async def test_nothing_of_a_job_is_kept_when_it_is_over(pause: float | None) -> None:
+    async def job(result: Result) -> Result:
+        if pause is not None:
+            await asyncio.sleep(pause)
+        return result
+
+    async with dispatching() as dispatcher:
+        result = Result()
+        seen = weakref.ref(result)
+        outcome: Outcome | None = await both_halves(dispatcher, job(result))
+        assert outcome is not None
+        assert outcome.result is result
+        del result, outcome
+        assert seen() is None
+
+
+@pytest.mark.parametrize("pause", [None, 0, 1])
+@pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError, StopAsyncIteration])
+async def test_whatever_a_job_raises_is_its_outcome(pause: float | None, error: type[BaseException]) -> None:
+    async def job() -> None:
+        if pause is not None:
+            await asyncio.sleep(pause)
+        raise error
+
+    async def other() -> int:
+        return 7
+
+    async with dispatching() as dispatcher:
+        assert isinstance((await both_halves(dispatcher, job())).error, error)
+        assert await both_halves(dispatcher, other()) == Outcome(7)
+
+
+def test_a_job_that_nobody_carries_on_is_closed() -> None:
+    ends = []
+
+    async def job() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ends.append("closed")
+
+    async def begin() -> None:
+        assert Dispatcher(asyncio.get_running_loop()).start(job(), print) is None
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # that a task was left behind
+    loop.run_until_complete(begin())
+    loop.close()
+    gc.collect()
+    assert ends == ["closed"]
 
 
 async def test_a_job_that_waits_is_carried_on_and_tells_its_end_once() -> None:

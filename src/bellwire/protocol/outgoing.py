@@ -151,7 +151,7 @@ class Single(Outgoing):
     __slots__ = ("_data",)
 
     def __init__(self, data: bytes) -> None:
-        Message.__init__(self, frames=frame_text(data))
+        Message.__init__(self, None, frame_text(data))
         self._data = data
 
     def _make_parts(self) -> tuple[str | bytes, ...]:
