@@ -33,7 +33,7 @@ class Recorder(Carrier):
         self.dialect = dialect
         self.given: list[Message] = []
         self.flushes = 0
-        self.asked = 0
+        self.asked: set[int] = set()  # behind how many messages
         self.full = not writable
         self.latest: Latest | None = None
         self._tick = tick
@@ -51,8 +51,9 @@ class Recorder(Carrier):
         if self._tick is not None and len(self.given) == 1:
             self._tick.touch(self)
 
-    def outlet(self) -> int:
-        self.asked += 1
+    @property
+    def outlet(self) -> int:  # type: ignore[override]  # where others have a number
+        self.asked.add(len(self.given))
         return -1
 
     def keep(self, news: Sequence[Fresh]) -> None:
@@ -261,9 +262,9 @@ async def test_only_what_ends_a_tick_may_be_written_at_once() -> None:
     fanout.settle()
     fanout.cast(to(both), B)
     fanout.cast(to(both, other), C)
-    assert both.asked == 0
+    assert not both.asked
     await advance()
-    assert (both.asked, other.asked) == (1, 1)
+    assert (both.asked, other.asked) == ({2}, {0})
     assert both.parts == ['42["a"]', '42["b"]', '42["c"]']
 
 

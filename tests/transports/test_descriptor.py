@@ -14,7 +14,7 @@ from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Sink
 from bellwire.transports.descriptor import descriptor_of, write_each
 from bellwire.transports.native import NativeWebSocket
-from bellwire.transports.volley import Volley
+from bellwire.transports.volley import fire as volley
 from tests.transports.clogged import upgrade
 from tests.transports.wire import PATIENCE, EchoServer, real
 
@@ -87,9 +87,7 @@ def frame(text: str) -> bytes:
 
 
 def fire(carrier: NativeWebSocket, text: str) -> None:
-    volley = Volley(Outgoing(text))
-    volley.add(carrier)
-    volley.fire()
+    volley(Outgoing(text), [carrier])
 
 
 class Rest(Sink):
@@ -154,11 +152,11 @@ async def test_messages_of_one_tick_leave_in_one_write(packets: tuple[socket.soc
 
 async def test_outlet_is_there_while_nothing_waits(packets: tuple[socket.socket, socket.socket]) -> None:
     carrier = await opened(Plain(packets[0]), packets[1])
-    assert carrier.outlet() == packets[0].fileno()
+    assert carrier.outlet == packets[0].fileno()
     carrier.send(Outgoing("a"))
-    assert carrier.outlet() == -1
+    assert carrier.outlet == -1
     await asyncio.sleep(0)
-    assert carrier.outlet() == packets[0].fileno()
+    assert carrier.outlet == packets[0].fileno()
 
 
 async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_what_follows(

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Sink
-from bellwire.transports.volley import Volley
+from bellwire.transports.volley import fire as volley
 
 MESSAGE = Outgoing("42[]")
 
@@ -20,13 +20,9 @@ class Outlet(Sink):
     writable = True
 
     def __init__(self, descriptor: int = -1) -> None:
-        self.descriptor = descriptor
+        self.outlet = descriptor
         self.sent: list[Message] = []
         self.rest: list[bytes | bytearray] = []
-
-    @override
-    def outlet(self) -> int:
-        return self.descriptor
 
     @override
     def unwritten(self, data: bytes | bytearray) -> None:
@@ -38,10 +34,7 @@ class Outlet(Sink):
 
 
 def fire(*sinks: Sink) -> None:
-    volley = Volley(MESSAGE)
-    for sink in sinks:
-        volley.add(sink)
-    volley.fire()
+    volley(MESSAGE, sinks)
 
 
 def test_what_has_an_outlet_is_written_to_and_the_rest_is_sent() -> None:
@@ -66,7 +59,7 @@ def test_what_the_kernel_does_not_take_is_given_back_to_its_own_sink() -> None:
             pass
         full, other = Outlet(ours.fileno()), Outlet(os.open(os.devnull, os.O_WRONLY))
         fire(other, full)
-        os.close(other.descriptor)
+        os.close(other.outlet)
     assert (other.rest, full.rest) == ([], [MESSAGE.frames])
     assert other.sent == full.sent == []
 

@@ -1,12 +1,13 @@
 """What leaves together for the same sockets: joined once for each dialect that is among them, and shared by all."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.server.dialects import STOCK, Dialect, Item
 from bellwire.server.latest import Fresh
-from bellwire.transports.volley import Volley
+from bellwire.transports.volley import fire
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket
@@ -56,22 +57,16 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
             socket.sink.send(run)
 
     def _write(self, sockets: "Collection[Socket]") -> None:
-        """The same, but written now where the kernel takes it: all at a stretch, once it is known to whom."""
-        volleys: dict[Message, Volley] = {}
-        spoken: Dialect | None = None
-        following: Dialect = STOCK
-        volley = Volley(_NOTHING)
+        """The same, but written now where the kernel takes it."""
+        groups: defaultdict[Dialect, list[Socket]] = defaultdict(list)
         for socket in sockets:
-            dialect = socket.dialect
-            if dialect is not spoken:
-                spoken = dialect
-                run, following = self[dialect]
-                volley = volleys.get(run) or volleys.setdefault(run, Volley(run))
+            groups[socket.dialect].append(socket)
+        for dialect, group in groups.items():
+            run, following = self[dialect]
             if following is not dialect:
-                socket.dialect = following
-            volley.add(socket.sink)
-        for volley in volleys.values():
-            volley.fire()
+                for socket in group:
+                    socket.dialect = following
+            fire(run, [socket.sink for socket in group])
 
     def _hand_volatile(self, sockets: "Collection[Socket]") -> None:
         news = self._news

@@ -148,12 +148,11 @@ class Sink(ABC):
     def send(self, message: Message) -> None:
         """Take a message; it is written when the tick of the event loop ends, together with all others."""
 
-    def outlet(self) -> int:
-        """The descriptor that the frames of a message may be written to at once; -1 if it has to be sent.
+    outlet: int = -1
+    """The descriptor that the frames of a message may be written to at once; -1 if it has to be sent.
 
-        It is good for as long as nothing else is done. `unwritten` is called for what the kernel did not take.
-        """
-        return -1
+    It is good for as long as nothing else is done. `unwritten` is called for what the kernel did not take.
+    """
 
     def unwritten(self, data: bytes | bytearray) -> None:
         """The kernel took none of ``data``, which was to be written to the descriptor."""

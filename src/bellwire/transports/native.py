@@ -36,12 +36,14 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         "_fd",
         "_out",
         "_paused",
+        "_plain",
         "_pressed",
         "_reading",
         "_server_state",
         "_timer",
         "_transport",
         "_ws",
+        "outlet",
         "session",
     )
 
@@ -65,7 +67,9 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._ws = ws
         self._base64 = base64
         self._deflate_bits = deflate_bits  # 0 for no compression
+        self._plain = not (base64 or deflate_bits)
         self._fd = -1  # a descriptor while it may be written to: see `bellwire.transports.descriptor`
+        self.outlet = -1  # the same while nothing waits in `_out`, and the frames are those that all share
         self._out: bytes | list[bytes] | None = None
         self._paused = False  # from `Unread.noted_from` on
         self._pressed = 0  # bytes that were written since it is paused
@@ -135,7 +139,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone; its descriptor is closed, and may be another's, once this returns."""
-        self._fd = -1
+        self._fd = self.outlet = -1
         self._server_state.connections.discard(cast("Any", self))
         self._out = None
         self._ended = True
@@ -149,7 +153,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from now on what is sent is counted against the send buffer."""
-        self._fd = -1
+        self._fd = self.outlet = -1
         self._paused = True
         self._pressed = 0
         self._weigh()
@@ -158,6 +162,8 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         """The client reads again."""
         if not (self._ended or self._transport.is_closing()):
             self._fd = descriptor_of(self._transport)
+            if self._plain and self._out is None:
+                self.outlet = self._fd
         self._paused = False
         self._engine.unread.forget(self)
         if self._congested:
@@ -182,13 +188,11 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     def send(self, message: Message) -> None:
         if self._ended:
             return
-        if self._deflate_bits:
-            frames = message.deflated(self._deflate_bits, base64=self._base64)
-        else:
-            frames = message.frames_base64 if self._base64 else message.frames
+        frames = message.frames if self._plain else self._frames(message)
         out = self._out
         if out is None:
             self._out = frames
+            self.outlet = -1
             self._engine.tick.touch(self)
         elif isinstance(out, list):
             out.append(frames)
@@ -197,9 +201,10 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         if self._paused:
             self._press()
 
-    @override
-    def outlet(self) -> int:
-        return self._fd if self._out is None and not (self._base64 or self._deflate_bits) else -1
+    def _frames(self, message: Message) -> bytes:
+        if self._deflate_bits:
+            return message.deflated(self._deflate_bits, base64=self._base64)
+        return message.frames_base64
 
     @override
     def unwritten(self, data: bytes | bytearray) -> None:
@@ -210,8 +215,14 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         out = self._out
         if self._fd < 0 or out is None:
             return None
+        return self._fd, self._taken(out)
+
+    def _taken(self, out: bytes | list[bytes]) -> bytes:
+        """Nothing waits any more: return ``out``, which did, in one piece."""
         self._out = None
-        return self._fd, b"".join(out) if isinstance(out, list) else out
+        if self._plain:
+            self.outlet = self._fd
+        return b"".join(out) if isinstance(out, list) else out
 
     def _press(self) -> None:
         """More waits for a client that does not keep up."""
@@ -223,8 +234,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     def flush(self) -> None:
         out = self._out
         if out is not None:
-            self._out = None
-            self._write(b"".join(out) if isinstance(out, list) else out)
+            self._write(self._taken(out))
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._fd >= 0:
@@ -249,7 +259,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
     @override
     def abort(self) -> None:
         self._out = None
-        self._fd = -1
+        self._fd = self.outlet = -1
         self._transport.abort()
 
     @override
@@ -305,7 +315,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         if self._ws.error is not None and not self._ended:
             logger.debug("a client is disconnected, transport error: %s", self._ws.error)
         self._ended = True
-        self._fd = -1
+        self._fd = self.outlet = -1
         self._transport.write(self._ws.take_outgoing())
         if self._ws.error is not None:
             self.session.lost(self, "transport error")

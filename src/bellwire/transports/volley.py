@@ -1,33 +1,21 @@
-"""One message to many sinks at once: what the kernel takes is written at a stretch, the rest is sent."""
+"""One message to many sinks: what the kernel takes is written at a stretch, the rest is sent."""
+
+from collections.abc import Sequence
 
 from bellwire.protocol.outgoing import Message
 from bellwire.transports.base import Sink
 from bellwire.transports.descriptor import write_each
 
 
-class Volley:
-    """A message, and whom it goes to. Between the first `add` and `fire` nothing else may happen to the sinks."""
-
-    __slots__ = ("_descriptors", "_direct", "_message", "_others")
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._descriptors: list[int] = []
-        self._direct: list[Sink] = []  # whose they are
-        self._others: list[Sink] = []
-
-    def add(self, sink: Sink) -> None:
-        """It goes to ``sink`` as well."""
-        descriptor = sink.outlet()
-        if descriptor < 0:
-            self._others.append(sink)
-        else:
-            self._descriptors.append(descriptor)
-            self._direct.append(sink)
-
-    def fire(self) -> None:
-        """Write it, or send it where that is not possible."""
-        if self._direct:
-            write_each(self._direct, self._descriptors, [self._message.frames] * len(self._direct))
-        for sink in self._others:
-            sink.send(self._message)
+def fire(message: Message, sinks: Sequence[Sink]) -> None:
+    """Have each of ``sinks`` take ``message``, which is likely to be the last that it is given in this tick."""
+    outlets = [sink.outlet for sink in sinks]
+    others: list[Sink] = []
+    if outlets and min(outlets) < 0:
+        others = [sink for sink in sinks if sink.outlet < 0]
+        sinks = [sink for sink in sinks if sink.outlet >= 0]
+        outlets = [sink.outlet for sink in sinks]
+    if outlets:
+        write_each(sinks, outlets, [message.frames] * len(outlets))
+    for sink in others:
+        sink.send(message)
