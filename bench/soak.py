@@ -1,7 +1,8 @@
 """Half of the most that a server can do, for half an hour: ``python -m bench.soak``.
 
 One process publishes at fixed times to clients that can recover. Meanwhile this one lets others come, ask and leave,
-and looks at the server every minute. In the end it says what stayed as it was; it ends with 1 if anything did not.
+and looks at the server every minute. In the end there is a table, and it says what stayed as it was; it ends with 1 if
+anything did not.
 """
 
 import argparse
@@ -146,6 +147,32 @@ def verdicts(minutes: list[Minute]) -> list[Verdict]:
     return [judge(name, [getattr(each, name) for each in minutes], within) for name, within in TOLERANCES.items()]
 
 
+FIGURES: tuple[tuple[str, str, float, int], ...] = (
+    ("deliveries a second", "per_second", 1, 0),
+    ("latency, median, ms", "p50_ms", 1, 2),
+    ("99th percentile, ms", "p99_ms", 1, 2),
+    ("server time of each, µs", "server_us", 1, 2),
+    ("memory, MB", "memory_bytes", 1e6, 1),
+    ("tasks", "tasks", 1, 0),
+    ("descriptors", "descriptors", 1, 0),
+    ("keys in the broker", "broker_keys", 1, 0),
+)
+"""What the table has: its name there, that of the figure, what it is divided by, and digits."""
+
+
+def table(minutes: list[Minute], title: str, every: float) -> str:
+    """Lay out what was seen, in Markdown: each figure's medians, its slope, and the verdict if there is one."""
+    lines = [f"| {title} | first | second third | last third | an hour adds | |", "|---|--:|--:|--:|--:|---|"]
+    for name, figure, unit, digits in FIGURES:
+        values = [getattr(each, figure) / unit for each in minutes]
+        within = TOLERANCES.get(figure)
+        found = judge(name, values, within._replace(amount=within.amount / unit) if within else Tolerance(0.0, 0.0))
+        numbers = (values[0], found.before, found.after, found.slope * 3600 / every)
+        said = "" if within is None else "flat" if found.flat else "**rises**"
+        lines.append(f"| {name} | {' | '.join(f'{number:,.{digits}f}' for number in numbers)} | {said} |")
+    return "\n".join(lines)
+
+
 def late(minutes: list[Minute]) -> list[int]:
     """The minutes in which the server did not keep up, from 1 on."""
     return [number for number, each in enumerate(minutes, 1) if each.per_second < KEPT_UP * each.due]
@@ -215,7 +242,8 @@ def main() -> None:
     except (LoadError, ProcessError, OSError) as error:
         sys.exit(str(error))
     found, behind = verdicts(minutes), late(minutes)
-    print(*found, sep="\n")
+    title = f"{options.minutes:g} min, {options.connections:,} clients, {options.share:g} of the most, {options.broker}"
+    print(table(minutes, title, options.every), *found, sep="\n")
     if behind:
         print(f"It did NOT keep up in the minutes {behind}: soak it with a smaller --share.")
     if options.minutes < LONG_ENOUGH:

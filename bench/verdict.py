@@ -1,6 +1,7 @@
 """Whether something stayed as it was."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from statistics import median
 from typing import NamedTuple
 
@@ -13,11 +14,15 @@ class Tolerance(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A figure's medians in the second and the last third of the time, and whether the last is within its tolerance."""
+    """A figure's medians in the second and the last third of the time, and whether it rises from one to the other.
+
+    ``slope`` is by how much it rises from one value to the next.
+    """
 
     name: str
     before: float
     after: float
+    slope: float
     flat: bool
 
     def __str__(self) -> str:
@@ -26,7 +31,17 @@ class Verdict(NamedTuple):
 
 
 def judge(name: str, values: Sequence[float], tolerance: Tolerance) -> Verdict:
-    """Compare the last third of the values with the second one; the first warmed up. Less is always flat."""
+    """Judge by the slope of the second and the last third of the values; the first warmed up. To sink is always flat.
+
+    What it rises by in a third of the time has to be within the tolerance.
+    """
     third = max(1, len(values) // 3)
-    before, after = median(values[-2 * third : -third] or values), median(values[-third:])
-    return Verdict(name, before, after, after <= before * (1 + tolerance.share) + tolerance.amount)
+    seen = values[-2 * third :]
+    before, after, slope = median(seen[:-third] or seen), median(seen[-third:]), slope_of(seen)
+    return Verdict(name, before, after, slope, slope * third <= before * tolerance.share + tolerance.amount)
+
+
+def slope_of(values: Sequence[float]) -> float:
+    """The median of the slopes between each two values (Theil and Sen's): a few that stand out do not move it."""
+    slopes = [(late - early) / (b - a) for (a, early), (b, late) in combinations(enumerate(values), 2)]
+    return median(slopes) if slopes else 0.0

@@ -1,7 +1,7 @@
 from contextlib import ExitStack
 
 import pytest
-from bench.soak import Minute, late, serve, soak, verdicts
+from bench.soak import Minute, late, serve, soak, table, verdicts
 
 
 @pytest.mark.parametrize("broker", ["valkey", "nats"])
@@ -26,6 +26,15 @@ def minute(*, per_second: float = 100.0, tasks: int = 4) -> Minute:
 def test_what_grows_is_not_flat() -> None:
     grown = [verdict.name for verdict in verdicts([minute(tasks=n) for n in range(0, 90, 10)]) if not verdict.flat]
     assert grown == ["tasks"]
+
+
+def test_the_table_has_each_figure_its_slope_and_its_verdict() -> None:
+    said = table([minute(tasks=n) for n in range(0, 90, 10)], "9 min", every=60.0).splitlines()
+    assert said[0] == "| 9 min | first | second third | last third | an hour adds | |"
+    assert said[2] == "| deliveries a second | 100 | 100 | 100 | 0 |  |"
+    assert "| 99th percentile, ms | 2.00 | 2.00 | 2.00 | 0.00 | flat |" in said
+    assert "| memory, MB | 20.0 | 20.0 | 20.0 | 0.0 | flat |" in said
+    assert "| tasks | 0 | 40 | 70 | 600 | **rises** |" in said
 
 
 def test_minutes_in_which_it_fell_behind_are_named() -> None:
