@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test check bench growth format clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,11 @@ check: $(VENV)/.dev  ## lint, format, types, import rules
 
 bench: $(VENV)/.dev  ## measure beside other servers on this machine, ten minutes at most
 	@$(BIN)/python -m bench --out docs/figures
+
+growth: $(VENV)/.dev  ## measure how cost grows, and reckon with it, five minutes at most
+	@$(BIN)/python -m bench.growth --out docs/figures
+	@$(BIN)/python -m bench.model --out docs/figures
+	@$(BIN)/python -m tests.docs.tables
 
 format: $(VENV)/.dev  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

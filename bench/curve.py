@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 FLAT, LINEAR, SQUARE = 0, 1, 2
 SHAPES = {FLAT: "flat", LINEAR: "linear", SQUARE: "square"}
 
-SLACK = 0.2
+SLACK = 0.3
 """What the power of a curve may be above its own: caches are missed more often where there is more."""
 FLATNESS = 2.0
 """What the last point of a flat curve may be, in times of the median of those before it; the same caches."""

@@ -24,7 +24,7 @@ from bellwire.load.clients.base import LoadError
 from bellwire.load.machine import Machine
 from bellwire.load.processes import ProcessError
 from bench import beats, bus, costs, lines, memory, sockets
-from bench.curve import FLAT, LINEAR, Curve, Found
+from bench.curve import FLAT, LINEAR, SQUARE, Curve, Found, number
 from bench.rounds import progress
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +114,32 @@ def summary(here: Machine, found: Found) -> str:
         for curve in found.curves
     ]
     return json.dumps({"machine": asdict(here), "curves": curves, "constants": found.constants}, indent=1) + "\n"
+
+
+def read(file: Path) -> Found:
+    """Read what `summary` has written. Raises `OSError`, `msgspec.MsgspecError`."""
+    return msgspec.json.decode(file.read_bytes(), type=_Summary).found
+
+
+class _Summary(msgspec.Struct):
+    curves: list[Curve]
+    constants: dict[str, float]
+
+    @property
+    def found(self) -> Found:
+        return Found(self.curves, self.constants)
+
+
+def table(curves: list[Curve]) -> str:
+    """Lay the curves out, in Markdown."""
+    lines = ["| What | grows with | at the least | at the most | each adds |", "|---|---|--:|--:|--:|"]
+    for curve in curves:
+        unit = curve.unit.replace("us", "µs")
+        first, last = (f"{number(point.y)} {unit} at {point.x:,.0f}" for point in (curve.points[0], curve.points[-1]))
+        adds = "nothing" if curve.shape == FLAT else f"{number(curve.each)} {unit}"
+        more = "**more than it may**" if curve.steep else f"{adds}{', its square' * (curve.shape == SQUARE)}"
+        lines.append(f"| {curve.name} | {curve.by} | {first} | {last} | {more} |")
+    return "\n".join(lines)
 
 
 def verdict(found: Found) -> str:

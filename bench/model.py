@@ -17,8 +17,9 @@ from typing import NamedTuple
 import msgspec
 
 from bellwire.delivery.ring import RING_MESSAGES
+from bench import growth
 from bench.growth import FILE
-from bench.storm import Broadcast, Comeback, broadcast, come_back
+from bench.storm import NEVER, Broadcast, Comeback, broadcast, come_back
 
 PING_SECONDS = 25.0
 PROBE_SECONDS = 30.0
@@ -346,7 +347,7 @@ SCENARIOS = (
 
 def read(file: Path) -> Costs:
     """Read the constants that ``bench.growth`` has written. Raises `OSError`, `msgspec.MsgspecError`."""
-    return msgspec.convert(json.loads(file.read_bytes())["constants"], Costs)
+    return msgspec.convert(growth.read(file).constants, Costs)
 
 
 def rows(found: Sequence[Prediction]) -> list[tuple[str, list[str]]]:
@@ -373,8 +374,9 @@ def rows(found: Sequence[Prediction]) -> list[tuple[str, list[str]]]:
         row("nodes' beats that it tells in a second", lambda p: f"{p.broker.beats:,.0f}"),
         row("its memory", lambda p: _bytes(p.broker.memory)),
         row("a message is with everyone after", lambda p: f"{p.everyone.seconds:.2f} s"),
-        row("a node dies: its clients are back after", lambda p: _seconds(p, p.dead)),
-        row("all come back: after", lambda p: _seconds(p, p.all_back)),
+        row("a node dies: its clients are back after", lambda p: _seconds(p.dead.seconds)),
+        row("a deploy, node after node", lambda p: _seconds(p.dead.seconds * p.deployment.nodes)),
+        row("all come back at once: after", lambda p: _seconds(p.all_back.seconds)),
     ]
 
 
@@ -385,8 +387,8 @@ def _bytes(number: float) -> str:
     return f"{number / 1e3:.0f} kB"
 
 
-def _seconds(prediction: Prediction, comeback: Comeback) -> str:
-    return f"{comeback.seconds:.1f} s" if comeback.clients else "-"
+def _seconds(number: float) -> str:
+    return "never" if number == NEVER else f"{number:.1f} s" if number < 60 else f"{number / 60:.1f} min"
 
 
 def table(found: Sequence[Prediction]) -> str:
@@ -409,7 +411,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         costs = read(options.costs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, msgspec.MsgspecError) as error:
         sys.exit(f"{options.costs} cannot be read: {error}. python -m bench.growth --out docs/figures writes it.")
     asked = [common(options.nodes, options.connections, options.client)] if options.nodes else SCENARIOS
     found = [predict(each, costs) for each in asked]
@@ -417,7 +419,8 @@ def main() -> None:
     print("\nWhat is left out:", *(f"- {each}" for each in LEFT_OUT), sep="\n")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        data = {"predictions": [asdict(each) for each in found], "left_out": LEFT_OUT}
+        said = [{**asdict(each), "deployment": each.deployment.name} for each in found]
+        data = {"predictions": said, "left_out": LEFT_OUT}
         (options.out / "model.json").write_text(json.dumps(data, indent=1) + "\n")
 
 

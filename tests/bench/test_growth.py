@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
-from bench.curve import FLAT, LINEAR, Curve, Found
-from bench.growth import EXPERIMENTS, all_of, summary, verdict
+from bench.curve import FLAT, LINEAR, SQUARE, Curve, Found
+from bench.growth import EXPERIMENTS, all_of, read, summary, table, verdict
 
 from bellwire.load.machine import Machine
 
@@ -24,6 +25,21 @@ def test_an_experiment_runs_in_a_process_of_its_own_and_tells_what_it_finds(
     said = capsys.readouterr().err
     assert "1 of 1: presence" in said
     assert "presence of a quiet room" in said
+
+
+def test_the_summary_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "growth.json"
+    file.write_text(summary(Machine("A CPU", 2, "Linux 6", "CPython 3.11", 0.1), Found([GOOD], {"emit_us": 10.0})))
+    assert read(file) == Found([GOOD], {"emit_us": 10.0})
+
+
+def test_the_table_says_what_each_adds() -> None:
+    square = Curve.of("beats", "nodes", "a second", SQUARE, (1, 10), (0.4, 40))
+    assert table([GOOD, WRONG, square]).splitlines()[2:] == [
+        "| an emit | members | 11.0 µs at 1 | 110 µs at 100 | 1.00 µs |",
+        "| a leave | rooms | 1.00 µs at 1 | 100 µs at 100 | **more than it may** |",
+        "| beats | nodes | 0.400 a second at 1 | 40.0 a second at 10 | 0.400 a second, its square |",
+    ]
 
 
 def test_the_summary_has_points_and_what_was_made_of_them() -> None:

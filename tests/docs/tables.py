@@ -1,4 +1,4 @@
-"""The tables that are made from the code. ``python -m tests.docs.tables`` writes them into their pages."""
+"""Tables made from the code, and from figures: ``python -m tests.docs.tables`` writes them into their pages."""
 
 import re
 from collections.abc import Iterator
@@ -7,9 +7,15 @@ from typing import Any, Literal, get_args, get_origin
 import bellwire
 from bellwire.core.config import Option, config_options
 from bellwire.core.errors import BellwireError, EventRefused, TokenRefused
+from bench import growth, model
 from tests.docs.pages import ROOT
 
-PAGES = {"config": ROOT / "docs/reference/config.md", "errors": ROOT / "docs/reference/errors.md"}
+PAGES = {
+    "config": ROOT / "docs/reference/config.md",
+    "errors": ROOT / "docs/reference/errors.md",
+    "growth": ROOT / "docs/explanation/growth.md",
+    "model": ROOT / "docs/explanation/growth.md",
+}
 
 
 def config_table() -> str:
@@ -24,6 +30,17 @@ def errors_table() -> str:
         f"| `{error.__name__}` | {_code(error)} | {_bases(error)} | {_doc(error)} |" for error in _tree(BellwireError)
     ]
     return "\n".join(("| Exception | Code | Kind of | Meaning |", "|---|---|---|---|", *rows))
+
+
+def growth_table() -> str:
+    """Every curve that was measured."""
+    return growth.table(growth.read(growth.FILE).curves)
+
+
+def model_table() -> str:
+    """What the model says of common clusters."""
+    costs = model.read(growth.FILE)
+    return model.table([model.predict(each, costs) for each in model.SCENARIOS])
 
 
 def replaced(name: str, table: str) -> str:
@@ -81,7 +98,7 @@ def _doc(error: type[BellwireError]) -> str:
     return first.replace("``", "`")
 
 
-TABLES = {"config": config_table, "errors": errors_table}
+TABLES = {"config": config_table, "errors": errors_table, "growth": growth_table, "model": model_table}
 
 if __name__ == "__main__":
     for name, table in TABLES.items():
