@@ -1,6 +1,7 @@
 """Greetings, the leases of handlers that run, and what dead nodes left behind."""
 
 import asyncio
+import secrets
 
 import pytest
 
@@ -8,7 +9,9 @@ from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.effects import APPEND_SECONDS, DEDUPE_SECONDS
 from bellwire.delivery.inbox import LEASE_SECONDS, Answer, Refuse
 from bellwire.server.inlet import LAST_REST
+from bellwire.server.pending import SLICES, Pending
 from bellwire.testing.clock import advance
+from tests.server.far import LAG, FarBroker
 from tests.server.numbered import (
     PRODUCER,
     Node,
@@ -85,6 +88,17 @@ async def test_recovering_finds_the_relays_of_all_producers_and_those_only() -> 
     assert node.line.calls.count("append") == 20 * 3
     await node.producers.recover()
     assert node.line.calls.count("append") == 20 * 3
+
+
+async def test_recovering_does_not_wait_for_one_producer_after_the_other() -> None:
+    broker = FarBroker()
+    await broker.start()
+    pending = Pending(broker)
+    await asyncio.gather(*(pending.add(secrets.token_hex(16)) for _ in range(320)))
+    broker.asked, began = 0, now()
+    await Node(broker).producers.recover()
+    assert broker.asked == SLICES + 320
+    assert now() - began < 100 * LAG
 
 
 async def test_c03_a_handler_that_takes_long_keeps_its_lease() -> None:

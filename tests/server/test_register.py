@@ -1,12 +1,10 @@
 import asyncio
 
 import pytest
-from typing_extensions import override
 
-from bellwire.brokers.base import Kept
-from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.server.register import KEY, Register
+from tests.server.far import FarBroker
 from tests.server.nodes import away, start
 
 
@@ -16,19 +14,6 @@ async def test_nodes_enter_themselves_and_are_taken_out() -> None:
     assert await register.add("b") == {"a", "b"}
     await register.remove({"a", "never there"})
     assert await register.add("c") == {"b", "c"}
-
-
-class FarBroker(MemoryBroker):
-    """One whose answers take a millisecond, so that all who ask at the same moment see the same."""
-
-    asked = 0
-
-    @override
-    async def get(self, key: str) -> Kept | None:
-        self.asked += 1
-        kept = await super().get(key)
-        await asyncio.sleep(0.001)
-        return kept
 
 
 async def test_nodes_that_start_at_the_same_moment_all_stand_there_after_a_few_tries_each() -> None:

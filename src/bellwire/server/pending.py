@@ -5,6 +5,7 @@ own, spread over `SLICES` of them. A producer is listed for some minutes, not fo
 write nothing here, and nobody has to take it out. One that is listed without need costs whoever recovers one reading.
 """
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -84,13 +85,10 @@ class Pending:
             BrokerUnavailable: the index could not be read.
 
         """
-        found: list[str] = []
-        for number in range(SLICES):
-            kept = await self._broker.get(_key(number))
-            if kept is not None:
-                now = self._broker.clock()
-                found += [producer for producer, until in _read(kept.value).items() if until > now]
-        return found
+        slices = await asyncio.gather(*(self._broker.get(_key(number)) for number in range(SLICES)))
+        now = self._broker.clock()
+        listed = [_read(kept.value) for kept in slices if kept is not None]
+        return [producer for each in listed for producer, until in each.items() if until > now]
 
 
 def _slice(producer: str) -> int:

@@ -31,7 +31,7 @@ RENEWED_AFTER: Final = LEASE_SECONDS / 6
 """Seconds after which a lease is renewed at the next look, and between two looks: so at a third of its time."""
 
 _AT_ONCE: Final = 32
-"""How many leases are renewed at a time."""
+"""How many leases are renewed at a time, and how many producers looked at that a dead node may have left."""
 
 logger = logging.getLogger("bellwire.server")
 
@@ -156,13 +156,17 @@ class Producers:
             BrokerUnavailable: what is to be done could not be read.
 
         """
-        for producer in await self._pending.producers():
+        producers = await self._pending.producers()
+        for start in range(0, len(producers), _AT_ONCE):
             if self.closed:
                 return
-            try:
-                in_time = await Inlet(self, producer, "", 0).recover()
-            except BellwireError:
-                logger.exception("a relay that was left in the middle cannot be completed")
-            else:
-                if not in_time:
-                    logger.warning("a relay that was left in the middle was found too late to be completed")
+            await asyncio.gather(*map(self._recover_one, producers[start : start + _AT_ONCE]))
+
+    async def _recover_one(self, producer: str) -> None:
+        try:
+            in_time = await Inlet(self, producer, "", 0).recover()
+        except BellwireError:
+            logger.exception("a relay that was left in the middle cannot be completed")
+        else:
+            if not in_time:
+                logger.warning("a relay that was left in the middle was found too late to be completed")
