@@ -1,11 +1,14 @@
 """The probe of idle subscriptions, through a server: what the broker told nobody about is found."""
 
+from contextlib import AsyncExitStack
+
 from bellwire import Server
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.delivery.naming import stream_of
-from bellwire.server.prober import PROBE_SECONDS
+from bellwire.server.prober import AT_ONCE, PROBE_SECONDS
 from bellwire.testing import connect
 from bellwire.testing.clock import advance
+from tests.server.far import FarBroker
 from tests.server.house import SAY
 
 _HELLO = {"bellwire": {"version": 1, "instance": "i"}}
@@ -47,3 +50,19 @@ async def test_a_broker_that_is_away_is_asked_again_in_the_next_round() -> None:
         room.idle = False
         await advance(PROBE_SECONDS + 1)
         assert room.idle
+
+
+async def test_many_rooms_are_looked_at_some_at_a_time() -> None:
+    broker = FarBroker()
+    server = Server()
+    server.configure(broker=broker)
+    root = server.namespace("/")
+    async with server.lifespan(), AsyncExitStack() as stack:
+        for number in range(2 * AT_ONCE):
+            await stack.enter_async_context(connect(server, auth={"bellwire": {"version": 1, "instance": str(number)}}))
+        rooms = root.hub("/").streams.values()
+        assert len(rooms) > 2 * AT_ONCE
+        broker.most = 0
+        await advance(2 * PROBE_SECONDS + 1)
+        assert broker.most == AT_ONCE > 1
+        assert all(room.idle for room in rooms)
