@@ -462,7 +462,7 @@ def test_a_new_record_can_begin_with_numbers_given_up() -> None:
 
 def test_c18_only_the_brokers_time_is_in_a_record() -> None:
     """A client gives a number, a payload and a mark; there is no place for its clock."""
-    assert Arrival._fields == ("number", "digest", "effect", "generation", "resent")
+    assert Arrival.__struct_fields__ == ("number", "digest", "effect", "generation", "resent")
 
 
 @pytest.mark.parametrize("effect", sorted(RULES))

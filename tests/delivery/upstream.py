@@ -15,6 +15,7 @@ from bellwire.delivery.inbox import (
     Answer,
     Arrival,
     Complete,
+    Connected,
     Nack,
     Refuse,
     Skipped,
@@ -277,7 +278,7 @@ class World:
                     retry_after=retry_after,
                     generation=generation or None,
                 )
-            case (str(generation), int(last)):
+            case Connected(generation, last):
                 actions = self.producer.connected(generation, last)
             case other:
                 raise AssertionError(other)

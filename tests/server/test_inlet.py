@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
@@ -85,7 +86,7 @@ async def test_a_refusal_is_an_outcome_and_no_handler_runs() -> None:
     inlet = await Node(await started()).connect()
     arrival = arrival_of(inlet, "at_most_once")
     assert await inlet.handle(arrival, fails, b"wrong") == Answer(b"wrong")
-    assert await inlet.handle(arrival._replace(resent=True), fails, b"other") == Answer(b"wrong")
+    assert await inlet.handle(msgspec.structs.replace(arrival, resent=True), fails, b"other") == Answer(b"wrong")
     assert await world.send(inlet, 2) == Answer(b"reply 1 to 2")
 
 
@@ -532,7 +533,7 @@ async def test_what_the_broker_does_not_take_is_replaced_by_a_word_about_it(effe
         return b"x" * 100, ()
 
     assert await inlet.handle(arrival, much) == Answer(TOO_LARGE)
-    assert await inlet.handle(arrival._replace(resent=True), fails) == Answer(TOO_LARGE)
+    assert await inlet.handle(msgspec.structs.replace(arrival, resent=True), fails) == Answer(TOO_LARGE)
 
 
 async def test_an_emission_that_no_stream_takes_is_an_unknown_outcome() -> None:
@@ -550,7 +551,7 @@ async def test_an_exception_that_nobody_turned_into_a_reply_leaves_no_outcome() 
     arrival = arrival_of(inlet, "at_most_once")
     with pytest.raises(ValueError, match="a bug"):
         await inlet.handle(arrival, fails)
-    assert await inlet.handle(arrival._replace(resent=True), fails) == Refuse("outcome_unknown")
+    assert await inlet.handle(msgspec.structs.replace(arrival, resent=True), fails) == Refuse("outcome_unknown")
     assert await world.send(inlet, 2) == Answer(b"reply 1 to 2")
 
 

@@ -106,8 +106,5 @@ def payload_digest(*parts: bytes) -> bytes:
 
 def _digest(domain: bytes, *parts: bytes) -> bytes:
     """Hash ``parts``, each with its length before it, apart from the hashes of other domains."""
-    digest = hashlib.sha256(b"bellwire.%s.1" % domain)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()[:16]
+    measured = [piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)]
+    return hashlib.sha256(b"bellwire.%s.1%s" % (domain, b"".join(measured))).digest()[:16]

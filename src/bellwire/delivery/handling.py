@@ -38,8 +38,9 @@ machines one after the other: the next begins when this one ended.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+import msgspec
 from typing_extensions import override
 
 from bellwire.delivery import inbox
@@ -62,7 +63,7 @@ from bellwire.delivery.inbox import (
 )
 
 
-class Update(NamedTuple):
+class Update(msgspec.Struct, frozen=True):
     """Read the producer's record, call ``decide`` on it, and store what it gives by compare-and-set.
 
     Begin again when that fails, when it is not known whether it did, or when more than a third of
@@ -76,7 +77,7 @@ class Update(NamedTuple):
     pending: Literal["add", "remove"] | None = None
 
 
-class Invoke(NamedTuple):
+class Invoke(msgspec.Struct, frozen=True):
     """Run the handler, then call `Handling.returned`.
 
     Up to here a node whose broker is away may turn the event away with a `Nack`; from here on never: it tries until
@@ -89,7 +90,7 @@ class Invoke(NamedTuple):
     redelivered: bool
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True):
     """Append to ``stream`` what has not been appended yet under ``mid``, before ``deadline`` in the broker's time.
 
     ``earlier`` are the streams of the same emission that came before, whether they have a log or not.
@@ -107,7 +108,7 @@ class Append(NamedTuple):
     earlier: tuple[str, ...] = ()
 
 
-class Pause(NamedTuple):
+class Pause(msgspec.Struct, frozen=True):
     """Wait until this time (the broker's), or until the record has changed, then call `Course.resumed`."""
 
     until: float
@@ -116,7 +117,7 @@ class Pause(NamedTuple):
 Last: TypeAlias = Answer | Refuse | Nack | Skipped
 
 
-class End(NamedTuple):
+class End(msgspec.Struct, frozen=True):
     """Answer the client; this machine is done."""
 
     verdict: Last

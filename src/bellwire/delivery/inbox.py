@@ -40,7 +40,7 @@ and writes what came back by compare-and-set against what it read, from the star
 under which generation the broker answered, and the broker's time: no client's time is in any decision.
 """
 
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -145,7 +145,7 @@ def decode_record(data: bytes) -> Record:
 # --- what is asked
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, frozen=True):
     """An event that came in."""
 
     number: int
@@ -157,7 +157,7 @@ class Arrival(NamedTuple):
     """Whether the client may have sent it before."""
 
 
-class View(NamedTuple):
+class View(msgspec.Struct, frozen=True):
     """Under which circumstances a record was read."""
 
     generation: str
@@ -171,38 +171,38 @@ class View(NamedTuple):
 # --- what is answered
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True):
     """Run the handler; ``again``: a process that died may have run it before."""
 
     again: bool
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """The event has been handled: send this reply, the same bytes each time."""
 
     reply: bytes
 
 
-class Refuse(NamedTuple):
+class Refuse(msgspec.Struct, frozen=True):
     """The event has no reply, for good."""
 
     code: Refusal
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """Somebody is at it: judge again at ``until`` (the broker's time), or as soon as the record changes."""
 
     until: float
 
 
-class Complete(NamedTuple):
+class Complete(msgspec.Struct, frozen=True):
     """The relay of ``number`` is not done: append its emissions, then judge again. To do it twice does no harm."""
 
     number: int
     relay: Relaying
 
 
-class Nack(NamedTuple):
+class Nack(msgspec.Struct, frozen=True):
     """Nothing was done and the number is not taken: send from ``expect`` on, under ``generation``.
 
     ``retry_after`` (seconds) comes from a rate or a broker that is away; then ``expect`` is the number itself.
@@ -213,13 +213,13 @@ class Nack(NamedTuple):
     retry_after: float = 0.0
 
 
-class Skipped(NamedTuple):
+class Skipped(msgspec.Struct, frozen=True):
     """The numbers up to ``upto`` will never run, unless they did."""
 
     upto: int
 
 
-class Connected(NamedTuple):
+class Connected(msgspec.Struct, frozen=True):
     """What a client is told when it connects: the generation, and the last number taken (0: none)."""
 
     generation: str

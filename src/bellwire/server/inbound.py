@@ -26,7 +26,7 @@ from bellwire.protocol.socketio import Packet, name_of
 from bellwire.protocol.wire import Skip
 from bellwire.server.callables import full_name
 from bellwire.server.dialects import Dialect
-from bellwire.server.dispatch import Outcome
+from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.numbers import Numbered, Numbers
 from bellwire.server.tenure import renew
 
@@ -208,9 +208,9 @@ class Inbound(ABC):
             self.count_failed(error, f"handling {name[:64]!r}")
             return EventRefused("internal", "the server failed to handle this event")
 
-    async def handle(self, work: "Work") -> Any:
+    def handle(self, work: "Work") -> Job:
         """Run an event's handlers."""
-        return await self._namespace.handle(self._socket, work)
+        return self._namespace.handle(self._socket, work)
 
     async def renew(self, payload: dict[str, Any]) -> AuthRenewed:
         """Ask who the client is again. Raises EventRefused: it is who it was, for as long as it was to be."""

@@ -11,7 +11,7 @@ A handler that runs is not stopped when its connection ends: its outcome is reco
 """
 
 import asyncio
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -123,7 +123,7 @@ class Inlet:
         It is tried until the broker answers.
         """
         self._closed = self._invoked = True
-        self._lease = secrets.token_hex(8)
+        self._lease = os.urandom(8).hex()
         return await self._answered(Recovering(self.key), 0, _none_to_run) is not None
 
     # --- the steps
@@ -131,7 +131,7 @@ class Inlet:
     async def _drive(self, course: Course, number: int, invoke: Invocation) -> Last | None:
         if self._lease:
             raise RuntimeError("an event of this producer is being handled on this connection")
-        self._lease = secrets.token_hex(8)
+        self._lease = os.urandom(8).hex()
         self._doubt = self._invoked = False
         try:
             verdict = await self._answered(course, number, invoke)

@@ -393,11 +393,12 @@ class Namespace(Target):
             await publisher.emit(emission.streams, emission.body, excluded=emission.excluded)
         return result
 
-    async def handle(self, socket: Socket, work: "Work") -> Any:
+    def handle(self, socket: Socket, work: "Work") -> Job:
         """Run the handlers of ``on_any``, and the event's own."""
         outflow = self._outflow
-        if outflow is None:
-            return await self._handle(socket, work)
+        return self._handle(socket, work) if outflow is None else self._charged(outflow, socket, work)
+
+    async def _charged(self, outflow: "Outflow", socket: Socket, work: "Work") -> Any:
         with outflow.charging(socket.meter):
             return await self._handle(socket, work)
 

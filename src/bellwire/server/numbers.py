@@ -5,8 +5,10 @@ reply. Here the one is given to the other, and the verdict to the client.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import ref
+
+import msgspec
 
 from bellwire.core.errors import EventRefused
 from bellwire.delivery.effects import Effect, Emission
@@ -33,6 +35,9 @@ _REFUSED: Final = {
     "idempotency_mismatch": "another event had this number; this one was not handled",
     "outcome_unknown": "the event may have been handled or not",
 }
+
+
+Answered: TypeAlias = wire.Outcome | wire.Nack | wire.Skipped
 
 
 class Numbers:
@@ -141,36 +146,32 @@ class Numbers:
         self._socket.count_failed(error, f"handling {work.name[:64]!r}")
 
     def _answer(self, number: int, verdict: Answer | Refuse | Nack | Skipped | None) -> None:
-        namespace = self._socket.namespace
+        socket = self._socket
+        namespace, dialect = socket.namespace, socket.dialect
         match verdict:
             case Answer(reply):
-                message: wire.Outcome | wire.Nack | wire.Skipped = self._outcome(number, reply)
+                message: Answered = wire.Outcome(namespace, number, dialect.translated(reply))
             case Refuse(code):
-                message = self._outcome(number, _reply(EventRefused(code, _REFUSED[code]).as_reply()))
+                reply = _reply(EventRefused(code, _REFUSED[code]).as_reply())
+                message = wire.Outcome(namespace, number, dialect.translated(reply))
             case Nack(expect, generation, retry_after):
                 message = wire.Nack(namespace, number, expect, generation or None, retry_after or None)
             case Skipped():
                 message = wire.Skipped(namespace, number)
             case None:
                 return
-        said = self._socket.dialect.control(message)
+        said = dialect.control(message)
         if said is not None:
-            self._socket.send(said)
-
-    def _outcome(self, number: int, reply: bytes) -> wire.Outcome:
-        return wire.Outcome(self._socket.namespace, number, self._socket.dialect.translated(reply))
+            socket.send(said)
 
 
-class Numbered:
+class Numbered(msgspec.Struct, frozen=True, gc=False):
     """The number of an event, and what tells the event from another under the same number."""
 
-    __slots__ = ("digest", "generation", "number", "resent")
-
-    def __init__(self, number: int, digest: bytes, generation: str | None, *, resent: bool) -> None:
-        self.number = number
-        self.digest = digest
-        self.generation = generation
-        self.resent = resent
+    number: int
+    digest: bytes
+    generation: str | None
+    resent: bool
 
 
 def _reply(*args: Any) -> bytes:

@@ -24,7 +24,7 @@ from bellwire.delivery.position import Position
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import VERSION, Hello
 from bellwire.protocol.outgoing import Message, Outgoing
-from bellwire.protocol.socketio import ACK, EVENT, Packet
+from bellwire.protocol.socketio import ACK, EVENT, RESERVED_EVENTS, Packet
 from bellwire.server.connection import Connection, TooLate
 from bellwire.server.dialects import raw
 from bellwire.server.inbound import Phase
@@ -87,12 +87,13 @@ class RawConnection(Connection):
     ) -> tuple[Packet, list[Any] | None]:
         """Return an event as the sockets take it; its objects too if they are not in the packet's text."""
         spelt = _to_json(name).decode()
+        known = "" if name in RESERVED_EVENTS else name
         if not self._msgpack:
             text = _text(args)
             inside = text[1:].lstrip()
             payload = f"[{spelt}{inside}" if inside == "]" else f"[{spelt},{inside}"
-            return Packet(EVENT, namespace, number, payload, 0), None
-        return Packet(EVENT, namespace, number, f"[{spelt}]", 0), [name, *_objects(args)]
+            return Packet(EVENT, namespace, number, payload, 0, known), None
+        return Packet(EVENT, namespace, number, f"[{spelt}]", 0, known), [name, *_objects(args)]
 
     def _numbered(self, event: wire.NumberedEvent) -> None:
         packet, objects = self._packet(event.namespace, event.name, event.args, None)

@@ -6,7 +6,9 @@ about what it was made on, and is made again on what the broker has.
 """
 
 from collections.abc import Callable
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from bellwire.brokers.base import Broker
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
@@ -27,7 +29,7 @@ Decide: TypeAlias = Callable[[Record | None, View], tuple[V, Record | None]]
 """A rule of `delivery.inbox`: what is on record in, a verdict and what must be stored before it is true out."""
 
 
-class Ruling(NamedTuple, Generic[V]):
+class Ruling(msgspec.Struct, Generic[V], frozen=True):
     """A verdict, the generation in which it is true, and when (the broker's time) what it stands on was read."""
 
     verdict: V
@@ -35,7 +37,7 @@ class Ruling(NamedTuple, Generic[V]):
     at: float
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct, frozen=True):
     """A record as it was found, or stored."""
 
     generation: str
@@ -108,7 +110,7 @@ class Records:
                 return _Seen(generation, at, 0, None)
             known = self._remembered.get(producer)
             if known is not None and (known.revision, known.generation) == (kept.revision, generation):
-                return known._replace(at=at)  # no need to decode it
+                return msgspec.structs.replace(known, at=at)  # no need to decode it
             return _Seen(generation, at, kept.revision, decode_record(kept.value))
 
     async def _store(self, producer: str, seen: _Seen, changed: Record, *, pending: bool) -> bool:
@@ -134,7 +136,7 @@ class Records:
         seen = self._remembered.get(producer)
         if seen is None or seen.generation != self._broker.generation():
             return None
-        return seen._replace(at=self._broker.clock())
+        return msgspec.structs.replace(seen, at=self._broker.clock())
 
     def _remember(self, producer: str, seen: _Seen) -> None:
         self._remembered[producer] = seen
