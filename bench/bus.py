@@ -20,6 +20,7 @@ from bellwire import Config, Identity, Request, Server
 from bellwire.brokers.base import Broker
 from bellwire.load.processes import HOST, ProcessError, running
 from bellwire.load.result import processor_time
+from bellwire.server.prober import AT_ONCE
 from bench import brokers
 from bench.carriers import SILENT, Member, connect, enter
 from bench.curve import FLAT, LINEAR, Curve, Found
@@ -235,8 +236,9 @@ class Experiment:
 
     async def _look(self, streams: Broker) -> Spent:
         watch = Watch(self._valkey)
-        for number in range(self._emits):
-            await streams.top(f"room:{number}")
+        names = [f"room:{number}" for number in range(self._emits)]
+        for start in range(0, len(names), AT_ONCE):
+            await asyncio.gather(*map(streams.top, names[start : start + AT_ONCE]))
         return watch.spent(self._emits)
 
     async def _held(self, server: Server, streams: int, messages: int) -> float:

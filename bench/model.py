@@ -73,7 +73,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     broker_receive_us: float
     """and tells to each node."""
     broker_together: float
-    """What both are of that where messages do not come one by one."""
+    """What both are of that where messages do not come one by one; the other constants are those of many at once."""
     bus_emit_bytes: float
     bus_receive_bytes: float
     broker_room_bytes: float
@@ -286,7 +286,7 @@ def _between(deployment: Deployment, costs: Costs, flow: _Flow) -> Between:
         flow.messages * costs.bus_emit_bytes,
         flow.told * costs.bus_receive_bytes,
         (messages + rest) / 1e6,
-        (messages + rest) * costs.broker_together / 1e6,
+        (messages * costs.broker_together + rest) / 1e6,
         beats,
         flow.rooms * costs.broker_room_bytes + flow.kept * costs.broker_message_bytes,
     )
@@ -310,7 +310,7 @@ def predict(deployment: Deployment, costs: Costs) -> Prediction:
 def _comebacks(deployment: Deployment, costs: Costs, node: Node) -> tuple[Comeback, Comeback]:
     """The clients of a dead node on the others, which have their own beside; and all clients on all nodes."""
     others = max(1, deployment.nodes - 1)
-    at_broker = coming_broker_us(deployment, costs) * costs.broker_together / deployment.brokers
+    at_broker = coming_broker_us(deployment, costs) / deployment.brokers
     come = partial(come_back, connect_us=coming_us(deployment, costs), refuse_us=costs.refuse_us)
     return (
         come(round(node.connections / others), broker_us=at_broker * others, busy=node.cpu),

@@ -141,7 +141,7 @@ def test_a_dead_node_and_all_nodes() -> None:
     assert found.all_back.clients == 10_000
     assert found.dead.seconds < found.all_back.seconds
     shared = predict(replace(common(10, 100_000), brokers=3), COSTS)
-    assert shared.all_back.seconds <= found.all_back.seconds
+    assert shared.all_back.half < found.all_back.half, "the broker is not what they wait for"
     assert predict(common(1, 1_000), COSTS).dead.clients == 1_000, "it is started anew"
 
 
