@@ -68,7 +68,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 # Nearly all that comes: an event whose name is plain. RFC 8259 section 7: in a string neither a quotation mark nor a
 # control character stands unescaped.
-_EVENT: Final = re.compile(r'2(?:(/[^,]*),)?([0-9]{1,15})?(?=\["([^"\\\x00-\x1f]*)"[,\]])')
+_EVENT: Final = re.compile(r'2(?:(/[^,]*),)?([0-9]{1,15})?(\["([^"\\\x00-\x1f]*)"[,\]].*)', re.DOTALL)
 _HEADER: Final = re.compile(
     r"(?P<type>[0-6])"
     r"(?:(?P<attachments>[0-9]{1,15})-)?"
@@ -94,15 +94,9 @@ def parse_packet(text: str, *, max_attachments: int = MAX_ATTACHMENTS) -> Packet
     match = _EVENT.match(text)
     if match is None:
         return parse_header(text, max_attachments)
-    namespace, id_digits, name = match.groups()
-    return Packet(
-        EVENT,
-        namespace or ROOT,
-        int(id_digits) if id_digits else None,
-        text[match.end() :],
-        0,
-        "" if name in RESERVED_EVENTS else name,
-    )
+    namespace, digits, payload, name = match.groups()
+    known = "" if name in RESERVED_EVENTS else name
+    return Packet(EVENT, namespace or ROOT, int(digits) if digits else None, payload, 0, known)
 
 
 def parse_header(text: str, max_attachments: int) -> Packet:
