@@ -85,7 +85,7 @@ _PAYLOAD_STARTS: Final = ("{", "", "[", "[", '{"', "[", "[")
 _PAYLOAD_OPTIONAL: Final = (True, True, False, False, False, False, False)
 
 
-def parse_packet(text: str, *, max_attachments: int = MAX_ATTACHMENTS) -> Packet:
+def parse_packet(text: str, max_attachments: int = MAX_ATTACHMENTS) -> Packet:
     """Read a packet's header from a message's text, which is given without Engine.IO's ``4``.
 
     The payload is only looked at, not decoded: its reader knows what it should be. Raises
@@ -370,7 +370,6 @@ def encode_ack(
     namespace: str,
     id: int,  # noqa: A002 - the protocol's word
     args: Sequence[Any],
-    *,
     binary: bool = True,
 ) -> Outgoing:
     """ACK or BINARY_ACK for the event with this ``id``; ``args`` and errors as for :func:`encode_event`."""

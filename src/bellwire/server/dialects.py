@@ -46,7 +46,7 @@ class Dialect(ABC):
         """Return the wire form of a message about streams or numbers; None if the client knows of neither."""
 
     @abstractmethod
-    def reply(self, namespace: str, id: int, args: Sequence[Any], *, binary: bool) -> Message:  # noqa: A002
+    def reply(self, namespace: str, id: int, args: Sequence[Any], binary: bool) -> Message:  # noqa: A002
         """Return the acknowledgement of the client's event ``id``. Raises what msgspec does."""
 
     def translated(self, args: bytes) -> msgspec.Raw:
@@ -78,8 +78,8 @@ class Stock(Dialect):
         return None
 
     @override
-    def reply(self, namespace: str, id: int, args: Sequence[Any], *, binary: bool) -> Message:
-        return encode_ack(namespace, id, args, binary=binary)
+    def reply(self, namespace: str, id: int, args: Sequence[Any], binary: bool) -> Message:
+        return encode_ack(namespace, id, args, binary)
 
 
 class Embedded(Stock):
@@ -123,7 +123,7 @@ class Raw(Dialect):
         return Outgoing(encode(message, msgpack=self._msgpack))
 
     @override
-    def reply(self, namespace: str, id: int, args: Sequence[Any], *, binary: bool) -> Message:
+    def reply(self, namespace: str, id: int, args: Sequence[Any], binary: bool) -> Message:
         return Outgoing(encode(Reply(namespace, id, encode_args(args, msgpack=self._msgpack)), msgpack=self._msgpack))
 
     @override

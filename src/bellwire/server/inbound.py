@@ -279,7 +279,7 @@ class Inbound(ABC):
             reply = () if event is None or event.reply is None else (outcome.result,)
             binary = event is not None and event.reply_binary
             try:
-                message = self.dialect.reply(self._hub.name, number, reply, binary=binary)
+                message = self.dialect.reply(self._hub.name, number, reply, binary)
             except Exception as error:
                 self._failed(number, error, _handling(registration))
             else:

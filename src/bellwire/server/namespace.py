@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import msgspec
 
@@ -46,7 +46,7 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})  # one for all clients of
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True, eq=False):
     """An event's handler, and what reads its payload."""
 
     event: Event[Any, *tuple[Any, ...]]

@@ -66,6 +66,8 @@ if TYPE_CHECKING:
 MAX_HELLO: Final = 131_072
 """Characters of CONNECT that are read from a client that asks for streams: it names where it stands in each."""
 
+_CONNECTED: Final = Phase.CONNECTED  # on CPython 3.11 a member costs 0.07 us to be found in its Enum
+
 _to_json: Final = msgspec.json.Encoder().encode
 
 
@@ -85,7 +87,7 @@ class SocketIOConnection(Connection):
             if not isinstance(message, str) or self._assembly is not None:
                 self._attach(message)
                 return
-            packet = parse_packet(message, max_attachments=self.runtime.config.max_attachments)
+            packet = parse_packet(message, self.runtime.config.max_attachments)
             if packet.type == EVENT:
                 self._event(packet, None)
             else:
@@ -145,7 +147,7 @@ class SocketIOConnection(Connection):
 
     def _event(self, packet: Packet, objects: list[Any] | None, attached: Sequence[bytes] = ()) -> None:
         socket = self._sockets.get(packet.namespace)
-        if socket is None or socket.phase is not Phase.CONNECTED:
+        if socket is None or socket.phase is not _CONNECTED:
             socket = self.connected_in(packet.namespace)  # it says what is wrong
         if type(socket.hello) is not Hello:
             socket.receive(packet, objects, sum(map(len, attached)) if attached else 0)
