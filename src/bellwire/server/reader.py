@@ -163,11 +163,14 @@ class Reader:
 
     def replaced(self) -> None:
         """Another connection holds the session now: this one ends (`bellwire.server.sessions.Holder`)."""
-        self.socket.replaced()
+        socket = self._socket()
+        if socket is not None:  # else it is gone, and what it left is still being written
+            socket.replaced()
 
     async def probe(self) -> bool:
         """Whether the client is still there."""
-        return await self.socket.answers(PROBE_SECONDS)
+        socket = self._socket()
+        return socket is not None and await socket.answers(PROBE_SECONDS)
 
     # --- its rooms
 
