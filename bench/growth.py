@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def verdict(found: Found) -> str:
     return "\n".join(["These grow faster than they may:", *(f"   {curve}" for curve in steep)])
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Parse the arguments, measure, and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
@@ -158,7 +158,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write growth.json and growth.svg into it")
     parser.add_argument("--run", choices=list(EXPERIMENTS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
+    if options.only and options.out:
+        parser.error("--out takes the figures of all experiments, of one run: leave --only out")
     machine.raise_file_limit()
     try:
         if options.run:

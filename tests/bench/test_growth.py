@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from bench.curve import FLAT, LINEAR, SQUARE, Curve, Found
-from bench.growth import EXPERIMENTS, all_of, read, summary, table, verdict
+from bench.growth import EXPERIMENTS, all_of, main, read, summary, table, verdict
 
 from bellwire.load.machine import Machine
 
@@ -49,6 +49,15 @@ def test_the_summary_has_points_and_what_was_made_of_them() -> None:
     assert (curve["fixed"], curve["each"]) == (pytest.approx(10), pytest.approx(1))
     assert data["constants"] == {"emit_us": 10.0}
     assert data["machine"]["cpu"] == "A CPU"
+
+
+def test_figures_of_some_experiments_are_not_written_over_those_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "presence", "--out", str(tmp_path)])
+    assert "leave --only out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_experiments_have_names_for_the_command_line() -> None:
