@@ -11,6 +11,7 @@ from bellwire.brokers.publisher import Publisher
 from bellwire.core.clock import Wheel
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.naming import stream_of
 from bellwire.server.agreement import AGREED, KEY, Agreement
 from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher
@@ -19,6 +20,7 @@ from bellwire.server.register import Register
 from bellwire.testing.clock import advance
 from tests.brokers.nats_server import NatsServer, broker_at
 from tests.server.nodes import away, start
+from tests.server.servers import SharedBroker, houses
 
 
 class Sharded(MemoryBroker):
@@ -222,6 +224,46 @@ async def test_another_generation_that_still_has_the_agreement_asks_nobody() -> 
         assert not one.agreement.reached
         async with asyncio.timeout(1):
             await one.agreement.reach()
+
+
+async def test_what_a_broker_has_lost_is_said_again_with_the_next_beat() -> None:
+    async with parties(1) as (broker, (one,)):
+        await one.agreement.reach()
+        broker.faults.take_back({})
+        late = await Party(broker).start()
+        assert possible(one, late) == [True, False]
+        await advance(2 * BEAT_SECONDS)
+        assert possible(one, late) == [True, True]
+        later = await Party(broker).start()
+        assert possible(later) == [True]
+        await one.agreement.reach()
+        for party in (late, later):
+            await party.die()
+
+
+async def test_what_a_node_saw_is_worth_nothing_at_a_broker_that_has_begun_anew() -> None:
+    async with parties(1) as (broker, (one,)):
+        assert possible(one) == [False]
+        broker.faults.take_back({})
+        assert possible(one) == [True]
+        await advance(2 * BEAT_SECONDS)
+        assert possible(one) == [False]
+
+
+async def test_who_is_given_a_place_in_a_log_that_has_begun_anew_is_known_to_all_before() -> None:
+    broker = SharedBroker()
+    async with houses(1, broker=broker) as (here,):
+        client = await here.come("lobby", recovers=True)
+        room = here.root.hub("/").streams[stream_of("/", "lobby")]
+        broker.faults.take_back({})
+        broker.faults.wipe(room.stream)
+        async with parties(1, broker) as (_, (late,)):
+            assert possible(late) == [False]
+            await room.probe()
+            await room.probe()  # the first time it was not idle: somebody had come in
+            await advance()
+            assert [packet.payload for packet, _ in client._events if '"generation"' in packet.payload]
+            assert possible(late) == [True]
 
 
 async def test_a_broker_that_may_forget_just_this_is_not_relied_on() -> None:

@@ -8,13 +8,15 @@ states of a node::
     state     what happens                                                      next      what is emitted
     unsure    it stands in the register, and nothing is kept under `KEY`        nobody    is appended
     nobody    it did not look again for half a lease                            unsure    is published
+    nobody    the broker is another, or has lost what was kept                  unsure    is appended
     any       something is kept under `KEY`, or another node asks               somebody
     any       a client here is about to have a position                         somebody
-    somebody                                                                              is appended, to the end
+    somebody  the broker has lost what was kept: it says so again                 somebody  is appended, to the end
 
 Who asks keeps the key before it reads who is there, and who comes enters itself before it looks for the key: so one
 of the two sees the other. A node that does not answer is waited for until its lease is over; by its own clock it was
-unsure long before that.
+unsure long before that. Where the broker has begun anew, all agree before a client that was connected before is given
+a position in what it has now.
 """
 
 import asyncio
@@ -40,14 +42,16 @@ _TRUSTED: Final = LEASE_SECONDS / 2
 class Agreement:
     """What this node knows of it."""
 
-    __slots__ = ("_broker", "_cluster", "_lock", "_loop", "_nobody_until", "_reached", "_somebody")
+    __slots__ = ("_broker", "_cluster", "_lock", "_looked", "_loop", "_nobody_until", "_noted", "_reached", "_somebody")
 
     def __init__(self, broker: Broker, cluster: Cluster) -> None:
         self._broker = broker
         self._cluster = cluster
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
-        self._nobody_until = 0.0  # by the loop's clock
+        self._nobody_until = 0.0  # by the loop's clock, and as long as the generation is the one that was
+        self._looked = ""
+        self._noted = ""  # the generation in which something was seen under `KEY`
         self._somebody = False
         self._reached: str | None = None  # the generation in which it was seen
         cluster.serve(KIND, self._asked)
@@ -56,7 +60,7 @@ class Agreement:
     @property
     def appends(self) -> bool:
         """Whether this node has to append what is emitted, because somebody may stand in a stream."""
-        return self._loop.time() >= self._nobody_until
+        return self._loop.time() >= self._nobody_until or self._looked != self._broker.generation()
 
     @property
     def reached(self) -> bool:
@@ -106,12 +110,23 @@ class Agreement:
 
     async def _look(self, began: float) -> None:
         """Look whether somebody said so. This node was in the register at ``began`` or later."""
-        if self._somebody or not self._broker.is_whole:
+        if not self._broker.is_whole:
+            return
+        generation = self._broker.generation()
+        if self._noted == generation:
             return
         if await self._broker.get(KEY) is not None:
             self._learn()
-        elif not self._somebody:  # another node may have asked meanwhile
-            self._nobody_until = began + _TRUSTED
+            self._noted = generation
+        elif self._somebody:  # or another node has asked meanwhile
+            await self._say_again()
+        else:
+            self._nobody_until, self._looked = began + _TRUSTED, generation
+
+    async def _say_again(self) -> None:
+        """What was kept is lost: keep it, and tell the others; the next client waits until all have agreed."""
+        await self._keep(ASKING, 0)
+        await self._cluster.tell(KIND, b"")
 
 
 def _nothing(node: str, part: bytes) -> None:

@@ -529,10 +529,15 @@ class Room:
         size: int = PAGE_BYTES,
         confirmed: bool = True,
     ) -> Answer | None:
-        """Read until the broker answers; None if nobody waits for it any more."""
-        pause = FIRST_PAUSE
+        """Read until the broker answers; None if nobody waits for it any more.
+
+        It may answer that all is gone, and where those who stood there are to stand now: so all nodes append before.
+        """
+        pause, agreement = FIRST_PAUSE, self._streams.agreement
         while self.feed is feed:
             try:
+                if not agreement.reached:
+                    await agreement.reach()
                 return await self._streams.broker.read(
                     self.stream, after, messages=messages, size=size, confirmed=confirmed
                 )
