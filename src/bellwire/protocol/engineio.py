@@ -22,7 +22,7 @@ The upgrade from long-polling ("Upgrade"; :class:`Upgrade`, one for each candida
 
 import binascii
 import re
-import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final
@@ -30,6 +30,7 @@ from typing import Final
 import msgspec
 
 from bellwire.core.errors import PacketError, ProtocolError
+from bellwire.core.randomness import random_bytes
 
 OPEN: Final = "0"
 CLOSE: Final = "1"
@@ -91,7 +92,7 @@ def decode_handshake(packet: str) -> Handshake:
 
 def new_sid(node: str) -> str:
     """Make a session's id: that of its ``node``, 8 hexadecimal digits, and 96 random bits as ``[A-Za-z0-9_-]``."""
-    return node + secrets.token_urlsafe(12)
+    return node + urlsafe_b64encode(random_bytes(12)).decode()
 
 
 def node_of(sid: str) -> str | None:

@@ -7,11 +7,12 @@ recovers may come back on any node, so the first four of its id are random too, 
 Of names of 20 such characters that are something else, one in two thousand million is taken for an id.
 """
 
-import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
+
+from bellwire.core.randomness import random_bytes
 
 _LENGTH: Final = 20
 _NODE: Final = 4
@@ -29,9 +30,9 @@ class SocketId(NamedTuple):
 def new_socket_id(node: str | None) -> str:
     """Make an id for a socket on ``node``, or for one that recovers."""
     if node is None:
-        said = secrets.token_bytes(_NODE + _RANDOM)
+        said = random_bytes(_NODE + _RANDOM)
         return urlsafe_b64encode(said + _check(said, _RECOVERING)).decode()
-    said = bytes.fromhex(node) + secrets.token_bytes(_RANDOM)
+    said = bytes.fromhex(node) + random_bytes(_RANDOM)
     return urlsafe_b64encode(said + _check(said, _PLAIN)).decode()
 
 
