@@ -3,6 +3,8 @@
 from collections.abc import Collection
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bellwire.delivery.answer import Page, Reason, Unproved
 from bellwire.delivery.entry import Entry, enter, marker
@@ -167,3 +169,46 @@ def test_who_was_passed_over_catches_up_before_it_pulls_from_the_history() -> No
     assert feed.catch_up("b") == feed.catch_up("nobody") == []
     assert feed.catch_up("a") == [Advance("a", TOP, position(GEN, entry.point))]
     assert feed.leave("a") == position(GEN, entry.point)
+
+
+@given(
+    cursor=st.sampled_from([TOP, Point(11, 1011), Point(12, 1012), Point(12, 7), Point(9, 1009)]),
+    gen=st.sampled_from([GEN, "0.b"]),
+    until=st.sampled_from([None, position(GEN, Point(12, 1012))]),
+    floor=st.sampled_from([None, position(GEN, TOP), position(GEN, Point(13, 1013))]),
+    gap=st.booleans(),
+    asked=st.booleans(),
+)
+def test_who_comes_live_at_once_would_have_come_live_with_the_next_steps(
+    cursor: Point, gen: str, until: Position | None, floor: Position | None, gap: bool, asked: bool
+) -> None:
+    feeds = [_feed(TOP, "a"), _feed(TOP, "a")]
+    for feed in feeds:
+        for entry in line(2, TOP):
+            feed.live(GEN, entry)
+        if gap:
+            feed.live(GEN, make(15, Point(14, 1014)))
+        feed.resume("b", position(gen, cursor), until=until, floor=floor)
+        if asked:
+            feed.next("b")
+    at = feeds[0].come_live("b")
+    if at is None:
+        assert "b" in feeds[0].resuming
+        return
+    assert [feeds[1].next("b"), feeds[1].next("b")] == [Proved(at), Live(at.point)]
+    for feed in feeds:
+        assert "b" in feed.audience
+        assert not feed.resuming
+    assert feeds[0].audience.point("b") == feeds[1].audience.point("b")
+
+
+def test_who_begins_at_the_top_is_live_at_once_and_who_lagged_is_asked() -> None:
+    feed = _feed(TOP, "a")
+    feed.resume("b", position(GEN, TOP))
+    assert feed.come_live("b") == position(GEN, TOP)
+    (entry,) = line(1, TOP)
+    assert feed.live(GEN, entry) == [Cast(GEN, entry, {"a", "b"})]
+    feed.lag("b")
+    assert feed.come_live("b") is None
+    assert feed.next("b") == Live(entry.point)
+    assert feed.come_live("nobody") is None

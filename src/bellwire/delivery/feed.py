@@ -155,6 +155,18 @@ class Feed(Generic[M]):
             self.ring, cursor, takes, until=until, floor=floor, lagging=lagging, size=self._page_bytes
         )
 
+    def come_live(self, member: M) -> Position | None:
+        """Let a member that begins at the ring's top have all that follows; return where it stands, which is proved.
+
+        None for all others: ask `next`.
+        """
+        resume = self.resuming.get(member)
+        if resume is None or not resume.level:
+            return None
+        self._end(member)
+        self.audience.join(member, self.ring.chain.top)
+        return self.ring.top
+
     def next(self, member: M) -> Step:
         """Return the next step of a member that resumes; with `Live` and `Ended` it no longer does."""
         step = self.resuming[member].next()

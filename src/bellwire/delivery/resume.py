@@ -169,6 +169,13 @@ class Resume:
         self._brought = False  # the last answer had entries
         self._sought = False  # the log was asked for what is missing up to the end of the membership
 
+    @property
+    def level(self) -> bool:
+        """Whether it begins at the ring's top: the next steps are `Proved` and `Live`, and nothing is read for it."""
+        at, ring = self._at, self._ring
+        begins = self.state is State.SUBSCRIBED and not (self._asked or self._proved) and self._until is None
+        return begins and at.point == ring.chain.top and ring.stands(at) and not self._is_below(at)
+
     def next(self) -> Step:
         """Return what is to be done next."""
         while True:

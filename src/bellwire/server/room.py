@@ -177,7 +177,8 @@ class Room:
         """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
         if not self._streams.agreement.reached:
             await self._streams.agreement.reach()
-        await self.subscribe()
+        if not self.subscribed:
+            await self.subscribe()
         feed = self.feed
         if feed is None:
             settle = self._streams.settle
@@ -392,12 +393,24 @@ class Room:
         """Go on with what waits for the log, or with one ``socket`` that has room again: many others may not have."""
         if socket is None:
             self._again = True
+        elif self._come_live(socket):
+            return
         else:
             self._call(socket)
         if self._driving:
             return
         self._driving = True
         self._dispatcher.run(self._drive(), self._driven)
+
+    def _come_live(self, socket: "Socket") -> bool:
+        """Let one be live at once that stands where the stream does, as whoever begins a session: nothing is read."""
+        feed, reader = self.feed, socket.reader
+        at = None if feed is None or reader is None or not reader.ready else feed.come_live(socket)
+        if at is None or reader is None:
+            return False
+        reader.proved(self, at)
+        self._catch_up(reader)
+        return True
 
     def _call(self, socket: "Socket") -> None:
         if self._due is None:
