@@ -8,6 +8,7 @@ import pytest
 
 from bellwire.brokers.memory import MemoryBroker
 from bellwire.core.errors import BrokerUnavailable
+from bellwire.delivery.answer import PAGE_MESSAGES
 from bellwire.delivery.log import Limits
 from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import Position
@@ -684,6 +685,55 @@ async def test_all_who_come_back_from_the_same_place_are_read_for_once() -> None
         come_back(node, members[2], positions[2])
         await advance()
         assert reads == [False, False]
+
+
+async def _each_away_from_elsewhere(node: Node, members: list[Member]) -> list[Position]:
+    """Let one after the other go away, with an entry between, until the ring has gone past where they all stand."""
+    positions = []
+    for number, member in enumerate(members):
+        positions.append(go_away(node, member))
+        member.got.clear()
+        await write(node, 1, first=number)
+    await write(node, RING_MESSAGES + 5, first=len(members))
+    return positions
+
+
+async def test_a_storm_of_clients_reads_the_history_once_wherever_each_of_them_stands() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        await node.reading("0", "r")
+        members = [await node.reading(str(n), "r") for n in range(1, 701)]
+        positions = await _each_away_from_elsewhere(node, members)
+        entries = len(members) + RING_MESSAGES + 5
+        gate.hold("read")
+        reads = _watch_reads(gate)
+        for member, position in reversed([*zip(members, positions, strict=True)]):
+            come_back(node, member, position)
+        await advance()
+        gate.let_go("read")
+        await advance(5)
+        for number, member in enumerate(members):
+            assert [thing for thing in member.got if isinstance(thing, int)] == [*range(number, entries)]
+        assert len(reads) <= 2 + 2 * entries // PAGE_MESSAGES
+
+
+async def test_a_storm_of_proofs_reads_the_history_once() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        await node.reading("0", "r")
+        members = [await node.reading(str(n), "r") for n in range(1, 101)]
+        positions = await _each_away_from_elsewhere(node, members)
+        gate.hold("read")
+        reads = _watch_reads(gate)
+        for member, position in zip(members, positions, strict=True):
+            node.room("r").admit(member.itself, position)
+        proofs = [asyncio.create_task(node.room("r").prove(member.itself)) for member in members]
+        await advance()
+        gate.let_go("read")
+        assert all(await asyncio.gather(*proofs))
+        assert len(reads) == 1
 
 
 async def test_a_page_that_is_kept_says_nothing_about_what_follows_on_it() -> None:

@@ -1,6 +1,8 @@
 """What a log answers to a reader that names its position (the guarantee, "Resume on any node")."""
 
+from bisect import bisect_left
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from bellwire.delivery.entry import Entry
@@ -46,6 +48,17 @@ class Page(NamedTuple):
     top: Position
     more: bool
     confirmed: bool
+
+    def behind(self, at: Position) -> "Page | None":
+        """The rest of it, behind a position that is in it; None where that is not sure, or nothing of it would be left.
+
+        A position of another generation is judged by more than the entries: nothing is said of it here.
+        """
+        entries, seq = self.entries, at.seq
+        if at.gen != self.top.gen or not entries or not entries[0].seq <= seq < entries[-1].seq:
+            return None
+        place = bisect_left(entries, seq, key=attrgetter("seq"))
+        return self._replace(entries=entries[place + 1 :]) if entries[place].point == at.point else None
 
 
 class Unproved(NamedTuple):

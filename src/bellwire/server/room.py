@@ -53,6 +53,7 @@ class Room:
         "_due",
         "_gen",
         "_hub",
+        "_page_read",
         "_streams",
         "alias",
         "feed",
@@ -88,6 +89,7 @@ class Room:
         self._driving = False
         self._again = False  # all who resume are due, not just
         self._due: dict[Socket, None] | None = None
+        self._page_read: tuple[str, Position, int, int] | None = None  # the key of the newest
 
     def __repr__(self) -> str:
         return f"Room({self._hub.name!r}, {self.key!r})"
@@ -436,9 +438,11 @@ class Room:
         repaired = await self._repair()
         again, self._again = self._again or repaired, False
         due, self._due = self._due, None
-        if not again:
-            return due or ()
-        return () if self.feed is None else tuple(self.feed.resuming)
+        resuming = {} if self.feed is None else self.feed.resuming
+        turn = resuming if again else [socket for socket in due or () if socket in resuming]
+        return sorted(
+            turn, key=lambda socket: resuming[socket].known.seq
+        )  # what is read for one who is far behind is for the others too
 
     async def _repair(self) -> bool:
         repaired = False
@@ -486,32 +490,43 @@ class Room:
         return False
 
     async def _page(self, feed: "Feed[Socket]", step: Read) -> Answer | None:
-        """Read for one who comes back. Of several who come back from the same place, one does it for all.
+        """Read for one who comes back. What is read for one is for all who come back from there, or from behind it.
 
         A page is what it was whenever it was read; only that nothing follows on it is true for a moment.
         """
         if step.confirmed:
             return await self._read(feed, *step)
-        pages, loop = self._streams.pages, asyncio.get_running_loop()
-        key = self.stream, step.after, step.messages, step.size
         answer: Answer | None = None
 
         def is_there() -> bool:
             nonlocal answer
-            kept = pages.get(key)
-            if kept is not None and loop.time() - kept.at <= PAGE_SECONDS:
-                answer = kept.page
+            answer = answer or self._kept(step)
             return answer is not None or self.feed is not feed
 
         async def read() -> None:
             nonlocal answer
             answer = await self._read(feed, *step)
             if isinstance(answer, Page):
-                page = answer._replace(confirmed=False)
-                pages.put(key, Kept(page, loop.time()), sum(entry.size for entry in page.entries))
+                self._keep(step, answer._replace(confirmed=False))
 
-        await self._once(key, is_there, read)
+        await self._once("page", is_there, read)
         return answer
+
+    def _kept(self, step: Read) -> Page | None:
+        """The page, or the rest of one, that was read a moment ago."""
+        now = asyncio.get_running_loop().time()
+        for key in ((self.stream, step.after, step.messages, step.size), self._page_read):
+            kept = None if key is None else self._streams.pages.get(key)
+            if kept is not None and key is not None and now - kept.at <= PAGE_SECONDS:
+                page = kept.page if key[1] == step.after else kept.page.behind(step.after)
+                if page is not None:
+                    return page
+        return None
+
+    def _keep(self, step: Read, page: Page) -> None:
+        self._page_read = self.stream, step.after, step.messages, step.size
+        kept = Kept(page, asyncio.get_running_loop().time())
+        self._streams.pages.put(self._page_read, kept, sum(entry.size for entry in page.entries))
 
     def _take(self, reader: "Reader", step: Proved | Reset | Hand | Live | Ended) -> None:
         match step:
