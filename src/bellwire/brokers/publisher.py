@@ -9,7 +9,7 @@ import asyncio
 import random
 import secrets
 from binascii import b2a_base64
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -54,10 +54,12 @@ class Publisher:
         excluded: tuple[str, ...] = (),
         volatile: bool = False,
         mid: str | None = None,
+        before_again: "Callable[[], Awaitable[None]] | None" = None,
     ) -> None:
         """Bring ``body`` to the members of ``streams``; when this returns, the broker has it.
 
-        What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before.
+        What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before. To one
+        stream the first attempt is made at once; ``before_again`` is awaited before the others.
 
         Raises:
             BrokerUnavailable: nothing was sent.
@@ -68,7 +70,8 @@ class Publisher:
         if len(streams) != 1 or volatile or mid is not None:
             await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
         elif self._has_log(streams[0]):  # most are of this kind, or of the next
-            await self._append(streams[0], self._new_mid(), body, excluded, (), self.broker.clock() + APPEND_SECONDS)
+            deadline = self.broker.clock() + APPEND_SECONDS
+            await self._append(streams[0], self._new_mid(), body, excluded, (), deadline, before_again)
         else:
             await self._publish(streams[0], Published(body, False, excluded))
 
@@ -171,6 +174,7 @@ class Publisher:
         excluded: tuple[str, ...],
         copies: tuple[Copy, ...],
         deadline: float,
+        before_again: "Callable[[], Awaitable[None]] | None" = None,
     ) -> Appended:
         unknown, pause = False, FIRST_PAUSE
         while True:
@@ -182,6 +186,8 @@ class Publisher:
             except BrokerUnavailable:
                 if not unknown:
                     raise
+            if before_again is not None:
+                await before_again()
             if self.broker.clock() + pause > deadline:
                 raise OutcomeUnknown(mid)
             await asyncio.sleep(pause)

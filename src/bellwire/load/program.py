@@ -27,12 +27,12 @@ def program(name: str) -> Namespace:
             socket.state["room"] = room
             await socket.join(room)
 
-    @here.on(PUB)
+    @here.on(PUB, effect="relay")
     async def publish(socket: Socket, text: str) -> None:
         room = socket.state.get("room")
         await (here.to(room) if room else here).emit(MSG, text)
 
-    @here.on(PUB_BYTES)
+    @here.on(PUB_BYTES, effect="relay")
     async def publish_bytes(socket: Socket, data: bytes) -> None:
         await here.emit(MSG_BYTES, data)
 

@@ -25,6 +25,7 @@ from bellwire.protocol.outgoing import Message
 from bellwire.protocol.socketio import Packet, name_of
 from bellwire.protocol.wire import Skip
 from bellwire.server.callables import full_name
+from bellwire.server.departures import Departing, Departures
 from bellwire.server.dialects import Dialect
 from bellwire.server.dispatch import Job, Outcome
 from bellwire.server.numbers import Numbered, Numbers
@@ -62,6 +63,7 @@ class Inbound(ABC):
         "_busy",
         "_connection",
         "_current",
+        "_departures",
         "_farewell",
         "_hub",
         "_namespace",
@@ -85,6 +87,7 @@ class Inbound(ABC):
         self._runtime: Runtime = connection.runtime
         self._queue: deque[tuple[Packet, list[Any] | None, Numbered | Skip | None, int]] | None = None
         self._current: tuple[int | None, Registration | None] = (None, None)
+        self._departures: Departures | None = None
         self._farewell: str | None = None
         self._busy = False
         self._user: str | None = None
@@ -174,11 +177,32 @@ class Inbound(ABC):
             self._failed(packet.id, error, f"handling {name_of(packet)[:64]!r}")
             return False
         self._current = (packet.id, registration)
+        if self._departures:
+            job = self._in_turn(job, registration)
         outcome = self._runtime.dispatcher.start(job, self._finished)
         if outcome is None:
             return True
         self._settle(outcome)
         return False
+
+    def _in_turn(self, job: Job, registration: "Registration | None") -> Job:
+        """While something is on its way that relays emitted, only another relay's handler need not wait for it."""
+        assert self._departures is not None  # noqa: S101 - there are some
+        is_relay = registration is not None and registration.effect == "relay"
+        return job if is_relay and not self._departures.full else self._behind(job)
+
+    async def _behind(self, job: Job) -> Any:
+        try:
+            await self.departed()
+        except BaseException:
+            job.close()
+            raise
+        return await job
+
+    async def departed(self) -> None:
+        """Return when the broker has what relays emitted before, or that has failed."""
+        if self._departures:
+            await self._departures.arrived()
 
     def _handle_numbered(self, packet: Packet, objects: list[Any] | None, number: Numbered | Skip) -> bool:
         if self.numbers is None:
@@ -188,6 +212,8 @@ class Inbound(ABC):
             job = self.numbers.skip(number)
         else:
             job = self.numbers.handle(number, self._read(packet, objects))
+        if self._departures:
+            job = self._behind(job)
         outcome = self._runtime.dispatcher.start(job, self._finished)
         if outcome is None:
             return True
@@ -236,6 +262,8 @@ class Inbound(ABC):
                 self._connection.fail(error)
         self._queue = None
         self._busy = False
+        if self._departures:
+            return  # the last that arrives says it
         if self._farewell is not None:
             self._say_farewell(self._farewell)
         elif self.phase is Phase.DISCONNECTED:
@@ -247,7 +275,7 @@ class Inbound(ABC):
 
     def bid_farewell(self, reason: str) -> None:
         """Run the ``on_disconnect`` handlers, behind the events that came before."""
-        if self._busy:
+        if self._busy or self._departures:
             self._farewell = reason
         else:
             self._say_farewell(reason)
@@ -274,6 +302,8 @@ class Inbound(ABC):
         number, registration = self._current
         if outcome.error is not None:
             self._blame(number, registration, outcome.error)
+        elif type(outcome.result) is Departing:
+            self._depart(outcome.result)
         elif number is not None:
             event = None if registration is None else registration.event
             reply = () if event is None or event.reply is None else (outcome.result,)
@@ -284,6 +314,28 @@ class Inbound(ABC):
                 self._failed(number, error, _handling(registration))
             else:
                 self.send(message)
+
+    def _depart(self, departing: Departing) -> None:
+        """A relay's handler is done: the event is answered when the broker has what it emitted."""
+        event = self._current
+        departures = self._departures
+        if departures is None:
+            departures = self._departures = Departures()
+
+        def arrived(outcome: Outcome) -> None:
+            self._connection.delay(-1)
+            current, self._current = self._current, event  # another event may have begun
+            self._settle(outcome)
+            self._current = current
+            if self._farewell is not None and not (self._busy or departures):
+                self._say_farewell(self._farewell)
+
+        job = departures.bring(self._runtime.streams.publisher, departing)
+        outcome = self._runtime.dispatcher.start(job, arrived)
+        if outcome is None:
+            self._connection.delay(1)
+        else:
+            self._settle(outcome)
 
     def _blame(self, number: int | None, registration: "Registration | None", error: BaseException) -> None:
         """A handler raised."""

@@ -19,6 +19,7 @@ from bellwire.protocol.socketio import Packet, decode_json, event_name, name_of
 from bellwire.server import relay
 from bellwire.server.admission import Middleware
 from bellwire.server.callables import check_any_handler, check_handler, payload_names
+from bellwire.server.departures import Departing
 from bellwire.server.dispatch import Job
 from bellwire.server.hub import Hub
 from bellwire.server.runtime import NOT_RUNNING
@@ -373,6 +374,7 @@ class Namespace(Target):
     def job(self, socket: "Inbound", packet: Packet, objects: list[Any] | None) -> "tuple[Registration | None, Job]":
         """The coroutine of an event's handlers, for a client that does not number its events, and whose it is.
 
+        A relay's may return `Departing`: then it is done, and what it emitted is still to be brought to the broker.
         Raises as `read` does.
         """
         registration = self._handlers.get(packet.name or event_name(packet.payload))
@@ -388,6 +390,9 @@ class Namespace(Target):
             return await self.handle(socket, work)
         with relay.collect() as emissions:
             result = await self.handle(socket, work)
+        if len(emissions) == 1 and len(emissions[0].streams) == 1:
+            return Departing(result, emissions[0])
+        await socket.departed()
         publisher = self.runtime.streams.publisher
         for emission in emissions:
             await publisher.emit(emission.streams, emission.body, excluded=emission.excluded)

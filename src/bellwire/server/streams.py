@@ -102,11 +102,16 @@ class Streams:
 
         While too much waits for members here it waits as well, unless it is volatile.
         """
-        body = post.body
-        self._posts.put(body, post, len(body))
+        body = self.remember(post)
         if not volatile and self.fanout.full(streams):
             return self._emit_later(streams, body, excluded, mid)
         return self.publisher.emit(streams, body, excluded, volatile, mid)
+
+    def remember(self, post: Post) -> bytes:
+        """Return the body of a ``post`` that is about to come back from the broker, and need not be read then."""
+        body = post.body
+        self._posts.put(body, post, len(body))
+        return body
 
     async def _emit_later(
         self, streams: Sequence[str], body: bytes, excluded: tuple[str, ...], mid: str | None

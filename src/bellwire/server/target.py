@@ -80,9 +80,10 @@ class Target(Recipients["Target"]):
         outflow = self._namespace.runtime.outflow
         if outflow is not None and not outflow.admit(self._keys or (EVERYONE,), names, hub, volatile=event.volatile):
             return
-        if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
-            return
         streams = self._namespace.runtime.streams
+        if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
+            streams.remember(message)
+            return
         try:
             await streams.emit(names, message, excluded=self._excluded, volatile=event.volatile, mid=mid)
         except OutcomeUnknown as error:
