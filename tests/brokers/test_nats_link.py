@@ -144,3 +144,20 @@ async def test_max_payload_is_exact_with_headers(server: NatsServer, over: int) 
     await link.ask("$JS.API.INFO", b"")
     assert not link.lost.is_set()
     await link.close()
+
+
+async def test_headers_of_any_kind_are_read_as_they_were_sent(server: NatsServer) -> None:
+    link, got = Link(), asyncio.Queue[Message]()
+    await link.open(server.url)
+    await link.subscribe("headers", lambda _, message: got.put_nowait(message))
+    sent = {"Name": "a: b", "Empty": "", "Long": "x" * 2_000, "Text": "grün"}
+    await link.publish("headers", b"body", sent)
+    async with asyncio.timeout(5):
+        assert await got.get() == Message(sent, b"body", "")
+        await link._client._send_command(
+            b"HPUB headers 44 44\r\nNATS/1.0\r\nTight:1\r\nnone\r\nTab:\t2 \r\nBad: \xff\r\n\r\n\r\n"
+        )
+        await link._client._flush_pending()
+        message = await got.get()
+    assert message.headers == {"Tight": "1", "Tab": "2", "Bad": "\N{REPLACEMENT CHARACTER}"}
+    await link.close()
