@@ -1,8 +1,9 @@
 import asyncio
 import contextvars
 import gc
+import types
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -348,6 +349,53 @@ async def test_a_job_that_cancels_itself_in_its_first_step_is_cancelled_where_it
             await both_halves(dispatcher, nothing())
         assert (await both_halves(dispatcher, job())).result == "cancelled"
         assert (await both_halves(dispatcher, nothing())).error is None
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_cancellation_that_is_taken_back_in_the_first_step_hits_nobody(warm: bool) -> None:
+    def waver() -> None:  # as a task group does whose child fails at once
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.uncancel()
+
+    async def job(wait: float) -> str:
+        waver()
+        await asyncio.sleep(wait) if wait else None
+        return "done"
+
+    async def wait(most: float) -> None:
+        async with asyncio.timeout(most):
+            await asyncio.sleep(2)
+
+    async with dispatching() as dispatcher:
+        for pause in (0.0, 1.0):
+            if warm:
+                await both_halves(dispatcher, asyncio.sleep(0))
+            assert (await both_halves(dispatcher, job(pause))).result == "done"
+            assert (await both_halves(dispatcher, wait(3))).error is None
+            assert (await both_halves(dispatcher, job(pause))).result == "done"
+            await advance()
+            assert isinstance((await both_halves(dispatcher, wait(1))).error, TimeoutError)
+
+
+@pytest.mark.parametrize("pause", [None, 1.0])
+async def test_what_is_no_future_cannot_be_waited_for_and_the_job_is_told(pause: float | None) -> None:
+    @types.coroutine
+    def foreign() -> Generator[str, None, None]:
+        yield "of another event loop's library"
+
+    async def job() -> str:
+        if pause is not None:
+            await asyncio.sleep(pause)
+        try:
+            await foreign()
+        except RuntimeError:
+            return "told"
+        return "not told"
+
+    async with dispatching() as dispatcher:
+        assert (await both_halves(dispatcher, job())).result == "told"
 
 
 async def test_a_task_group_works_across_the_hand_over() -> None:

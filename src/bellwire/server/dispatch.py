@@ -112,6 +112,11 @@ class Dispatcher:
             parked.park()
             self._idle.append(parked)
 
+    def forget(self, parked: "_Parked") -> None:
+        """A task is over; a handler may have cancelled it, and have taken that back."""
+        if parked in self._idle:
+            self._idle.remove(parked)
+
     def create_task(self, job: Job, context: contextvars.Context) -> asyncio.Task[None]:
         """Make a task that ends with the dispatcher."""
         task = self._loop.create_task(job, context=context)
@@ -187,21 +192,23 @@ class _Parked:
 
     def take_over(self, waits_for: Any, finished: Finished) -> None:
         """Carry the coroutine on from its first step, which returned the future ``waits_for``."""
-        if waits_for is not None:
+        if hasattr(waits_for, "_asyncio_future_blocking"):
             waits_for._asyncio_future_blocking = False  # others may await the same before the task does
         if self._handover.done() or self.task.cancelling():  # the first step cancelled its own task
-            self._cancel_elsewhere(waits_for, finished)
+            self._carry_on_elsewhere(waits_for, finished)
         else:
             self._handover.set_result((waits_for, finished))
 
-    def _cancel_elsewhere(self, waits_for: Any, finished: Finished) -> None:
-        """Carry it on, cancelled, in another task: this one is no use any more."""
-        self._dispatcher.create_task(self._finish(waits_for, asyncio.CancelledError(), finished), self.context)
+    def _carry_on_elsewhere(self, waits_for: Any, finished: Finished) -> None:
+        """Carry it on in another task, cancelled unless that was taken back: this one is no use any more."""
+        cancelled = asyncio.CancelledError() if self.task.cancelling() else None
+        self._dispatcher.create_task(self._finish(waits_for, cancelled, finished), self.context)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
+        self._dispatcher.forget(self)
         if not self._begun and self._handover.done() and not self._handover.cancelled():
             # A task that is cancelled before it has begun never does; its coroutine is to know of it all the same.
-            self._cancel_elsewhere(*self._handover.result())
+            self._carry_on_elsewhere(*self._handover.result())
 
     def is_clean(self, original: contextvars.Context) -> bool:
         """Whether no context variable was left set."""
@@ -248,11 +255,11 @@ class _Rest:
 
     def __await__(self) -> Generator[Any, Any, None]:
         steps, waits_for, error = self._steps, self._waits_for, self._cancelled
-        if error is not None and waits_for is not None and waits_for.cancel():
+        if error is not None and hasattr(waits_for, "cancel") and waits_for.cancel():
             error = None  # as Task.cancel does: whoever is waited for is cancelled, and tells the coroutine
         while waits_for is not _DONE:
             if error is None:
-                if waits_for is not None:
+                if hasattr(waits_for, "_asyncio_future_blocking"):  # else the task says what is wrong with it
                     waits_for._asyncio_future_blocking = True  # what a task asks of whom it waits for
                 try:
                     yield waits_for
