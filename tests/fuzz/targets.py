@@ -35,18 +35,29 @@ LIMIT: Final = 4096
 
 
 def websocket(data: bytes) -> None:
-    """The first byte says whether compression was agreed, and in which portions the rest comes."""
+    """The first byte says whether compression was agreed, and in which portions the rest comes; then byte by byte.
+
+    A byte is never a whole frame, so that nothing is read the short way then.
+    """
     first, stream = data[:1] or b"\0", data[1:]
-    inflate = Inflate(Parameters()) if first[0] & 1 else None
+    compressed = bool(first[0] & 1)
+    assert _conversation(stream, 1 + (first[0] >> 1), compressed) == _conversation(stream, 1, compressed)
+
+
+def _conversation(stream: bytes, size: int, compressed: bool) -> tuple[object, ...]:
+    """Receive it in portions of so many bytes; all that was seen of it."""
+    inflate = Inflate(Parameters()) if compressed else None
     ws = WebSocket(max_message=LIMIT, max_fragments=16, inflate=inflate)
-    received = 0
-    for portion in _portions(stream, 1 + (first[0] >> 1)):
+    received, messages = 0, []
+    for portion in _portions(stream, size):
         received += len(portion)
         for message in _received(ws, portion):
             assert len(message.encode() if isinstance(message, str) else message) <= LIMIT
+            messages.append(message)
         assert ws.unfinished <= LIMIT + (LIMIT >> 3) + 64 + 14 + 125
     assert len(ws.outgoing) <= received + 131
     assert ws.error is None or ws.error.close_code in (1002, 1007, 1009)
+    return messages, bytes(ws.outgoing), ws.state, ws.close_code
 
 
 def _portions(data: bytes, size: int) -> Iterator[bytes]:
