@@ -11,6 +11,7 @@ import pytest
 from bellwire.delivery.inbox import LEASE_SECONDS
 from bellwire.delivery.log import Limits
 from bellwire.protocol.wire import CloseCode
+from bellwire.server.room import PAGE_SECONDS
 from tests.guarantee.client import Client, Handed
 from tests.guarantee.world import SAY, Make, Node, World, stream, stream_of_user
 
@@ -388,12 +389,15 @@ async def test_c23_all_clients_of_a_room_resume_at_once_and_its_history_is_read_
         await other.say("a", *(f"m{n}" for n in range(400, 500)))
 
         node = await world.node()
+        begun = asyncio.get_running_loop().time()
         for client in clients:
             client.dial(node)
         await _all(world, clients, 500)
         assert all(client.resumed for client in clients)
-        # Two places were asked for. Each client has a stream of its own, whose top says all, as those of the others do.
-        assert node.broker.asked["read"] <= 4
+        # Two places were asked for; on a slow machine more than once, for what was read is kept for some time only.
+        # Each client has a stream of its own, whose top says all, as those of the others do.
+        seconds = asyncio.get_running_loop().time() - begun
+        assert node.broker.asked["read"] <= 4 * (1 + int(seconds / PAGE_SECONDS))
         assert node.broker.asked["top"] <= len(clients) + 2
 
 
