@@ -226,14 +226,19 @@ async def test_another_generation_that_still_has_the_agreement_asks_nobody() -> 
             await one.agreement.reach()
 
 
-async def test_what_a_broker_has_lost_is_said_again_with_the_next_beat() -> None:
+@pytest.mark.parametrize("same_generation", [False, True])
+async def test_what_a_broker_has_lost_is_said_again_with_the_next_beat(same_generation: bool) -> None:
     async with parties(1) as (broker, (one,)):
         await one.agreement.reach()
-        broker.faults.take_back({})
+        if same_generation:  # as where a backup is put back
+            assert await broker.delete(KEY)
+        else:
+            broker.faults.take_back({})
         late = await Party(broker).start()
         assert possible(one, late) == [True, False]
         await advance(2 * BEAT_SECONDS)
         assert possible(one, late) == [True, True]
+        assert not one.agreement.reached
         later = await Party(broker).start()
         assert possible(later) == [True]
         await one.agreement.reach()

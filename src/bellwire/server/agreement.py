@@ -42,7 +42,7 @@ _TRUSTED: Final = LEASE_SECONDS / 2
 class Agreement:
     """What this node knows of it."""
 
-    __slots__ = ("_broker", "_cluster", "_lock", "_looked", "_loop", "_nobody_until", "_noted", "_reached", "_somebody")
+    __slots__ = ("_broker", "_cluster", "_lock", "_looked", "_loop", "_nobody_until", "_reached", "_somebody")
 
     def __init__(self, broker: Broker, cluster: Cluster) -> None:
         self._broker = broker
@@ -51,7 +51,6 @@ class Agreement:
         self._lock = asyncio.Lock()
         self._nobody_until = 0.0  # by the loop's clock, and as long as the generation is the one that was
         self._looked = ""
-        self._noted = ""  # the generation in which something was seen under `KEY`
         self._somebody = False
         self._reached: str | None = None  # the generation in which it was seen
         cluster.serve(KIND, self._asked)
@@ -112,21 +111,24 @@ class Agreement:
         """Look whether somebody said so. This node was in the register at ``began`` or later."""
         if not self._broker.is_whole:
             return
-        generation = self._broker.generation()
-        if self._noted == generation:
+        if self._somebody:
+            self._cluster.run_aside(self._confirm())
             return
+        generation = self._broker.generation()
         if await self._broker.get(KEY) is not None:
             self._learn()
-            self._noted = generation
-        elif self._somebody:  # or another node has asked meanwhile
-            await self._say_again()
-        else:
+        elif not self._somebody:  # another node may have asked meanwhile
             self._nobody_until, self._looked = began + _TRUSTED, generation
 
-    async def _say_again(self) -> None:
-        """What was kept is lost: keep it, and tell the others; the next client waits until all have agreed."""
-        await self._keep(ASKING, 0)
-        await self._cluster.tell(KIND, b"")
+    async def _confirm(self) -> None:
+        """See that it is kept still, also where a backup was put back: that is the same generation.
+
+        If not, keep it, and tell the others; the next client waits until all have agreed.
+        """
+        if await self._broker.get(KEY) is None:
+            self._reached = None
+            await self._keep(ASKING, 0)
+            await self._cluster.tell(KIND, b"")
 
 
 def _nothing(node: str, part: bytes) -> None:

@@ -220,6 +220,10 @@ class Cluster:
         """
         self._entered.append(look)
 
+    def run_aside(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run ``job`` while the beat goes on; nobody is told if it fails."""
+        self._dispatcher.run(job, _told)
+
     async def roll(self) -> frozenset[str]:
         """Return the other nodes that may be there, those included that were never heard. Raises `BrokerUnavailable`.
 
@@ -350,7 +354,7 @@ class Cluster:
         finally:
             del self._inquiries[number]
             for node in inquiry.open:  # it is given up
-                self._start(self.say(Withdrawn(self.node, number), node))
+                self.run_aside(self.say(Withdrawn(self.node, number), node))
         return tuple(sorted(inquiry.unreachable))
 
     # --- from the broker
@@ -371,7 +375,7 @@ class Cluster:
             case Alive(node, ask) if node != self.node:
                 self._heard(node)
                 if ask:
-                    self._start(self.say(Alive(self.node), node))
+                    self.run_aside(self.say(Alive(self.node), node))
             case Gone(node) if node != self.node:
                 if self.peers.left(node):
                     self._lost(node)
@@ -415,12 +419,12 @@ class Cluster:
         if answerer is None or self._asked >= MAX_ASKED:
             reason = "unknown_kind" if answerer is None else "too_many"
             self._counters.dropped("question", reason=reason, policy="failed")
-            self._start(asked.end(failed=True))
+            self.run_aside(asked.end(failed=True))
         else:
             self._asked += 1
             if asked.number:
                 self._answering[asked.node, asked.number] = asked
-            self._start(self._run(answerer, asked))
+            self.run_aside(self._run(answerer, asked))
 
     def _withdraw(self, node: str, number: int) -> None:
         asked = self._answering.pop((node, number), None)
@@ -443,9 +447,6 @@ class Cluster:
             self._asked -= 1
             self._answering.pop((asked.node, asked.number), None)
         await asked.end(failed=failed)
-
-    def _start(self, job: Coroutine[Any, Any, None]) -> None:
-        self._dispatcher.run(job, _told)
 
 
 def _nothing() -> None:
