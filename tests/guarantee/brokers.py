@@ -175,11 +175,6 @@ class NodeBroker(Broker):
     def has_log(self, stream: str) -> bool:
         return self.inner.has_log(stream)
 
-    @property
-    @override
-    def is_whole(self) -> bool:
-        return self.inner.is_whole
-
     @override
     def generation(self) -> str:
         return self.inner.generation()

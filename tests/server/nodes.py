@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final, cast
 import msgspec
 
 from bellwire.brokers.memory import MemoryBroker
-from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
@@ -22,8 +21,6 @@ from bellwire.protocol.embedding import Control
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.post import Post
 from bellwire.protocol.wire import Advance, Close, Open, Proved, Reset
-from bellwire.server.agreement import Agreement
-from bellwire.server.cluster import Cluster
 from bellwire.server.dialects import STOCK, Dialect, Item, embedded
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
@@ -173,9 +170,8 @@ class Node:
         self.broker = broker
         self.counters = Counters()
         self.fanout = Fanout(Tick(loop), self.counters, Config())
+        self.streams = Streams(broker, self.fanout, self.counters)
         self.dispatcher = Dispatcher(loop)
-        cluster = Cluster(broker, Wheel(loop), self.dispatcher, self.counters)
-        self.streams = Streams(broker, self.fanout, self.counters, Agreement(broker, cluster))
         self.hub = Hub(name, self.streams, self.dispatcher)
 
     async def enter(self, *members: Member, rooms: tuple[Key, ...] = ()) -> None:

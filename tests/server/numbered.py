@@ -117,11 +117,6 @@ class Line(Broker):
     def has_log(self, stream: str) -> bool:
         return self._broker.has_log(stream)
 
-    @property
-    @override
-    def is_whole(self) -> bool:
-        return self._broker.is_whole
-
     @override
     def generation(self) -> str:
         return self._broker.generation()

@@ -13,7 +13,6 @@ from bellwire.delivery.session import MAX_LEFT, MAX_LOST
 from bellwire.protocol import wire
 from bellwire.protocol.embedding import Hello, encode_hello, encode_message
 from bellwire.protocol.socketio import encode_disconnect
-from bellwire.server.agreement import KEY as AGREEMENT
 from bellwire.server.reader import MAX_STREAMS, Reader
 from bellwire.server.register import KEY as REGISTER
 from bellwire.testing import TestClient
@@ -569,7 +568,7 @@ async def test_a_client_that_comes_and_leaves_without_end_leaves_nothing_behind(
             await advance()
         await advance(20)
         assert client.reason is None
-        assert world.memory.faults.keys().keys() <= {guest.KEY, AGREEMENT, REGISTER}
+        assert world.memory.faults.keys().keys() <= {guest.KEY, REGISTER}
         assert len(broker._logs) <= 1  # of everyone
         assert not len(node.namespace.runtime.leftovers)
         client.drop()

@@ -8,14 +8,10 @@ import msgspec
 import pytest
 
 from bellwire.brokers.memory import MemoryBroker
-from bellwire.core.clock import Wheel
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.delivery.published import Published, encode_published
 from bellwire.protocol.post import Post
-from bellwire.server.agreement import Agreement
-from bellwire.server.cluster import Cluster
-from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
 from bellwire.server.streams import KEPT_BYTES, KEPT_POSTS, Streams
 from bellwire.transports.tick import Tick
@@ -27,9 +23,7 @@ async def opened(**settings: int) -> AsyncIterator[Streams]:
     broker = MemoryBroker()
     await broker.start()
     counters, config = Counters(), Config(**settings)  # type: ignore[arg-type]
-    loop = asyncio.get_running_loop()
-    agreement = Agreement(broker, Cluster(broker, Wheel(loop), Dispatcher(loop), counters))
-    yield Streams(broker, Fanout(Tick(loop), counters, config), counters, agreement)
+    yield Streams(broker, Fanout(Tick(asyncio.get_running_loop()), counters, config), counters)
     await broker.close()
 
 

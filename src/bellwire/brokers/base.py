@@ -148,11 +148,6 @@ class Broker(ABC):
 
     # --- keyed state: memberships, sessions, producers, leases
 
-    @property
-    @abstractmethod
-    def is_whole(self) -> bool:
-        """Whether what is kept under a key is lost only together with all that was kept later, under whatever keys."""
-
     @abstractmethod
     def generation(self) -> str:
         """Return the generation of the keyed state, "" as long as it was never connected to.

@@ -154,11 +154,6 @@ class MemoryBroker(Broker):
 
     # --- keyed state
 
-    @property
-    @override
-    def is_whole(self) -> bool:
-        return True
-
     @override
     def generation(self) -> str:
         return self._generation

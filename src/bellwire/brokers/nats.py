@@ -572,11 +572,6 @@ class NatsBroker(Broker):
 
     # --- keyed state
 
-    @property
-    @override
-    def is_whole(self) -> bool:
-        return True  # one JetStream stream has all keys
-
     @override
     def generation(self) -> str:
         return self._generation

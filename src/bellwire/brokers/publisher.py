@@ -38,11 +38,10 @@ class Publisher:
     It goes out with each message, so it is short: a number of 64 bits, counted up from one that is drawn at the start.
     """
 
-    __slots__ = ("_mids", "_stood_in", "broker", "newest")
+    __slots__ = ("_mids", "broker", "newest")
 
-    def __init__(self, broker: Broker, stood_in: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self._stood_in = stood_in  # whether anybody may have a position anywhere
         self._mids = count(secrets.randbits(64))
         self.newest: tuple[bytes, Published] | None = None
         """What was published last, in both forms: a broker in this process gives it back at once."""
@@ -145,14 +144,14 @@ class Publisher:
     async def attempt(self, step: Append) -> Copy:
         """Do the same for a relay's emission, once (`bellwire.server.producers.Appender`)."""
         published = Published(step.body, False, step.excluded, step.earlier)
-        if direct_of(step.stream) is None and not self.broker.has_log(step.stream):  # only a log knows of doubles
+        if direct_of(step.stream) is None and not self.broker.has_log(step.stream):
             return await self._publish_copy(step.stream, published)
         draft = Draft(step.mid, _bits(32), step.body, step.excluded, step.copies)
         appended = await self.broker.append(step.stream, draft, deadline=step.deadline)
         return await self._settle(step.stream, appended, published)
 
     def _has_log(self, stream: str) -> bool:
-        return direct_of(stream) is None and self._stood_in() and self.broker.has_log(stream)
+        return direct_of(stream) is None and self.broker.has_log(stream)
 
     async def _publish_copy(self, stream: str, published: Published) -> Copy:
         await self._publish(stream, published)

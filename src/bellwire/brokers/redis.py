@@ -387,11 +387,6 @@ class RedisBroker(Broker):
 
     # --- keyed state
 
-    @property
-    @override
-    def is_whole(self) -> bool:
-        return False  # each master of a cluster fails over for itself
-
     @override
     def generation(self) -> str:
         return self._masters.generation

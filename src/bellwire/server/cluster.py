@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from bellwire.brokers.base import Broker
@@ -180,7 +180,6 @@ class Cluster:
         self._ears: dict[str, Callable[[str, bytes], None]] = {}
         self._watchers: list[Watcher] = []
         self._reminded: list[Callable[[], None]] = []
-        self._entered: list[Callable[[float], Awaitable[None]]] = []
         self._inquiries: dict[int, _Inquiry] = {}
         self._number = 0
         self._asked = 0
@@ -213,44 +212,17 @@ class Cluster:
         """
         self._reminded.append(speaker)
 
-    def enter(self, look: Callable[[float], Awaitable[None]]) -> None:
-        """Await ``look`` whenever this node was seen in the register, with the loop's time at which that began.
-
-        It may raise `BrokerUnavailable`: the beat has failed then, or the start.
-        """
-        self._entered.append(look)
-
-    def run_aside(self, job: Coroutine[Any, Any, None]) -> None:
-        """Run ``job`` while the beat goes on; nobody is told if it fails."""
-        self._dispatcher.run(job, _told)
-
-    async def roll(self) -> frozenset[str]:
-        """Return the other nodes that may be there, those included that were never heard. Raises `BrokerUnavailable`.
-
-        Who was not heard has its lease from now on.
-        """
-        for node in await self._register.add(self.node):
-            if node not in self.peers:
-                self._heard(node)
-        return self.peers.ids
-
     # --- life
 
     async def start(self) -> None:
         """Be one of the nodes from now on. Raises `BrokerUnavailable`."""
         for stream in (ALL, stream_of_node(self.node)):
             await self._broker.subscribe(stream, self)
-        for node in await self._enter(self._loop.time()):
+        for node in await self._register.add(self.node):
             self._heard(node)
         await self.say(Alive(self.node, ask=True))
         self._beaten, self._generation = self._loop.time(), self._broker.generation()
         self._timer = self._wheel.after(BEAT_SECONDS, self._begin_beat)
-
-    async def _enter(self, began: float) -> frozenset[str]:
-        nodes = await self._register.add(self.node)
-        for look in self._entered:
-            await look(began)
-        return nodes
 
     async def close(self, grace: float) -> None:
         """Leave, and wait at most ``grace`` seconds for the broker to take that; what is asked is given up."""
@@ -278,7 +250,7 @@ class Cluster:
         stood_still = now - self._beaten > 2 * BEAT_SECONDS
         try:
             await self.say(Alive(self.node, ask=stood_still))
-            await self._enter(now)  # it may have been lost, or others have missed this node
+            await self._register.add(self.node)  # it may have been lost, or others have missed this node
             self._beaten = now
             generation, self._generation = self._generation, self._broker.generation()
             if stood_still or generation != self._generation:
@@ -354,7 +326,7 @@ class Cluster:
         finally:
             del self._inquiries[number]
             for node in inquiry.open:  # it is given up
-                self.run_aside(self.say(Withdrawn(self.node, number), node))
+                self._start(self.say(Withdrawn(self.node, number), node))
         return tuple(sorted(inquiry.unreachable))
 
     # --- from the broker
@@ -375,7 +347,7 @@ class Cluster:
             case Alive(node, ask) if node != self.node:
                 self._heard(node)
                 if ask:
-                    self.run_aside(self.say(Alive(self.node), node))
+                    self._start(self.say(Alive(self.node), node))
             case Gone(node) if node != self.node:
                 if self.peers.left(node):
                     self._lost(node)
@@ -419,12 +391,12 @@ class Cluster:
         if answerer is None or self._asked >= MAX_ASKED:
             reason = "unknown_kind" if answerer is None else "too_many"
             self._counters.dropped("question", reason=reason, policy="failed")
-            self.run_aside(asked.end(failed=True))
+            self._start(asked.end(failed=True))
         else:
             self._asked += 1
             if asked.number:
                 self._answering[asked.node, asked.number] = asked
-            self.run_aside(self._run(answerer, asked))
+            self._start(self._run(answerer, asked))
 
     def _withdraw(self, node: str, number: int) -> None:
         asked = self._answering.pop((node, number), None)
@@ -447,6 +419,9 @@ class Cluster:
             self._asked -= 1
             self._answering.pop((asked.node, asked.number), None)
         await asked.end(failed=failed)
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        self._dispatcher.run(job, _told)
 
 
 def _nothing() -> None:

@@ -177,8 +177,6 @@ class Room:
 
     async def stand(self) -> Position:
         """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
-        if not self._streams.agreement.reached:
-            await self._streams.agreement.reach()
         if not self.subscribed:
             await self.subscribe()
         feed = self.feed
@@ -557,15 +555,10 @@ class Room:
         size: int = PAGE_BYTES,
         confirmed: bool = True,
     ) -> Answer | None:
-        """Read until the broker answers; None if nobody waits for it any more.
-
-        It may answer that all is gone, and where those who stood there are to stand now: so all nodes append before.
-        """
-        pause, agreement = FIRST_PAUSE, self._streams.agreement
+        """Read until the broker answers; None if nobody waits for it any more."""
+        pause = FIRST_PAUSE
         while self.feed is feed:
             try:
-                if not agreement.reached:
-                    await agreement.reach()
                 return await self._streams.broker.read(
                     self.stream, after, messages=messages, size=size, confirmed=confirmed
                 )

@@ -12,7 +12,6 @@ from bellwire.core.sparing import Sparing
 from bellwire.delivery.answer import PAGE_BYTES
 from bellwire.ops.readiness import Readiness
 from bellwire.protocol.wire import encode_args
-from bellwire.server.agreement import Agreement
 from bellwire.server.cluster import Cluster
 from bellwire.server.dispatch import Dispatcher
 from bellwire.server.fanout import Fanout
@@ -105,7 +104,7 @@ class Runtime:
         self.broker = broker
         self.readiness = Readiness(broker)
         page_bytes = min(PAGE_BYTES, config.send_buffer_bytes // 4)  # beside what waits already, and what frames add
-        self.streams = Streams(broker, self.fanout, counters, Agreement(broker, self.cluster), page_bytes=page_bytes)
+        self.streams = Streams(broker, self.fanout, counters, page_bytes=page_bytes)
         self.cluster.direct = self.streams.direct
         self.operations = Operations(self.cluster, application.find)
         self.revocations = Revocations(broker, config)

@@ -17,7 +17,6 @@ from bellwire.delivery.naming import direct_of
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.published import Published, decode_published
 from bellwire.protocol.post import Delivery, Post
-from bellwire.server.agreement import Agreement
 from bellwire.server.newest import Newest
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ class Streams:
         "_aliases",
         "_placed",
         "_posts",
-        "agreement",
         "broker",
         "counters",
         "fanout",
@@ -61,18 +59,9 @@ class Streams:
         "settle",
     )
 
-    def __init__(
-        self,
-        broker: Broker,
-        fanout: "Fanout",
-        counters: Counters,
-        agreement: Agreement,
-        *,
-        page_bytes: int = PAGE_BYTES,
-    ) -> None:
+    def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters, *, page_bytes: int = PAGE_BYTES) -> None:
         self.broker = broker
-        self.agreement = agreement
-        self.publisher = Publisher(broker, lambda: agreement.appends)
+        self.publisher = Publisher(broker)
         self.fanout = fanout
         self.settle = fanout.settle  # one object for all rooms
         self.counters = counters
