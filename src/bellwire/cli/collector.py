@@ -1,9 +1,9 @@
-"""The garbage collector of a server: it looks at less, and less often, for it stops everybody while it looks.
+"""The garbage collector of a server: it looks at less, for it stops everybody while it looks.
 
-CPython looks through all objects whenever their number has grown by a quarter: with 100,000 connections that takes
-0.2 to 0.4 s, and while they connect, a fifth of all the time. What a server was made of at its start stays until its
-end, and is not looked at any more. What connections are made of is freed without the collector, so a tenth of its work
-is enough for what applications leave to it: with these numbers those 100,000 are stopped for 7 ms at most.
+What a server was made of at its start stays until its end, and is not looked at any more. What connections are made of
+is freed without the collector, so that the youngest objects are looked at less often, too. All objects are looked at as
+often as CPython does: whoever ties a knot to a socket, as with ``socket.state["visit"] = Visit(socket)``, keeps it until
+then. A fifth as often, a server with 6,000 such clients that came and went grew to 3.5 GB in place of 0.7.
 """
 
 import gc
@@ -13,9 +13,9 @@ from typing import Final
 
 __all__ = ["rare_collections"]
 
-THRESHOLDS: Final = (2_000, 10, 50)
+THRESHOLDS: Final = (2_000, 10, 10)
 """By how many objects their number grows until the youngest are looked at (700 in CPython 3.11); after how many times
-those a little older are too (10); and after how many times of that all are (10)."""
+those a little older are too (10); and after how many times of that all are, if they have become a quarter more (10)."""
 
 _CPYTHONS: Final = gc.get_threshold()
 

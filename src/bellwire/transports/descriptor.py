@@ -14,6 +14,7 @@ when the kernel has sent something. It is allowed
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 
 from bellwire.transports.base import Sink
@@ -21,6 +22,8 @@ from bellwire.transports.base import Sink
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
     """What the kernel calls the connection of ``transport``; -1 if nobody but the transport may write to it."""
+    if sys.platform == "win32":  # os.write takes descriptors of the C library there, and they are no sockets
+        return -1
     connection = transport.get_extra_info("socket")
     if connection is None or transport.get_extra_info("sslcontext") is not None:
         return -1
