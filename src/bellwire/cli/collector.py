@@ -2,8 +2,8 @@
 
 What a server was made of at its start stays until its end, and is not looked at any more. What connections are made of
 is freed without the collector, so that the youngest objects are looked at less often, too. All objects are looked at as
-often as CPython does: whoever ties a knot to a socket, as with ``socket.state["visit"] = Visit(socket)``, keeps it until
-then. A fifth as often, a server with 6,000 such clients that came and went grew to 3.5 GB in place of 0.7.
+often as CPython does: whoever ties a knot to a socket, as with ``socket.state["visit"] = Visit(socket)``, keeps it
+until then. A fifth as often, a server with 6,000 such clients that came and went grew to 3.5 GB in place of 0.7.
 """
 
 import gc
