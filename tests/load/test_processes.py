@@ -25,6 +25,15 @@ def test_a_server_runs_on_its_core_while_it_is_wanted(ready: str) -> None:
         socket.create_connection(("127.0.0.1", port))
 
 
+def test_a_server_that_a_script_has_started_ends_with_it() -> None:
+    """As the ``node`` of a wheel does it."""
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    with running("server", [sys.executable, "-c", script, LISTEN, "{host}", "{port}"], None) as (port, _):
+        socket.create_connection(("127.0.0.1", port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
 def test_a_server_that_does_not_start_is_quoted() -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
     with (

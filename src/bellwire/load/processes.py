@@ -2,12 +2,13 @@
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -58,7 +59,9 @@ def running(
     environment = {**os.environ, **(env or {}), "PORT": str(port)}
     with TemporaryFile() as said:
         with on_core(core):
-            process = subprocess.Popen(words, stdout=said, stderr=said, env=environment)  # noqa: S603 - ours
+            process = subprocess.Popen(  # noqa: S603 - ours
+                words, stdout=said, stderr=said, env=environment, start_new_session=True
+            )
         try:
             _await(process, lambda: ready.encode() in _said(said) if ready else _listens(port))
             yield port, process.pid
@@ -136,3 +139,5 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with suppress(ProcessLookupError):  # a script that had started the server does not end it
+        os.killpg(process.pid, signal.SIGKILL)
