@@ -28,10 +28,12 @@ def test_a_server_runs_on_its_core_while_it_is_wanted(ready: str) -> None:
 def test_a_server_that_a_script_has_started_ends_with_it() -> None:
     """As the ``node`` of a wheel does it."""
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    with running("server", [sys.executable, "-c", script, LISTEN, "{host}", "{port}"], None) as (port, _):
-        socket.create_connection(("127.0.0.1", port)).close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port))
+    with socket.socket() as client:
+        client.settimeout(10)
+        with running("server", [sys.executable, "-c", script, LISTEN, "{host}", "{port}"], None) as (port, _):
+            client.connect(("127.0.0.1", port))
+        with pytest.raises(ConnectionResetError):  # as soon as it has ended
+            client.recv(1)
 
 
 def test_a_server_that_does_not_start_is_quoted() -> None:
