@@ -1,18 +1,17 @@
 """What leaves together for the same sockets: joined once for each dialect that is among them, and shared by all."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from bellwire.protocol.outgoing import Message, Outgoing
-from bellwire.server.dialects import STOCK, Dialect, Item
+from bellwire.protocol.outgoing import Message
+from bellwire.server.dialects import Dialect, Item
 from bellwire.server.latest import Fresh
 from bellwire.transports.volley import fire
 
 if TYPE_CHECKING:
     from bellwire.server.socket import Socket
-
-_NOTHING: Final[Message] = Outgoing()
+    from bellwire.transports.base import Sink
 
 
 class Runs(dict[Dialect, tuple[Message, Dialect]]):
@@ -34,30 +33,22 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
         return made
 
     def hand(self, sockets: "Collection[Socket]", *, last: bool = False) -> None:
-        """Hand each of ``sockets`` its run; ``last`` where nothing else is likely to be sent to them in this tick."""
+        """Hand each of ``sockets`` its run; ``last`` where nothing else is likely to be sent to them in this tick.
+
+        It is written now then, where the kernel takes it.
+        """
         if self._stream:
             self._hand_volatile(sockets)
-        elif last:
-            self._write(sockets)
-        else:
-            self._hand(sockets)
+            return
+        for run, sinks in self._addressed(sockets):
+            if last:
+                fire(run, sinks)
+            else:
+                for sink in sinks:
+                    sink.send(run)
 
-    def _hand(self, sockets: "Collection[Socket]") -> None:
-        """As a rule they all speak alike, and go on as before."""
-        spoken: Dialect | None = None
-        following: Dialect = STOCK
-        run = _NOTHING
-        for socket in sockets:
-            dialect = socket.dialect
-            if dialect is not spoken:
-                spoken = dialect
-                run, following = self[dialect]
-            if following is not dialect:
-                socket.dialect = following
-            socket.sink.send(run)
-
-    def _write(self, sockets: "Collection[Socket]") -> None:
-        """The same, but written now where the kernel takes it."""
+    def _addressed(self, sockets: "Collection[Socket]") -> "Iterator[tuple[Message, list[Sink]]]":
+        """Yield each run and whom it goes to, who go on in the next dialect. As a rule they all speak alike."""
         groups: defaultdict[Dialect, list[Socket]] = defaultdict(list)
         for socket in sockets:
             groups[socket.dialect].append(socket)
@@ -66,7 +57,7 @@ class Runs(dict[Dialect, tuple[Message, Dialect]]):
             if following is not dialect:
                 for socket in group:
                     socket.dialect = following
-            fire(run, [socket.sink for socket in group])
+            yield run, [socket.sink for socket in group]
 
     def _hand_volatile(self, sockets: "Collection[Socket]") -> None:
         news = self._news
