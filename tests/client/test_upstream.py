@@ -1,31 +1,22 @@
 """What a client sends, through connections that break at any point, with a server that answers, or forgets."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typing_extensions import override
 
 from bellwire import CallTimeout, Disconnected, Event, EventRefused
 from bellwire.client.codec import RawCodec, SocketIOCodec
-from bellwire.client.journal import Done, Journal, MemoryJournal
-from bellwire.client.reports import Failed
+from bellwire.client.journal import Done, MemoryJournal
 from bellwire.client.upstream import Upstream
-from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError, MessageTooLarge, OutcomeUnknown
 from bellwire.delivery.outbox import OutboxRecord
 from bellwire.protocol import wire
 from bellwire.testing.clock import advance
-from tests.client.desk import LIMIT, Desk, Line, told
-from tests.long import runs
-
-SAY = Event("say", str)
-ASK = Event("ask", str, reply=int)
-TICK = Event("tick", str, volatile=True)
+from tests.client.desk import LIMIT, told
+from tests.client.stage import ASK, SAY, TICK, Stage
 
 
 class Slow(MemoryJournal):
@@ -54,32 +45,6 @@ class Slow(MemoryJournal):
     def settle(self) -> None:
         while self.writes:
             self.finish()
-
-
-class Stage:
-    """An upstream, its server, and what was reported."""
-
-    def __init__(self, journal: Journal | None = None) -> None:
-        self.journal = MemoryJournal() if journal is None else journal
-        self.counters = Counters()
-        self.failed: list[Failed] = []
-        self.desk = Desk()
-        self.up = self.begin()
-
-    def begin(self) -> Upstream:
-        """The program begins, or begins again with its journal."""
-        self.up = Upstream(self.journal, RawCodec("/", wire.JSON), self.counters, self.failed.append)
-        return self.up
-
-    def join(self, *, plain: bool = False) -> Line:
-        return Line(self.up, self.desk, plain=plain)
-
-    def ask(self, text: str, timeout: float = 10) -> asyncio.Future[int]:
-        return asyncio.ensure_future(self.up.call(ASK, (text,), timeout))
-
-    @property
-    def heard(self) -> list[Any]:
-        return [text for _, text in self.desk.ran]
 
 
 async def test_events_have_numbers_and_take_effect_in_order() -> None:
@@ -566,105 +531,6 @@ async def test_it_is_empty_when_all_that_was_emitted_has_its_outcome() -> None:
     await empty  # the call has somebody else who waits for it
     call.cancel()
     await asyncio.wait([call])
-
-
-# --- all of it, in any order
-
-
-class World:
-    """A program with its journal, a desk, and a network that does what it likes."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.stage = Stage()
-        self.line: Line | None = None
-        self.next = 0
-        self.calls: dict[str, asyncio.Future[int]] = {}
-        self.emitted: list[str] = []
-        self.lives = 0
-
-    async def emit(self) -> None:
-        text = f"e{self.next}"
-        self.next += 1
-        self.emitted.append(text)
-        await self.stage.up.emit(SAY, (text,))
-
-    async def call(self) -> None:
-        text = f"c{self.next}"
-        self.next += 1
-        self.calls[text] = self.stage.ask(text, self.random.choice([0.0, 1.0, 1_000.0]))
-        await advance()
-
-    async def join(self) -> None:
-        if self.line is None:
-            self.line = self.stage.join()
-
-    async def read(self) -> None:
-        if self.line is not None:
-            self.line.read(self.random.randint(1, 4))
-
-    async def answer(self) -> None:
-        if self.line is not None:
-            self.line.answer(self.random.randint(1, 4))
-            await advance()
-
-    async def cut(self) -> None:
-        if self.line is not None:
-            self.line.cut()
-            self.line = None
-            await advance()
-
-    async def busy(self) -> None:
-        self.stage.desk.busy = 1
-
-    async def wait(self) -> None:
-        await advance(2.0)
-
-    async def restart(self) -> None:
-        """The program ends as in a crash, and begins again."""
-        await self.cut()
-        for call in self.calls.values():
-            call.cancel()
-        self.stage.up.end("io client disconnect")
-        await advance()
-        self.stage.begin()
-        self.lives += 1
-
-    async def finish(self) -> None:
-        await self.join()
-        for _ in range(20):
-            assert self.line is not None
-            self.line.work()
-            await advance(2_000.0)
-
-
-@given(
-    st.lists(
-        st.sampled_from(["emit", "call", "join", "read", "answer", "cut", "busy", "wait", "restart"]), max_size=80
-    ),
-    st.integers(0, 1_000),
-)
-@settings(max_examples=runs(60, 40))
-async def test_whatever_the_network_does_each_event_takes_effect_once_and_in_order(steps: list[str], seed: int) -> None:
-    world = World(seed)
-    for step in steps:
-        await getattr(world, step)()
-    await world.finish()
-    heard = world.stage.heard
-    assert [text for text in heard if text[0] == "e"] == world.emitted  # once, in order, none left out
-    assert len(heard) == len(set(heard))
-    assert heard == sorted(heard, key=lambda text: int(text[1:]))
-    assert world.stage.failed == []
-    for text, call in world.calls.items():
-        if call.cancelled():
-            continue
-        error = call.exception()
-        if error is None:
-            assert text in heard
-        elif isinstance(error, CallTimeout):
-            assert text not in heard  # withdrawn: it had no effect
-        else:
-            assert isinstance(error, OutcomeUnknown | Disconnected)
 
 
 def test_the_desk_says_what_a_client_is_told() -> None:

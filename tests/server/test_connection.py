@@ -13,8 +13,8 @@ from bellwire.server.connection import MAX_NAMESPACES, Connection
 from bellwire.testing import TestClient, connect
 from bellwire.testing.clock import advance
 from bellwire.transports.session import Session
+from tests.server.doorway import assert_empty, unwelcomed
 from tests.server.house import ASK, BLOB, SAY, raw
-from tests.server.test_admission import assert_empty, unwelcomed
 
 
 def make() -> tuple[Server, Namespace, list[str]]:
