@@ -37,6 +37,7 @@ check: $(VENV)/.dev  ## lint, format, types, import rules
 
 bench: $(VENV)/.dev  ## measure beside other servers on this machine, ten minutes at most
 	@$(BIN)/python -m bench --out docs/figures
+	@$(BIN)/python -m tests.docs.tables
 
 growth: $(VENV)/.dev  ## measure how cost grows, and reckon with it, five minutes at most
 	@$(BIN)/python -m bench.growth --out docs/figures

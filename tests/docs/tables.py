@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
+from bench.contestants import BUN, GUARDED, PLAIN, PYTHON_SOCKETIO, SOCKET_IO
+
 import bellwire
 from bellwire.core.config import Option, config_options
 from bellwire.core.errors import BellwireError, EventRefused, TokenRefused
-from bench import growth, model
+from bellwire.load.result import P99
+from bench import growth, model, tables
 from tests.docs.pages import ROOT
 
 PAGES = {
@@ -15,6 +18,7 @@ PAGES = {
     "errors": ROOT / "docs/reference/errors.md",
     "growth": ROOT / "docs/explanation/growth.md",
     "model": ROOT / "docs/explanation/growth.md",
+    "speed": ROOT / "README.md",
 }
 
 
@@ -41,6 +45,12 @@ def model_table() -> str:
     """What the model says of common clusters."""
     costs = model.read(growth.FILE)
     return model.table([model.predict(each, costs) for each in model.SCENARIOS])
+
+
+def speed_table() -> str:
+    """What ``make bench`` measured last."""
+    servers = (PLAIN, GUARDED, PYTHON_SOCKETIO, SOCKET_IO, BUN)
+    return tables.table(tables.read(tables.SPEED), servers, (PLAIN,), also=(P99,))
 
 
 def replaced(name: str, table: str) -> str:
@@ -98,7 +108,13 @@ def _doc(error: type[BellwireError]) -> str:
     return first.replace("``", "`")
 
 
-TABLES = {"config": config_table, "errors": errors_table, "growth": growth_table, "model": model_table}
+TABLES = {
+    "config": config_table,
+    "errors": errors_table,
+    "growth": growth_table,
+    "model": model_table,
+    "speed": speed_table,
+}
 
 if __name__ == "__main__":
     for name, table in TABLES.items():
