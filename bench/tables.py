@@ -7,13 +7,15 @@ from pathlib import Path
 import msgspec
 
 from bellwire.load.clients.base import ECHO, KINDS
-from bellwire.load.result import IDLE_CPU, P99, RATE, SATURATED
+from bellwire.load.result import CPU, IDLE_CPU, P99, RATE, SATURATED
 from bench.growth import ROOT
 from bench.report import UNITS, Row
 
 SPEED = ROOT / "docs" / "figures" / "speed.json"
-"""What ``make bench`` wrote."""
-_SECOND = ((ECHO, P99), ("idle", IDLE_CPU))
+"""What ``make bench`` wrote,"""
+MATRIX = SPEED.with_name("matrix.json")
+"""and what ``python -m bench --full`` did."""
+_SECOND = (("fanout", CPU), (ECHO, P99), ("idle", IDLE_CPU))
 _ORDER = ("fanout", "rooms", ECHO, "connecting", "idle")
 
 
@@ -26,13 +28,11 @@ def read(file: Path) -> list[Row]:
     return msgspec.json.decode(file.read_bytes(), type=_Run).rows
 
 
-def table(
-    rows: Sequence[Row], servers: Sequence[str], bases: Sequence[str], *, also: Collection[str] = (P99, IDLE_CPU)
-) -> str:
+def table(rows: Sequence[Row], servers: Sequence[str], bases: Sequence[str], *, also: Collection[str] = ()) -> str:
     """Medians side by side; in brackets how many times as good those are of ``bases`` that a server is held against.
 
-    Some works have a second line, for a figure of ``also``: round trips `P99`, idle connections `IDLE_CPU`. What none
-    of ``servers`` did has no line. A star says that the load generator used its whole core.
+    Some works have a second line if ``also`` names its figure: broadcasts `CPU`, round trips `P99`, idle connections
+    `IDLE_CPU`. What none of ``servers`` did has no line. A star says that the load generator used its whole core.
     """
     lines = [f"| | {' | '.join(servers)} |", f"|---|{'--:|' * len(servers)}"]
     together = sorted(rows, key=lambda row: _ORDER.index(ECHO if row.shape.work in KINDS else row.shape.work))
@@ -55,7 +55,7 @@ def _cell(row: Row, figure: str, bases: Sequence[str]) -> str:
     ratios = [_ratio(row.times[figure][base].median) for base in bases if base in row.times[figure]]
     star = "*" if figure == RATE and row.busy >= SATURATED else ""
     value = row.figures[figure].median
-    text = f"{value:,.0f}" if figure not in (P99, IDLE_CPU) else f"{value:.2f}"
+    text = f"{value:,.0f}" if figure not in (CPU, P99, IDLE_CPU) else f"{value:.2f}"
     return text + star + (f" ({', '.join(ratios)})" if ratios else "")
 
 
