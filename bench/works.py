@@ -64,10 +64,12 @@ FULL = (
     Work("fanout --connections 1000 --size 4096 --windows 1,32", EVERYONE),
     Work("fanout --connections 1000 --size 128 --windows 1,32 --binary", (*OURS, SOCKET_IO, BUN, WS, PYTHON_SOCKETIO)),
     Work("fanout --connections 1000 --size 4096 --windows 1,32 --deflate", (*OURS, SOCKET_IO, BUN, WS)),
-    Work("fanout --connections 10000 --size 16 --windows 1,32", EVERYONE),
-    Work("fanout --connections 10000 --size 128 --windows 1,32", EVERYONE),
+    Work("fanout --connections 10000 --size 16 --windows 1,32", FAST),
+    Work("fanout --connections 10000 --size 128 --windows 1,32", (*FAST, SOCKET_IO, WS)),
+    Work("fanout --connections 10000 --size 128 --windows 1", (PYTHON_SOCKETIO,)),
     Work("fanout --connections 10000 --size 4096 --windows 1,32", FAST),
     Work("idle --connections 10000 --seconds 25", (*EVERYONE, *WORKERS), alone=True),
     Work("idle --connections 10000 --seconds 25 --client polling", (PLAIN, SOCKET_IO, PYTHON_SOCKETIO), alone=True),
 )
-"""Everything; 25 seconds are one period of all heartbeats. Node and python-socketio take minutes for 4 kB to 10,000."""
+"""Everything; 25 seconds are one period of all heartbeats. Node takes minutes for 4 kB to 10,000, and python-socketio for
+32 messages in flight to them."""
