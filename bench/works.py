@@ -71,5 +71,5 @@ FULL = (
     Work("idle --connections 10000 --seconds 25", (*EVERYONE, *WORKERS), alone=True),
     Work("idle --connections 10000 --seconds 25 --client polling", (PLAIN, SOCKET_IO, PYTHON_SOCKETIO), alone=True),
 )
-"""Everything; 25 seconds are one period of all heartbeats. Node takes minutes for 4 kB to 10,000, and python-socketio for
-32 messages in flight to them."""
+"""Everything; 25 seconds are one period of all heartbeats. Node takes minutes for 4 kB to 10,000, and python-socketio
+for 32 messages in flight to them."""
