@@ -75,6 +75,15 @@ def test_of_a_server_that_runs_is_measured_what_it_serves(tmp_path: Path) -> Non
     assert "`bellwire run bellwire.load.program:server` serves" in said
 
 
+def test_clients_that_an_application_turns_away_are_told_of_auth(tmp_path: Path) -> None:
+    write_application(tmp_path, GUARDED)
+    code, _, errors = ran(tmp_path, "app:server", *QUICK)
+    assert code == 1
+    assert "no token" in errors
+    assert "Say with --auth" in errors
+    assert "bellwire run" not in errors, "it serves the namespace already"
+
+
 def test_an_application_that_is_not_there_is_told_as_run_tells_it(tmp_path: Path) -> None:
     write_application(tmp_path, GUARDED)
     code, _, errors = ran(tmp_path, "app:servers")

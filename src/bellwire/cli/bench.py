@@ -118,11 +118,16 @@ class _Run:
         except ProcessError as error:
             if error.code != REFUSED:
                 raise
-            self._skip(work, f"{error}. {_REFUSED if namespace == NAMESPACE else 'Give --namespace or --auth'}")
+            self._skip(work, f"{error}. {self._remedy(namespace)}")
             return
         self._found += found
         for result in found:
             self._tell(_line(result))
+
+    def _remedy(self, namespace: str) -> str:
+        if namespace != NAMESPACE:
+            return "Give --namespace or --auth"
+        return _ELSEWHERE if self._served.process is None else _HERE
 
     def _skip(self, work: str, why: str) -> None:
         self._skipped[work] = why
@@ -165,7 +170,8 @@ _FIGURES: Final = {
     MEMORY: "bytes each",
     IDLE_CPU: "{:.1f} % of a core for all",
 }
-_REFUSED: Final = f"That needs the namespace {NAMESPACE}, which `bellwire run {BUILT_IN}` serves"
+_ELSEWHERE: Final = f"That needs the namespace {NAMESPACE}, which `bellwire run {BUILT_IN}` serves"
+_HERE: Final = "Say with --auth what its clients have to say to be let in"
 
 
 @contextmanager
