@@ -482,7 +482,7 @@ def _checked(option: Option, value: Any, *, lax: bool, origin: str | None = None
         return msgspec.convert(source, option.annotation, strict=not lax)
     except msgspec.ValidationError as error:
         where = f" (from {origin})" if origin is not None else ""
-        fault = re.sub(r"matching regex '.*'", "in another form", str(error))  # the help says it in words
+        fault = re.sub(r"`str` matching regex '.*'", "another form", str(error))  # the help says it in words
         raise ConfigError(f"{option.field} = {shown(option.field, value)!r}{where}: {fault} ({option.help})") from None
 
 
