@@ -1,7 +1,7 @@
 """The picture of curves: a small one for each, with what was measured as dots and the two constants as a line.
 
-It is written by hand, as the bars are. Both scales are logarithmic: what is flat is level, what is linear rises like
-the diagonal, and a fixed part shows as a bend.
+It is written by hand, as the bars are. Both scales are logarithmic and belong to their frame: what is flat is level,
+what grows is a straight line, and a fixed part shows as a bend.
 """
 
 import math
