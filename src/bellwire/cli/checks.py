@@ -186,7 +186,7 @@ async def _round_trip(found: Broker, address: str) -> Finding:
         await found.get(PROBE)
         times.append(time.monotonic() - began)
     took = statistics.median(times)
-    message = f"{address} answers in {took * 1000:.1f} ms"
+    message = f"{address} answers in {took * 1000:.2f} ms"
     if took > SLOW_BROKER:
         return Finding("broker", "warn", message, "bring it nearer: each event that is kept waits for it")
     return Finding("broker", "ok", message)
