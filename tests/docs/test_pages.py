@@ -57,6 +57,13 @@ def test_no_page_names_a_path_of_somebodys_machine(page: Path) -> None:
     assert re.search(r"/(work|home|tmp|Users)/", page.read_text()) is None
 
 
+def test_what_the_readme_has_one_save_is_not_linted_and_not_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    titles = [block.title for block in all_blocks() if block.page == ROOT / "README.md" and block.title is not None]
+    assert len(titles) == 3
+    assert [title for title in titles if f"/{title}" not in ignored] == []
+
+
 # --- the surface
 
 
