@@ -156,6 +156,7 @@ def test_a_refusal_shows_its_reason(browser: Browser, url: str) -> None:
     tab.until("document.body.dataset.state === 'refused'")
     assert "choose a name" in tab.text("#name-fault")
     assert "choose a name" in tab.text("#notice")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.empty')).visibility") == "hidden"
     tab.write("#name", "Ada")
     tab.enter()
     until_in(tab)
