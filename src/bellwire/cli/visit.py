@@ -89,7 +89,9 @@ class Visit:
             yield error.finding("requests")
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or str(error)
-            yield Finding("TLS", "fail", reason, "give the proxy a certificate for this name, with its chain")
+            yield Finding(
+                "TLS", "fail", reason, "give the proxy or the server a certificate for this name, with its chain"
+            )
         except (OSError, http.client.HTTPException) as error:
             yield Finding("requests", "fail", str(error) or type(error).__name__, "see that something listens there")
 
