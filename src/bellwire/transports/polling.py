@@ -52,7 +52,7 @@ OK = Response(200, b"ok")
 class PollingCarrier(QueuedCarrier[Session]):
     """The server's half of long-polling: packets wait here for the client's next GET."""
 
-    __slots__ = ("_closing", "_over", "_posting", "_touched", "_waiter")
+    __slots__ = ("_closing", "_posting", "_reading", "_touched", "_waiter")
 
     name: ClassVar[str] = "polling"
 
@@ -61,7 +61,7 @@ class PollingCarrier(QueuedCarrier[Session]):
         self._waiter: asyncio.Future[str | None] | None = None
         self._touched = False
         self._posting = False
-        self._over: asyncio.Future[None] | None = None
+        self._reading: asyncio.Timeout | None = None  # while a POST is read
         self._closing = False
 
     # --- as a carrier
@@ -97,8 +97,8 @@ class PollingCarrier(QueuedCarrier[Session]):
     def _end(self) -> None:
         self._closing = True
         self.set_reading(True)
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+        if self._reading is not None:
+            self._reading.reschedule(self._engine.loop.time())
 
     @property
     def lingers(self) -> bool:
@@ -145,19 +145,22 @@ class PollingCarrier(QueuedCarrier[Session]):
         return GONE if payload is None else _packets(payload)
 
     async def _wait(self, disconnected: Callable[[], Awaitable[None]]) -> str | None:
-        self._waiter = waiter = self._engine.loop.create_future()
-        watch = asyncio.ensure_future(disconnected())
+        loop = self._engine.loop
+        self._waiter = waiter = loop.create_future()
         try:
-            await asyncio.wait((waiter, watch), return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(
+                None
+            ) as until:  # a task for each of the two that may come first costs ten times it
+                waiter.add_done_callback(lambda _: until.reschedule(loop.time()))
+                await disconnected()
+        except TimeoutError:
+            payload: str | None = waiter.result()
+            return payload
         finally:
             self._waiter = None
-            watch.cancel()
-        if watch.done():  # an aborted GET ends the session; what it would have carried is lost with it
-            if self.session.carrier is self:
-                self.session.close("transport close", abort=True)
-            return None
-        payload: str | None = waiter.result()
-        return payload
+        if self.session.carrier is self:  # an aborted GET ends the session; what it would have carried is lost with it
+            self.session.close("transport close", abort=True)
+        return None
 
     # --- POST
 
@@ -178,14 +181,13 @@ class PollingCarrier(QueuedCarrier[Session]):
 
     async def _while_open(self, body: Awaitable[bytes | None]) -> bytes | None:
         """What ``body`` brings, nothing if this carrier ends before: a client may never send the rest."""
-        reading = asyncio.ensure_future(body)
-        self._over = over = self._engine.loop.create_future()
         try:
-            await asyncio.wait((reading, over), return_when=asyncio.FIRST_COMPLETED)
-            return reading.result() if reading.done() else b""
+            async with asyncio.timeout(None) as self._reading:
+                return await body
+        except TimeoutError:
+            return b""
         finally:
-            reading.cancel()
-            self._over = None
+            self._reading = None
 
     async def _deliver(self, content: bytes) -> Response:
         session = self.session
