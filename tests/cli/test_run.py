@@ -111,6 +111,20 @@ def test_files_variables_and_flags_reach_the_server(tmp_path: Path) -> None:
     assert '"pingInterval":26000,"pingTimeout":50000' in received
 
 
+def test_a_variable_that_is_nearly_a_setting_is_told_at_the_start(tmp_path: Path) -> None:
+    write_application(tmp_path)
+    environ = {"BELLWIRE_PING_INTERVALL": "20", "BELLWIRE_WORKERS": "4", "BELLWIRE_PORT": "tcp://10.0.0.1:80"}
+    with bellwire("run", "app:server", "--port", "0", cwd=tmp_path, environ=environ) as process:
+        process.port()
+        process.signal(signal.SIGTERM)
+        code, errors = process.end()
+    assert code == 0
+    assert errors.splitlines() == [
+        "warning: BELLWIRE_PING_INTERVALL is no setting: BELLWIRE_PING_INTERVAL is one",
+        "warning: BELLWIRE_WORKERS is no setting: give --workers to bellwire run",
+    ]
+
+
 # --- the broker
 
 KEEPING = """

@@ -10,7 +10,7 @@ import msgspec
 from bellwire.cli.broker import check_broker
 from bellwire.cli.certificate import certificate_of
 from bellwire.cli.loading import load_server
-from bellwire.cli.settings import Setting, merge, misspelt_variables, settings_flags, trace, variables_of_options
+from bellwire.cli.settings import Setting, merge, settings_flags, trace, variable_warnings
 from bellwire.core.config import shown
 from bellwire.server.server import Server
 
@@ -50,10 +50,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
 
 def _warnings(server: Server) -> list[str]:
     """What lets the server run, and is hardly meant."""
-    found = [f"{name} is no setting: {meant} is one" for name, meant in misspelt_variables(os.environ)]
-    found += [
-        f"{name} is no setting: give {option} to bellwire run" for name, option in variables_of_options(os.environ)
-    ]
+    found = variable_warnings(os.environ)
     if not server.namespaces:
         found.append('no namespace is registered, so no client can connect: write root = server.namespace("/")')
     return found

@@ -1,5 +1,6 @@
 """``bellwire run``: serve an application."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 
 from bellwire.cli.loading import load_server
 from bellwire.cli.logs import LEVELS
-from bellwire.cli.settings import settings_flags
+from bellwire.cli.settings import settings_flags, variable_warnings
 
 
 @click.command("run")
@@ -62,6 +63,8 @@ def command(
 
     Clients are told when the server stops, and come back by themselves; a second Ctrl+C does not wait for anybody.
     """
+    for warning in variable_warnings(os.environ):
+        click.echo(f"warning: {warning}", err=True)
     if workers > 1:
         if not sys.platform.startswith("linux"):
             raise click.UsageError("--workers above 1 needs Linux: only there does the kernel deal connections out")

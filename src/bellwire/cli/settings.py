@@ -122,7 +122,13 @@ def _variable(field: str) -> str:
     return f"{ENVIRONMENT_PREFIX}{field.upper()}"
 
 
-def variables_of_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+def variable_warnings(environ: Mapping[str, str]) -> list[str]:
+    """What to say of variables that nothing reads and that are hardly meant so."""
+    found = [f"{name} is no setting: {meant} is one" for name, meant in misspelt_variables(environ)]
+    return found + [f"{name} is no setting: give {option} to bellwire run" for name, option in _options(environ)]
+
+
+def _options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables that nothing reads, each with the option of ``bellwire run`` that it is named after.
 
     ``BELLWIRE_PORT`` is none of them: Kubernetes makes one for a service called bellwire.
