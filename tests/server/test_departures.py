@@ -21,6 +21,8 @@ from tests.server.servers import House, SharedBroker, heard, houses
 PUB = Event("pub", str, reply=str, rate="off")
 TWICE = Event("twice", str, reply=str, rate="off")
 PLAIN = Event("plain", str, reply=str, rate="off")
+APART = Event("apart", str, reply=str, rate="off")
+LATE = Event("late", str, reply=str, rate="off")
 
 
 class Slow(SharedBroker):
@@ -61,6 +63,8 @@ class Scene(NamedTuple):
     writer: TestClient
     reader: TestClient
     handled: list[str]
+    gate: asyncio.Event
+    """What the handler of `LATE` waits for."""
 
     def ask(self, event: Event[str, str], text: str) -> "asyncio.Task[str]":
         """Have the writer call the server."""
@@ -73,7 +77,7 @@ class Scene(NamedTuple):
         return asking
 
 
-def furnish(house: House, handled: list[str]) -> None:
+def furnish(house: House, handled: list[str], gate: asyncio.Event) -> None:
     root = house.root
 
     @root.on(PUB, effect="relay")
@@ -89,6 +93,18 @@ def furnish(house: House, handled: list[str]) -> None:
         await root.to("r").emit(SAY, f"{text} 2")
         return text
 
+    @root.on(APART, effect="relay")
+    async def apart(socket: Socket, text: str) -> str:
+        await root.to("apart").emit(SAY, text)
+        return text
+
+    @root.on(LATE, effect="relay")
+    async def late(socket: Socket, text: str) -> str:
+        handled.append(text)
+        await gate.wait()
+        await root.to("r").emit(SAY, text)
+        return text
+
     @root.on(PLAIN)
     async def plain(socket: Socket, text: str) -> str:
         handled.append(text)
@@ -102,13 +118,13 @@ def furnish(house: House, handled: list[str]) -> None:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Scene]:
-    broker, handled = Slow(), list[str]()
-    async with houses(1, broker=broker, furnish=lambda house: furnish(house, handled)) as (house,):
+    broker, handled, gate = Slow(), list[str](), asyncio.Event()
+    async with houses(1, broker=broker, furnish=lambda house: furnish(house, handled, gate)) as (house,):
         writer, reader = await house.come(), await house.come("r", recovers=True)
         await heard(reader)
         broker.slow = True
         try:
-            yield Scene(house, broker, writer, reader, handled)
+            yield Scene(house, broker, writer, reader, handled, gate)
         finally:
             broker.slow = False
             await broker.answer(*[None] * len(broker.waiting))
@@ -172,6 +188,53 @@ async def test_what_is_tried_again_keeps_its_place() -> None:
             assert len(scene.broker.waiting) == 1
             await scene.broker.answer(None)
         assert await asyncio.gather(*asking) == ["1", "2", "3", "4"]
+
+
+async def test_what_a_handler_emits_that_began_before_the_doubt_keeps_its_place_as_well() -> None:
+    async with opened() as scene:
+        scene.broker.loses = True
+        first = await scene.asked(PUB, "1")
+        scene.broker.loses = False
+        second = await scene.asked(LATE, "2")
+        await scene.broker.answer(OutcomeUnknown("m"))
+        scene.gate.set()
+        for text in ("1", "2"):
+            await advance(1)
+            assert await heard(scene.reader) == [text]
+            await scene.broker.answer(None)
+        assert await asyncio.gather(*first, *second) == ["1", "2"]
+
+
+async def test_what_was_overtaken_is_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as scene:
+        scene.broker.loses = True
+        first = await scene.asked(PUB, "1")
+        scene.broker.loses = False
+        others = await scene.asked(PUB, "2", "3")
+        await scene.broker.answer(OutcomeUnknown("m"), None)
+        await advance(1)
+        assert len(scene.broker.waiting) == 1  # "3", which may be there as well
+        await scene.broker.answer(None)
+        await advance(1)
+        with pytest.raises(EventRefused, match="failed to handle"):
+            await asyncio.gather(*first)
+        assert "OutcomeUnknown" in caplog.text
+        assert await asyncio.gather(*others) == ["2", "3"]
+        assert await heard(scene.reader) == ["2", "3"]
+
+
+async def test_what_another_room_has_overtakes_nothing() -> None:
+    async with opened() as scene:
+        scene.broker.loses = True
+        first = await scene.asked(PUB, "1")
+        scene.broker.loses = False
+        second = await scene.asked(APART, "2")
+        assert done(second) == [True]
+        await scene.broker.answer(OutcomeUnknown("m"))
+        await advance(1)
+        await scene.broker.answer(None)
+        assert await asyncio.gather(*first, *second) == ["1", "2"]
+        assert await heard(scene.reader) == ["1"]
 
 
 async def test_one_that_fails_is_refused_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -53,12 +53,13 @@ class Publisher:
         excluded: tuple[str, ...] = (),
         volatile: bool = False,
         mid: str | None = None,
-        before_again: "Callable[[], Awaitable[None]] | None" = None,
+        may_again: "Callable[[], Awaitable[bool]] | None" = None,
     ) -> None:
         """Bring ``body`` to the members of ``streams``; when this returns, the broker has it.
 
         What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before. To one
-        stream the first attempt is made at once; ``before_again`` is awaited before the others.
+        stream the first attempt is made at once; ``may_again`` is asked before each other one, which there is
+        only if it says so.
 
         Raises:
             BrokerUnavailable: nothing was sent.
@@ -70,7 +71,7 @@ class Publisher:
             await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
         elif self._has_log(streams[0]):  # most are of this kind, or of the next
             deadline = self.broker.clock() + APPEND_SECONDS
-            await self._append(streams[0], self._new_mid(), body, excluded, (), deadline, before_again)
+            await self._append(streams[0], self._new_mid(), body, excluded, (), deadline, may_again)
         else:
             await self._publish(streams[0], Published(body, False, excluded))
 
@@ -173,7 +174,7 @@ class Publisher:
         excluded: tuple[str, ...],
         copies: tuple[Copy, ...],
         deadline: float,
-        before_again: "Callable[[], Awaitable[None]] | None" = None,
+        may_again: "Callable[[], Awaitable[bool]] | None" = None,
     ) -> Appended:
         unknown, pause = False, FIRST_PAUSE
         while True:
@@ -185,9 +186,8 @@ class Publisher:
             except BrokerUnavailable:
                 if not unknown:
                     raise
-            if before_again is not None:
-                await before_again()
-            if self.broker.clock() + pause > deadline:
+            given_up = may_again is not None and not await may_again()
+            if given_up or self.broker.clock() + pause > deadline:
                 raise OutcomeUnknown(mid)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)

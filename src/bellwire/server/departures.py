@@ -5,8 +5,9 @@ returned when its emits leave, and nothing can be seen of it any more. So where 
 handled while that is on its way: the broker takes what is asked of it about one stream in order. The client's
 acknowledgement comes with the broker's, as ever.
 
-The order is kept when an answer is missing, too: what is tried again waits until all before it has its outcome, and
-nothing new leaves until all have.
+The order is kept when an answer is missing, too: nothing new leaves until all have their outcomes, and what is tried
+again waits until all before it has, and all behind it has been answered or waits as well. If the broker has something
+behind it by then it is not tried again, since it could arrive there only now: its outcome is unknown.
 """
 
 import asyncio
@@ -30,12 +31,14 @@ class Departing(NamedTuple):
 class Departures:
     """What is on its way; made, and used, in the running loop."""
 
-    __slots__ = ("_doubtful", "_moved", "_next", "_open")
+    __slots__ = ("_doubtful", "_moved", "_newest", "_next", "_open", "_waiting")
 
     def __init__(self) -> None:
         self._open: dict[int, None] = {}  # the oldest first
         self._next = 0
-        self._doubtful = False
+        self._doubtful = False  # from the first answer that is missing until all have their outcomes
+        self._waiting = 0  # those of the open ones that wait for their turn
+        self._newest: dict[str, int] = {}  # the last that arrived in each stream, while something is open
         self._moved: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -58,13 +61,22 @@ class Departures:
 
     async def _bring(self, publisher: Publisher, departing: Departing, number: int) -> Any:
         emission = departing.emission
+        (stream,) = emission.streams
+
+        async def may_again() -> bool:
+            await self._turn(number)
+            return self._newest.get(stream, number) <= number
+
         try:
-            await publisher.emit(
-                emission.streams, emission.body, emission.excluded, before_again=lambda: self._turn(number)
-            )
+            if self._doubtful:  # since this one's handler began
+                await self._turn(number)
+            await publisher.emit(emission.streams, emission.body, emission.excluded, may_again=may_again)
+            self._newest[stream] = max(number, self._newest.get(stream, number))
         finally:
             del self._open[number]
-            self._doubtful = self._doubtful and bool(self._open)
+            if not self._open:
+                self._doubtful = False
+                self._newest.clear()
             self._move()
         return departing.result
 
@@ -74,9 +86,15 @@ class Departures:
             await self._wait()
 
     async def _turn(self, number: int) -> None:
+        """Return when all before ``number`` have their outcomes, and all behind it wait for their turn."""
         self._doubtful = True
-        while next(iter(self._open)) != number:
-            await self._wait()
+        self._waiting += 1
+        self._move()
+        try:
+            while next(iter(self._open)) != number or self._waiting < len(self._open):
+                await self._wait()
+        finally:
+            self._waiting -= 1
 
     async def _wait(self) -> None:
         if self._moved is None:
