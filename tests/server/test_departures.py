@@ -257,6 +257,18 @@ async def test_there_is_an_end_to_how_many_are_on_their_way() -> None:
         assert await asyncio.gather(*asking) == list(map(str, range(MOST + 2)))
 
 
+async def test_large_ones_on_their_way_count_for_more_and_nothing_is_read_behind_too_many_of_them() -> None:
+    async with opened() as scene:
+        session = scene.house.socket(scene.writer)._connection.session
+        asking = await scene.asked(PUB, "a" * 500_000, "b" * 500_000)
+        assert not session.paused
+        asking += await scene.asked(PUB, "c" * 500_000)
+        assert session.paused
+        await scene.broker.answer(None, None, None)
+        assert not session.paused
+        await asyncio.gather(*asking)
+
+
 async def test_a_client_that_leaves_is_parted_with_when_all_has_arrived() -> None:
     async with opened() as scene:
         for text in ("1", "2"):

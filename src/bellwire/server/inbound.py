@@ -9,8 +9,8 @@
     BUSY    the last one returns      IDLE    the farewell is said, if the client is gone
     IDLE    the client is gone        BUSY    the farewell is said
 
-A socket is busy from its birth until it is connected. What is in line counts against the connection's limit
-(`bellwire.server.connection.Connection.delay`).
+A socket is busy from its birth until it is connected. What is in line, or on its way to the broker, counts against the
+connection's limit (`bellwire.server.connection.Connection.delay`).
 """
 
 import logging
@@ -126,7 +126,7 @@ class Inbound(ABC):
         if self._comes_too_early(packet, number):
             return
         if self._busy:
-            self._line_up(packet, objects, number, 1 + (len(packet.payload) + attached) // 1024)
+            self._line_up(packet, objects, number, _weight(len(packet.payload) + attached))
             return
         self._busy = True
         try:
@@ -321,9 +321,10 @@ class Inbound(ABC):
         departures = self._departures
         if departures is None:
             departures = self._departures = Departures()
+        weight = _weight(len(departing.emission.body))
 
         def arrived(outcome: Outcome) -> None:
-            self._connection.delay(-1)
+            self._connection.delay(-weight)
             current, self._current = self._current, event  # another event may have begun
             self._settle(outcome)
             self._current = current
@@ -333,7 +334,7 @@ class Inbound(ABC):
         job = departures.bring(self._runtime.streams.publisher, departing)
         outcome = self._runtime.dispatcher.start(job, arrived)
         if outcome is None:
-            self._connection.delay(1)
+            self._connection.delay(weight)
         else:
             self._settle(outcome)
 
@@ -375,6 +376,11 @@ class Inbound(ABC):
             self._failed(number, error, "answering with a refusal")
         else:
             self.send(message)
+
+
+def _weight(size: int) -> int:
+    """What an event of ``size`` bytes counts against the limit while it waits, or while what it emitted does."""
+    return 1 + size // 1024
 
 
 def _handling(registration: "Registration | None") -> str:
