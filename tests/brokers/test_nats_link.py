@@ -16,6 +16,14 @@ from tests.brokers.nats_server import NatsServer, Proxy
 pytestmark = pytest.mark.bellwire(clock="real")
 
 
+async def clog(link: Link) -> None:
+    """Write to a server that stands still until the kernel takes no more."""
+    transport = link._client._transport._io_writer.transport  # type: ignore[union-attr]
+    while not transport.get_write_buffer_size():
+        await link.publish("x", bytes(100_000))
+        await asyncio.sleep(0)
+
+
 async def test_what_waits_ends_at_once_when_the_connection_is_cut(server: NatsServer) -> None:
     async with Proxy.to(server) as proxy:
         link = Link()
@@ -85,16 +93,38 @@ async def test_it_ends_though_the_server_takes_no_more(server: NatsServer) -> No
     await link.open(server.url)
     await server.freeze()
     try:
-        transport = link._client._transport._io_writer.transport  # type: ignore[union-attr]
-        while not transport.get_write_buffer_size():  # until the kernel takes no more
-            await link.publish("x", bytes(100_000))
-            await asyncio.sleep(0)
+        await clog(link)
         started = asyncio.get_running_loop().time()
         await link.close()
         assert asyncio.get_running_loop().time() - started < 3
     finally:
         server.thaw()
     assert link.lost.is_set()
+
+
+@pytest.mark.parametrize("how", ["close", "broken"])
+async def test_whoever_has_much_to_write_waits_no_longer_than_there_is_a_connection(
+    server: NatsServer, how: str
+) -> None:
+    link = Link()
+    await link.open(server.url)
+    await server.freeze()
+    try:
+        await clog(link)
+        writing = [asyncio.create_task(link.publish("x", bytes(10_000))) for _ in range(3_000)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not writing[-1].done()
+        if how == "close":
+            await link.close()
+        else:
+            link._client.abort()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*writing, return_exceptions=True)
+            await link.lost.wait()
+        await link.close()
+    finally:
+        server.thaw()
 
 
 async def test_answers_find_their_questions(server: NatsServer) -> None:

@@ -89,10 +89,19 @@ class _Client(Client):
         """
         self._pending.clear()
         self._pending_data_size = 0
+        self._let_go()
         await super()._process_op_err(e)
+
+    def _let_go(self) -> None:
+        """Nobody writes any more: have none wait for that. nats-py, which makes those wait who have much, would."""
+        while self._flush_queue is not None and not self._flush_queue.empty():
+            written = self._flush_queue.get_nowait()
+            if not written.done():
+                written.set_result(None)
 
     def abort(self) -> None:
         """End the connection now, if there is one still."""
+        self._let_go()
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
@@ -179,6 +188,7 @@ class Link:
                     connect_timeout=CONNECT_TIMEOUT,
                     ping_interval=PING_EVERY,
                     max_outstanding_pings=2,
+                    flusher_queue_size=0,  # no end: who waits for a place in it would be let go by nobody
                     error_cb=self._on_error,
                     disconnected_cb=self._on_lost,
                     closed_cb=self._on_lost,
