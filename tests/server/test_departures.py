@@ -12,6 +12,7 @@ from bellwire import Event, Socket
 from bellwire.core.errors import BrokerUnavailable, EventRefused, OutcomeUnknown
 from bellwire.delivery.entry import Draft
 from bellwire.delivery.log import Appended
+from bellwire.server import departures
 from bellwire.server.departures import MOST
 from bellwire.testing import TestClient
 from bellwire.testing.clock import advance
@@ -255,6 +256,21 @@ async def test_there_is_an_end_to_how_many_are_on_their_way() -> None:
         assert len(scene.handled) == MOST + 2
         await scene.broker.answer(None, None)
         assert await asyncio.gather(*asking) == list(map(str, range(MOST + 2)))
+
+
+async def test_when_many_are_on_their_way_each_socket_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departures, "MOST_OF_ALL", 2)
+    async with opened() as scene:
+        other = await scene.house.come()
+        asking = await scene.asked(PUB, "1", "2", "3")
+        asking += [asyncio.ensure_future(other.call(PUB, text, timeout=100)) for text in ("4", "5")]
+        await advance()
+        assert scene.handled == ["1", "2", "4"]
+        await scene.broker.answer(None, None, None)
+        assert scene.handled == ["1", "2", "4", "3", "5"]
+        await scene.broker.answer(None, None)
+        assert await asyncio.gather(*asking) == ["1", "2", "3", "4", "5"]
+        assert scene.house.runtime.streams.departing == 0
 
 
 async def test_large_ones_on_their_way_count_for_more_and_nothing_is_read_behind_too_many_of_them() -> None:

@@ -13,12 +13,16 @@ behind it by then it is not tried again, since it could arrive there only now: i
 import asyncio
 from typing import Any, Final, NamedTuple
 
-from bellwire.brokers.publisher import Publisher
 from bellwire.delivery.effects import Emission
 from bellwire.server.dispatch import Job
+from bellwire.server.streams import Streams
 
 MOST: Final = 64
 """How many may be on their way for one socket, each with a task; the next event waits."""
+
+MOST_OF_ALL: Final = 2_048
+"""How many may be for all sockets of a node: with as many each has no more than one. What a broker answers within some
+tenths of a second is enough to keep it busy; what it cannot answer in time would only be asked again."""
 
 
 class Departing(NamedTuple):
@@ -31,14 +35,14 @@ class Departing(NamedTuple):
 class Departures:
     """What is on its way; made, and used, in the running loop."""
 
-    __slots__ = ("_doubtful", "_moved", "_newest", "_next", "_open", "_waiting")
+    __slots__ = ("_doubtful", "_moved", "_next", "_open", "_streams", "_waiting")
 
-    def __init__(self) -> None:
-        self._open: dict[int, None] = {}  # the oldest first
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._open: dict[int, str] = {}  # the oldest first; where each goes, "" once it was overtaken there
         self._next = 0
         self._doubtful = False  # from the first answer that is missing until all have their outcomes
         self._waiting = 0  # those of the open ones that wait for their turn
-        self._newest: dict[str, int] = {}  # the last that arrived in each stream, while something is open
         self._moved: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -47,38 +51,45 @@ class Departures:
     @property
     def full(self) -> bool:
         """Whether the next is to wait until all have arrived."""
-        return self._doubtful or len(self._open) >= MOST
+        return self._doubtful or len(self._open) >= MOST or self._streams.departing >= MOST_OF_ALL
 
-    def bring(self, publisher: Publisher, departing: Departing) -> Job:
+    def bring(self, departing: Departing) -> Job:
         """Return what brings an emission to the broker, and returns what the handler did; as `Publisher.emit` raises.
 
         It is on its way from now on: start it.
         """
         number = self._next
         self._next += 1
-        self._open[number] = None
-        return self._bring(publisher, departing, number)
+        (self._open[number],) = departing.emission.streams
+        self._streams.departing += 1
+        return self._bring(departing, number)
 
-    async def _bring(self, publisher: Publisher, departing: Departing, number: int) -> Any:
+    async def _bring(self, departing: Departing, number: int) -> Any:
         emission = departing.emission
-        (stream,) = emission.streams
 
         async def may_again() -> bool:
             await self._turn(number)
-            return self._newest.get(stream, number) <= number
+            return bool(self._open[number])
 
         try:
             if self._doubtful:  # since this one's handler began
                 await self._turn(number)
-            await publisher.emit(emission.streams, emission.body, emission.excluded, may_again=may_again)
-            self._newest[stream] = max(number, self._newest.get(stream, number))
+            emit = self._streams.publisher.emit
+            await emit(emission.streams, emission.body, emission.excluded, may_again=may_again)
+            self._overtake(number)
         finally:
             del self._open[number]
-            if not self._open:
-                self._doubtful = False
-                self._newest.clear()
+            self._streams.departing -= 1
+            self._doubtful = self._doubtful and bool(self._open)
             self._move()
         return departing.result
+
+    def _overtake(self, number: int) -> None:
+        for older, stream in self._open.items():
+            if older == number:
+                return  # as a rule it is the oldest
+            if stream == self._open[number]:
+                self._open[older] = ""
 
     async def arrived(self) -> None:
         """Return when nothing is on its way."""

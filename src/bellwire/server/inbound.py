@@ -320,7 +320,7 @@ class Inbound(ABC):
         event = self._current
         departures = self._departures
         if departures is None:
-            departures = self._departures = Departures()
+            departures = self._departures = Departures(self._runtime.streams)
         weight = _weight(len(departing.emission.body))
 
         def arrived(outcome: Outcome) -> None:
@@ -331,7 +331,7 @@ class Inbound(ABC):
             if self._farewell is not None and not (self._busy or departures):
                 self._say_farewell(self._farewell)
 
-        job = departures.bring(self._runtime.streams.publisher, departing)
+        job = departures.bring(departing)
         outcome = self._runtime.dispatcher.start(job, arrived)
         if outcome is None:
             self._connection.delay(weight)

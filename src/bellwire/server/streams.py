@@ -50,6 +50,7 @@ class Streams:
         "_posts",
         "broker",
         "counters",
+        "departing",
         "fanout",
         "hubs",
         "page_bytes",
@@ -62,6 +63,8 @@ class Streams:
     def __init__(self, broker: Broker, fanout: "Fanout", counters: Counters, *, page_bytes: int = PAGE_BYTES) -> None:
         self.broker = broker
         self.publisher = Publisher(broker)
+        self.departing = 0
+        """How many emissions of relays are on their way (`bellwire.server.departures`)."""
         self.fanout = fanout
         self.settle = fanout.settle  # one object for all rooms
         self.counters = counters
