@@ -1,6 +1,7 @@
 """Writing past the transport: in order, once per tick, and never to a connection that is another's by now."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -80,6 +81,15 @@ async def opened(transport: Plain, client: socket.socket) -> NativeWebSocket:
     _, carrier, _ = await upgrade(EchoServer(), transport)
     assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
     return carrier
+
+
+def drained(connection: socket.socket) -> bytes:
+    """All that there is to read."""
+    read = b""
+    with contextlib.suppress(BlockingIOError):
+        while data := connection.recv(65_536):
+            read += data
+    return read
 
 
 def frame(text: str) -> bytes:
@@ -177,6 +187,33 @@ async def test_what_the_kernel_does_not_take_waits_in_the_transport_and_so_does_
     assert read + transport.drain() == sent + frame("behind")
     fire(carrier, "after")
     assert packets[1].recv(1000) == frame("after")
+
+
+async def test_who_is_told_that_one_does_not_keep_up_finds_all_others_of_that_write_dealt_with() -> None:
+    """Two take a part of a frame, and the first has the second closed: the close frame goes behind the frame."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    transports, carriers, told = [Plain(ours) for ours, _ in pairs], list[NativeWebSocket](), asyncio.Event()
+
+    def congested() -> None:
+        carriers[1].close()
+        told.set()
+
+    for transport, (ours, theirs) in zip(transports, pairs, strict=True):
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        _, carrier, echo = await upgrade(EchoServer(), transport)
+        assert theirs.recv(1000).startswith(b"HTTP/1.1 101 ")
+        carriers.append(carrier)
+        echo.congested = congested  # type: ignore[method-assign]
+    big = Outgoing("a" * 500_000)
+    volley(big, carriers)
+    await told.wait()
+    taken = drained(pairs[1][1])
+    for ends in pairs:
+        for end in ends:
+            end.close()
+    assert 0 < len(taken) < len(big.frames)
+    assert taken + transports[1].waiting == big.frames + b"\x88\x02\x03\xe8"
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "lost"])

@@ -311,7 +311,7 @@ async def test_progress_is_what_the_kernel_takes_and_not_what_is_added(overhead:
     transport = Clogged(overhead=overhead)
     first, carrier, echo = await upgrade(EchoServer(volatile_buffer_bytes=1000), transport)
     echo.send("a" * 2000)
-    await asyncio.sleep(0)
+    await until(lambda: echo.notices)
     assert (carrier.congested, echo.notices) == (True, ["congested"])
     before = carrier.progress
     for _ in range(5):
@@ -332,12 +332,13 @@ async def test_congestion_ends_when_a_quarter_is_left() -> None:
     await asyncio.sleep(0)
     assert echo.notices == []
     echo.send("a")
-    await asyncio.sleep(0)
-    assert echo.notices == ["congested"]
+    await until(lambda: echo.notices)
     transport.take(750)
     assert not carrier.writable
+    await asyncio.sleep(0)
     assert echo.notices == ["congested"]
     transport.take(3)
+    await asyncio.sleep(0)
     assert echo.notices == ["congested", "drained"]
 
 
@@ -350,6 +351,7 @@ async def test_earlier_response_that_waits_is_congestion_whether_its_protocol_wa
     assert echo.notices == ["congested"]
     transport.take(transport.waiting)
     assert not carrier.congested
+    await asyncio.sleep(0)
     assert echo.notices == ["congested", "drained"]
 
 

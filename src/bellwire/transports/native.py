@@ -168,15 +168,24 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         self._engine.unread.forget(self)
         if self._congested:
             self._congested = False
-            self.session.drained(self)
+            self._engine.loop.call_soon(self._tell_drained)
 
     def _weigh(self) -> None:
-        """See how much waits for a client that does not keep up."""
+        """See how much waits for a client that does not keep up.
+
+        This may be in the middle of a write to many (`write_each`): whoever is told could send to the others of them.
+        """
         size, unread = self.buffered, self._engine.unread
         unread.note(self, size)
         if not self._congested and size > unread.limit:
             self._congested = True
-            self.session.congested(self)
+            self._engine.loop.call_soon(self._tell_congested)
+
+    def _tell_congested(self) -> None:
+        self.session.congested(self)
+
+    def _tell_drained(self) -> None:
+        self.session.drained(self)
 
     def shutdown(self) -> None:
         """Uvicorn stops: the client is told to come back elsewhere (close code 1012)."""
