@@ -198,6 +198,22 @@ async def test_many_streams_keep_their_order_while_their_slots_move(cluster: Clu
             assert seqs == sorted(set(seqs))
 
 
+async def test_appends_that_do_not_wait_for_each_other_keep_their_order_while_their_slot_moves(
+    cluster: Cluster,
+) -> None:
+    async with broker_at(cluster.url) as broker:
+        stream = name()
+        await broker.append(stream, draft("m"))
+        moving = asyncio.create_task(cluster.move(*await journey(cluster, stream)))
+        appending = []
+        while not moving.done() or len(appending) < 200:
+            appending.append(asyncio.create_task(broker.append(stream, draft(f"m{len(appending)}"))))
+            await broker.top(stream)  # so that they do not all leave at once
+        assert [appended.duplicate for appended in await asyncio.gather(*appending)] == [False] * len(appending)
+        assert await entries_of(broker, stream) == ["m", *(f"m{n}" for n in range(len(appending)))]
+        assert broker._masters._lines == {}
+
+
 async def test_a_slot_moves_to_a_master_that_had_none_and_back(cluster: Cluster) -> None:
     new = await asyncio.to_thread(cluster.add_master)
     async with broker_at(cluster.url) as broker, broker_at(cluster.url) as other:

@@ -237,7 +237,7 @@ class RedisBroker(Broker):
         keys = (place.log, place.meta, place.mids + draft.mid.encode("utf-8", "surrogatepass"), place.channel)
         arguments = self._arguments(append_arguments(draft, deadline, self._limits))
         try:
-            _, answer = await self._masters.run(place.slot, self._scripts.append, keys, arguments)
+            answer = await self._masters.run_in_order(place.slot, self._scripts.append, keys, arguments)
             return appended(answer, draft.tag)
         except (Unanswered, Refused) as error:
             if isinstance(error, Refused) and did_nothing(error):

@@ -14,7 +14,8 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 from bellwire.brokers.redis_address import RedisAddress
@@ -38,6 +39,16 @@ logger = logging.getLogger("bellwire.brokers")
 
 T = TypeVar("T")
 Follow: TypeAlias = Callable[[Master, Shard], Awaitable[None]]
+
+
+class _Line:
+    """Those who wait to try again while a slot moves, the first of them first."""
+
+    __slots__ = ("length", "turn")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.turn = asyncio.Lock()
 
 
 class Masters:
@@ -65,6 +76,7 @@ class Masters:
         self._masters: dict[RedisAddress, Master] = {}
         self._by_slot: list[Master | None] = [None] * SLOTS
         self._memories: dict[int, bytes] = {}
+        self._lines: dict[int, _Line] = {}
         self._renewed = asyncio.Event()
 
     def of(self, slot: int) -> Master:
@@ -101,6 +113,38 @@ class Masters:
         """
         return await self.patiently(slot, lambda master: self.run_at(master, script, keys, arguments))
 
+    async def run_in_order(
+        self, slot: int, script: Script, keys: Sequence[bytes], arguments: Callable[[bytes], Sequence[Part]]
+    ) -> Any:
+        """Run a script as `run` does; what is asked for first this way is done first, also while the slot moves."""
+
+        async def action(master: Master) -> Any:
+            _, answer = await self.run_at(master, script, keys, arguments)
+            return answer
+
+        if slot not in self._lines:
+            try:
+                return await action(self.of(slot))
+            except Refused as error:
+                if error.code not in _MOVING:
+                    raise
+        until = asyncio.get_running_loop().time() + PATIENCE
+        async with self._turn(slot):
+            return await self.patiently(slot, action, until)
+
+    @asynccontextmanager
+    async def _turn(self, slot: int) -> AsyncIterator[None]:
+        """Wait in line for a slot, which is there as long as somebody is in it."""
+        line = self._lines.setdefault(slot, _Line())
+        line.length += 1
+        try:
+            async with line.turn:
+                yield
+        finally:
+            line.length -= 1
+            if not line.length:
+                del self._lines[slot]
+
     async def run_at(
         self, master: Master, script: Script, keys: Sequence[bytes], arguments: Callable[[bytes], Sequence[Part]]
     ) -> tuple[Master, Any]:
@@ -124,9 +168,11 @@ class Masters:
                 return master
         return None
 
-    async def patiently(self, slot: int, action: Callable[[Master], Awaitable[T]]) -> T:
-        """Do something on the master of a slot, again while the slot is on its way to another one."""
-        until: float | None = None
+    async def patiently(self, slot: int, action: Callable[[Master], Awaitable[T]], until: float | None = None) -> T:
+        """Do something on the master of a slot, again while the slot is on its way to another one.
+
+        That is `PATIENCE` from the first refusal on, unless it is said ``until`` when.
+        """
         while True:
             try:
                 return await action(self.of(slot))
