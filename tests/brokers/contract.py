@@ -240,6 +240,14 @@ class Contract:
             for who in range(5):
                 assert [e.mid for e in entries if e.mid.startswith(f"{who}.")] == [f"{who}.{n}" for n in range(20)]
 
+    async def test_appends_that_do_not_wait_for_each_other_keep_their_order(self) -> None:
+        async with self.started() as broker:
+            stream = name()
+            at = await broker.top(stream)
+            mids = [f"m{n}" for n in range(200)]
+            await asyncio.gather(*[broker.append(stream, draft(mid)) for mid in mids])
+            assert [e.mid for e in _page(await broker.read(stream, at, confirmed=True)).entries] == mids
+
     # --- read
 
     async def test_every_position_is_continued(self) -> None:

@@ -13,7 +13,7 @@ from bellwire.brokers.redis_streams import place_of
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from bellwire.delivery.answer import Page
-from bellwire.delivery.log import Limits
+from bellwire.delivery.log import Appended, Limits
 from bellwire.delivery.position import position
 from tests.brokers.contract import Contract, Ears, draft, name
 from tests.brokers.redis_cluster import MASTERS, Cluster
@@ -205,7 +205,7 @@ async def test_appends_that_do_not_wait_for_each_other_keep_their_order_while_th
         stream = name()
         await broker.append(stream, draft("m"))
         moving = asyncio.create_task(cluster.move(*await journey(cluster, stream)))
-        appending = []
+        appending: list[asyncio.Task[Appended]] = []
         while not moving.done() or len(appending) < 200:
             appending.append(asyncio.create_task(broker.append(stream, draft(f"m{len(appending)}"))))
             await broker.top(stream)  # so that they do not all leave at once

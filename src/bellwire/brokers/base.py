@@ -68,7 +68,8 @@ class Broker(ABC):
 
         - The entry's number is greater than all before it in this generation, its ``prev`` is the point of the entry
           before it, and all readers see the same entries in the same order.
-        - Appends that one task makes one after the other keep their order; others get some order, the same for all.
+        - Appends that one process asks for one after the other keep their order, whether or not each waits for the one
+          before, unless an attempt fails; those of several processes get some order, the same for all.
         - A ``mid`` that was appended to this stream within the last two minutes is not appended again: the answer is
           the first one with ``duplicate`` set, and nothing is published. The window is one of time only, and of this
           stream only: the same ``mid`` may be appended to others.
