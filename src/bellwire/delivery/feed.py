@@ -93,6 +93,13 @@ class Feed(Generic[M]):
         """Whether nobody is served, so that the stream need not be followed."""
         return not self.audience and not self.resuming
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a position, and one member that is live or none, say all: it can be made anew of that."""
+        audience, ring = self.audience, self.ring
+        alone = not (self.resuming or audience.behind) and len(audience.live) <= 1
+        return alone and ring.following and not len(ring.chain)
+
     # --- from the broker
 
     def opened(self, top: Position) -> list[Output[M]]:

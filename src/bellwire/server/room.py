@@ -1,28 +1,28 @@
 """One stream as this node serves it: a room, a user's sockets, or everyone in a namespace.
 
 Plain members get what comes, as it comes; nothing is kept for them. Members that can recover stand in a
-`~bellwire.delivery.feed.Feed`, which says who gets what; the room reads for it, tells its members, and goes on with
-those who are on their way back whenever their sockets have room.
+`~bellwire.delivery.feed.Feed`, which says who gets what, unless all is quiet (`bellwire.server.standing`); the room
+reads for it, tells its members, and goes on with those who are on their way back whenever their sockets have room.
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from operator import attrgetter
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from bellwire.brokers.publisher import FIRST_PAUSE, LAST_PAUSE
-from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page
-from bellwire.delivery.chain import Place
-from bellwire.delivery.entry import Entry, marker
+from bellwire.delivery.entry import Entry
 from bellwire.delivery.feed import Advance, Cast, Feed, Output, Own, Told
 from bellwire.delivery.membership import taken_elsewhere
-from bellwire.delivery.naming import Key, name_stream
+from bellwire.delivery.naming import Key
 from bellwire.delivery.position import Point, Position, position
 from bellwire.delivery.resume import Ended, Hand, Live, Proved, Read, Reset, Wait
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dispatch import Dispatcher, Outcome
+from bellwire.server.standing import Standing, Way
 from bellwire.server.streams import Kept, Streams
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ BATCH: Final = 1_024
 """How many entries are handed to those who come back before the loop turns to something else."""
 
 
-class Room:
+class Room(Standing):
     """The members of one stream on this node; the broker tells it what is new (`bellwire.brokers.base.Listener`)."""
 
     __slots__ = (
@@ -48,44 +48,24 @@ class Room:
         "_all",
         "_bare",
         "_dispatcher",
-        "_doing",
         "_driving",
         "_due",
         "_gen",
-        "_hub",
         "_page_read",
-        "_streams",
         "alias",
-        "feed",
-        "guests",
-        "idle",
-        "key",
         "plain",
-        "stream",
-        "subscribed",
     )
 
     def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher) -> None:
-        self.key = key
-        self.stream = name_stream(hub.name, key)
+        super().__init__(hub, key, streams)
         self.alias = streams.new_alias()
         """What its messages call the stream."""
         self.plain: set[Socket] | frozenset[Socket] = _NOBODY
         """Members that recover nothing."""
-        self.feed: Feed[Socket] | None = None
-        """Members that do; None while there are none."""
-        self.subscribed = False
-        self.guests = 0
-        """How many are about to come in: the room is not given up meanwhile."""
-        self.idle = True
-        """Whether nothing came since the last probe."""
-        self._hub = hub
-        self._streams = streams
         self._dispatcher = dispatcher
         self._bare: Audience = ()  # one object each, for the fan-out to join what goes to it
         self._all: Audience = ()
         self._gen = ""
-        self._doing: dict[object, asyncio.Future[None]] | None = None
         self._driving = False
         self._again = False  # all who resume are due, not just
         self._due: dict[Socket, None] | None = None
@@ -109,23 +89,25 @@ class Room:
         if isinstance(self.plain, set):
             self.plain.discard(socket)
 
+    @override
     def _address(self) -> None:
-        """The groups of members have become others."""
         self._bare = (self.plain,) if isinstance(self.plain, set) else ()
-        self._all = self._bare if self.feed is None else (*self._bare, self.feed.audience.live)
+        self._all = self._bare if self._feed is None else (*self._bare, self._feed.audience.live)
 
     @property
     def members(self) -> "Collection[Socket]":
         """Everyone in it."""
-        feed = self.feed
-        if feed is None:
-            return self.plain
-        return self.plain.union(feed.audience.members, self._returning(feed))
+        if self._feed is not None:
+            return self.plain.union(self._feed.audience.members, self._returning(self._feed))
+        lone = self._lone
+        return self.plain if lone is None or not self.has(lone) else self.plain.union((lone,))
 
     @property
     def count(self) -> int:
         """How many they are, but for those on their way back."""
-        return len(self.plain) + (0 if self.feed is None else len(self.feed.audience))
+        if self._feed is not None:
+            return len(self.plain) + len(self._feed.audience)
+        return len(self.plain) + (self._lone is not None and self._way is Way.LIVE)
 
     def _returning(self, feed: "Feed[Socket]") -> "list[Socket]":
         """Those who are on their way back and still belong here: not those who read what came before they left."""
@@ -137,141 +119,77 @@ class Room:
 
     def has(self, socket: "Socket") -> bool:
         """Whether ``socket`` is among the members."""
-        feed = self.feed
+        feed = self._feed
         if socket in self.plain:
             return True
         if feed is None:
-            return False
+            return socket is self._lone and (self._way is Way.LIVE or self._belongs(socket))
         return socket in feed.audience or (socket in feed.resuming and self._belongs(socket))
 
     @property
     def empty(self) -> bool:
         """Whether nobody is in it, or about to be."""
-        return not self.plain and not self.guests and (self.feed is None or self.feed.empty)
+        return not self.plain and not self.guests and self._forsaken
 
-    async def subscribe(self) -> None:
-        """Hear of what is new from now on. Raises BrokerUnavailable."""
-        await self._once("subscribe", lambda: self.subscribed, self._subscribe)
-
+    @override
     async def _subscribe(self) -> None:
         await self._streams.broker.subscribe(self.stream, self)
         self.subscribed = True
 
-    async def _once(self, what: object, is_done: Callable[[], bool], do: Callable[[], Awaitable[None]]) -> None:
-        """Do what several may want at the same time: one of them does it for all."""
-        while not is_done():
-            if self._doing is None:
-                self._doing = {}
-            if what in self._doing:
-                await asyncio.shield(self._doing[what])
-                continue
-            doing, future = self._doing, asyncio.get_running_loop().create_future()
-            doing[what] = future
-            try:
-                await do()
-            finally:
-                del doing[what]
-                if not doing:
-                    self._doing = None
-                future.set_result(None)
-
-    async def stand(self) -> Position:
-        """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
-        if not self.subscribed:
-            await self.subscribe()
-        feed = self.feed
-        if feed is None:
-            settle = self._streams.settle
-            settle()
-            feed = self.feed = Feed(self._skipped, settle, takes=self._takes, page_bytes=self._streams.page_bytes)
-            self._address()
-            self._streams.served.add(self)
-        if not feed.ring.top.gen:
-            await self._once("open", lambda: bool(feed.ring.top.gen), lambda: self._open(feed))
-        return feed.ring.top
-
-    async def _open(self, feed: "Feed[Socket]") -> None:
-        self._tell(feed, feed.opened(await self._top()))
-
-    async def now(self) -> Position:
-        """Return the position behind all that was emitted before, whether it is here yet or not.
-
-        It is one that the log has: where this node has something else, a failover has taken that back, and it is looked
-        into. Raises BrokerUnavailable.
-        """
-        unknown = self.feed is None or not self.feed.ring.top.gen
-        if unknown and (self._doing is None or "open" not in self._doing):
-            return await self.stand()  # which asks from now on, if it is not asked for us meanwhile
-        here = await self.stand()
-        top, feed = await self._streams.broker.top(self.stream), self.feed
-        if feed is None or not feed.ring.following:
-            return top
-        place = feed.ring.chain.locate(top.point)
-        if place is Place.PROVED and top.seq >= here.seq:
-            return max(top, feed.ring.top, key=attrgetter("seq"))  # something may have come since it was asked
-        if place is not Place.AHEAD:
-            self._tell(feed, feed.probe(top))
-        return top
-
-    async def _top(self) -> Position:
-        broker, pause = self._streams.broker, FIRST_PAUSE
-        while not (top := await broker.top(self.stream)).seq:
-            try:
-                appended = await broker.append(self.stream, marker(random.getrandbits(32)))
-                return position(appended.gen, appended.point)
-            except OutcomeUnknown:  # it is there, or it is not: the next look tells
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LAST_PAUSE)
-        return top
-
     def __contains__(self, socket: object) -> bool:
         """Whether ``socket`` gets anything from here."""
-        feed = self.feed
-        return socket in self.plain or (feed is not None and (socket in feed.audience or socket in feed.resuming))
+        return socket in self.plain or self._recovers(socket)
+
+    def _recovers(self, socket: object) -> bool:
+        feed = self._feed
+        if feed is None:
+            return socket is self._lone and socket is not None
+        return socket in feed.audience or socket in feed.resuming
 
     def admit(
         self, socket: "Socket", position: Position, until: Position | None = None, floor: Position | None = None
     ) -> None:
         """Let a recoverable ``socket`` have what follows on ``position``, and nothing from before ``floor``."""
-        assert self.feed is not None  # noqa: S101 - it stands here: see stand()
-        self.feed.resume(socket, position, until=until, floor=floor)
+        if position == self._at and self._lone is None and until is None and floor in (None, position):
+            self._lone, self._way = socket, Way.COMING
+            return
+        feed = self.feed
+        assert feed is not None  # noqa: S101 - it stands here: see stand()
+        feed.resume(socket, position, until=until, floor=floor)
 
     def dismiss(self, socket: "Socket") -> Position | None:
         """Forget a recoverable ``socket`` and return where it stood; None if it was not here."""
-        feed = self.feed
-        if feed is None or not (socket in feed.audience or socket in feed.resuming):
+        if not self._recovers(socket):
             return None
-        return feed.leave(socket)
+        if self._feed is not None:
+            return self._feed.leave(socket)
+        self._lone = None
+        return self._at
 
     def let_go(self, socket: "Socket") -> None:
         """A recoverable ``socket`` is gone: forget it, and the room if it was the last."""
         self.dismiss(socket)
         self._hub.vacate(self)
 
-    def tidy(self) -> None:
-        """Give up what is kept for members that recover if there are none, and nobody is about to come in."""
-        if self.feed is not None and self.feed.empty and not self.guests:
-            self._streams.fanout.settle()
-            self.feed = None
-            self._address()
-            self._streams.served.discard(self)
-
     def lag(self, socket: "Socket") -> None:
         """The ``socket`` is full: from now on it takes from the history."""
-        if self.feed is not None and socket in self.feed.audience:
+        feed = self._feed
+        if feed is not None and socket in feed.audience:
             self.catch_up(socket)
-            self.feed.lag(socket, floor=self._reader(socket).floor(self))
+            feed.lag(socket, floor=self._floor(socket))
+        elif socket is self._lone and self._way is Way.LIVE:
+            self._way = Way.LAGGING
 
     def catch_up(self, socket: "Socket") -> None:
         """Tell a recoverable ``socket`` where it stands, if what came last was not for it."""
-        if self.feed is not None:
-            self._tell(self.feed, self.feed.catch_up(socket))
+        if self._feed is not None:
+            self._tell(self._feed, self._feed.catch_up(socket))
 
     def point(self, socket: "Socket") -> Point | None:
         """Behind which entry ``socket`` will stand once it has all that is on its way to it; None if it is not here."""
-        feed = self.feed
+        feed = self._feed
         if feed is None:
-            return None
+            return self._top.point if socket is self._lone else None
         if socket in feed.resuming:
             return feed.ring.top.point
         return feed.audience.point(socket) if socket in feed.audience else None
@@ -281,6 +199,8 @@ class Room:
     def entry(self, stream: str, gen: str, entry: Entry) -> None:
         """An entry was appended."""
         self.idle = False
+        if self._is_told(entry):
+            return
         post = None if entry.is_marker else self._streams.read(self._hub.name, entry.body)
         feed = self.feed
         apart = bool(entry.excluded or entry.copies)
@@ -302,8 +222,8 @@ class Room:
         post = None if published is None else self._streams.read(self._hub.name, published.body)
         if published is None or post is None:
             return
-        audience = self._all
         feed = self.feed
+        audience = self._all
         if published.excluded or published.earlier:
             skipped = self._excluded(published.excluded)
             skipped.update(*map(self._hub.members_in, published.earlier))
@@ -319,21 +239,22 @@ class Room:
 
     # --- who does not get it
 
+    @override
     def _skipped(self, entry: Entry) -> "set[Socket]":
         skipped = self._excluded(entry.excluded)
         for copy in entry.copies:
             skipped.update(self._hub.plain_in(copy.stream))
-        if entry.copies and self.feed is not None:
-            for socket in self.feed.audience.members:
+        if entry.copies and self._feed is not None:
+            for socket in self._feed.audience.members:
                 reader = self._reader(socket)
                 if reader.undecided(entry):  # it takes this entry, or does not, when that is known
-                    self.feed.lag(socket, floor=reader.floor(self))
+                    self._feed.lag(socket, floor=reader.floor(self))
                 elif taken_elsewhere(entry, reader.spans):
                     skipped.add(socket)
         return skipped
 
+    @override
     def _takes(self, socket: "Socket", entry: Entry) -> bool:
-        """The same for one of them who resumes."""
         if any(self._hub.holds(name, socket) for name in entry.excluded):
             return False
         return not taken_elsewhere(entry, self._reader(socket).spans)
@@ -343,6 +264,7 @@ class Room:
 
     # --- to those who recover
 
+    @override
     def _tell(self, feed: "Feed[Socket]", outputs: "Sequence[Output[Socket]]") -> None:
         for output in outputs:
             match output:
@@ -387,10 +309,17 @@ class Room:
         assert socket.reader is not None  # noqa: S101 - only those who recover are in the feed
         return socket.reader
 
+    @override
+    def _floor(self, socket: "Socket") -> Position:
+        return self._reader(socket).floor(self)
+
     # --- reading for them
 
     def drive(self, socket: "Socket | None" = None) -> None:
         """Go on with what waits for the log, or with one ``socket`` that has room again: many others may not have."""
+        if self._at is not None:
+            self._tell_lone()
+            return
         if socket is None:
             self._again = True
         elif self._come_live(socket):
@@ -402,14 +331,24 @@ class Room:
         self._driving = True
         self._dispatcher.run(self._drive(), self._driven)
 
+    def _tell_lone(self) -> None:
+        """Let the one member of a quiet stream be live, if it can take something."""
+        reader, at, way = None if self._lone is None else self._lone.reader, self._at, self._way
+        if at is None or reader is None or way is Way.LIVE or not reader.ready:
+            return
+        self._way = Way.LIVE
+        if way is Way.COMING:
+            reader.proved(self, at)
+
     def _come_live(self, socket: "Socket") -> bool:
         """Let one be live at once that stands where the stream does, as whoever begins a session: nothing is read."""
-        feed, reader = self.feed, socket.reader
+        feed, reader = self._feed, socket.reader
         at = None if feed is None or reader is None or not reader.ready else feed.come_live(socket)
         if at is None or reader is None:
             return False
         reader.proved(self, at)
         self._catch_up(reader)
+        self._quieten()
         return True
 
     def _call(self, socket: "Socket") -> None:
@@ -436,7 +375,7 @@ class Room:
         repaired = await self._repair()
         again, self._again = self._again or repaired, False
         due, self._due = self._due, None
-        resuming = {} if self.feed is None else self.feed.resuming
+        resuming = {} if self._feed is None else self._feed.resuming
         turn = resuming if again else [socket for socket in due or () if socket in resuming]
         return sorted(
             turn, key=lambda socket: resuming[socket].known.seq
@@ -444,9 +383,9 @@ class Room:
 
     async def _repair(self) -> bool:
         repaired = False
-        while (feed := self.feed) is not None and (question := feed.question) is not None:
+        while (feed := self._feed) is not None and (question := feed.question) is not None:
             answer = await self._read(feed, question)
-            if answer is not None and self.feed is feed and feed.question == question:
+            if answer is not None and self._feed is feed and feed.question == question:
                 self._tell(feed, feed.answered(answer))
             repaired = True
         return repaired
@@ -459,11 +398,11 @@ class Room:
         reader, handed = socket.reader, 0
         if reader is None:  # it has to prove first where it stands
             return 0
-        while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None and reader.ready:
+        while (feed := self._feed) is not None and (resume := feed.resuming.get(socket)) is not None and reader.ready:
             step = feed.next(socket)
             if isinstance(step, Read):
                 answer = await self._page(feed, step)
-                if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
+                if answer is not None and self._feed is feed and feed.resuming.get(socket) is resume:
                     feed.read(socket, answer)  # else it has left, or begun anew from somewhere else
                 self._call(socket)
                 break
@@ -478,12 +417,14 @@ class Room:
 
     async def prove(self, socket: "Socket") -> bool:
         """Whether a member that comes back stands where it says; nothing is handed to it."""
-        while (feed := self.feed) is not None and (resume := feed.resuming.get(socket)) is not None:
+        if socket is self._lone:
+            return True
+        while (feed := self._feed) is not None and (resume := feed.resuming.get(socket)) is not None:
             step = feed.next(socket)
             if not isinstance(step, Read):
                 return isinstance(step, Proved)
             answer = await self._page(feed, step)
-            if answer is not None and self.feed is feed and feed.resuming.get(socket) is resume:
+            if answer is not None and self._feed is feed and feed.resuming.get(socket) is resume:
                 feed.read(socket, answer)
         return False
 
@@ -499,7 +440,7 @@ class Room:
         def is_there() -> bool:
             nonlocal answer
             answer = answer or self._kept(step)
-            return answer is not None or self.feed is not feed
+            return answer is not None or self._feed is not feed
 
         async def read() -> None:
             nonlocal answer
@@ -536,13 +477,14 @@ class Room:
                 self._hand(reader.socket, gen, prev, entries)
             case Live():
                 self._catch_up(reader)
+                self._quieten()
             case Ended(known):
                 reader.ended(self, known)
                 self._hub.vacate(self)
 
     def _catch_up(self, reader: "Reader") -> None:
         """Tell one who is live how far, if the last entries were not for it: something may have to come behind them."""
-        feed, socket = self.feed, reader.socket
+        feed, socket = self._feed, reader.socket
         if feed is not None and socket in feed.audience.behind:
             prev = feed.audience.catch_up(socket)
             reader.advance(self, prev, position(feed.ring.gen, feed.audience.top))
@@ -557,7 +499,7 @@ class Room:
     ) -> Answer | None:
         """Read until the broker answers; None if nobody waits for it any more."""
         pause = FIRST_PAUSE
-        while self.feed is feed:
+        while self._feed is feed:
             try:
                 return await self._streams.broker.read(
                     self.stream, after, messages=messages, size=size, confirmed=confirmed
@@ -572,24 +514,15 @@ class Room:
 
         Then the subscription may be dead for good, and another one is made.
         """
-        feed, idle, self.idle = self.feed, self.idle, True
-        if feed is None or not idle or not feed.ring.following:
+        idle, self.idle = self.idle, True
+        if not idle or not self._is_following:
             return
         self.guests += 1
         try:
-            if not await self._compare(feed) or not self.subscribed:
+            if not await self._compare() or not self.subscribed:
                 self.subscribed = False
                 await self._streams.broker.unsubscribe(self.stream, self)
                 await self.subscribe()
-                await self._compare(feed)
+                await self._compare()
         finally:
             self._hub.part(self)
-
-    async def _compare(self, feed: "Feed[Socket]") -> bool:
-        """Whether the log has nothing that was not told; if it has, that is read."""
-        top = await self._streams.broker.top(self.stream)
-        if self.feed is not feed or not self.idle:
-            return True
-        told = top.point == feed.ring.top.point
-        self._tell(feed, feed.probe(top))
-        return told

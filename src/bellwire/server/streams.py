@@ -56,7 +56,6 @@ class Streams:
         "page_bytes",
         "pages",
         "publisher",
-        "served",
         "settle",
     )
 
@@ -76,8 +75,11 @@ class Streams:
         self._placed: Newest[tuple[int, str, Point, int, int], Delivery] = Newest(KEPT_POSTS, KEPT_BYTES)
         self.hubs: dict[str, Hub] = {}
         """The live namespaces by their marks."""
-        self.served: set[Room] = set()
+
+    @property
+    def served(self) -> "list[Room]":
         """The rooms with members that recover."""
+        return [room for hub in self.hubs.values() for room in hub.streams.values() if room.serves]
 
     # --- out
 
