@@ -3,8 +3,8 @@
 import pytest
 
 from bellwire.delivery.answer import Page, Reason, Unproved
-from bellwire.delivery.entry import Draft
-from bellwire.delivery.log import Appended, Limits, Log
+from bellwire.delivery.entry import Draft, marker
+from bellwire.delivery.log import Appended, Footing, Limits, Log
 from bellwire.delivery.position import START, Point, Position
 
 
@@ -195,3 +195,34 @@ def test_the_log_as_a_follower_has_it() -> None:
     assert log.as_of(2).top == Position("g", 3, 33)
     assert log.as_of(9).top == Position("g", 0, 0)
     assert log.top.seq == 5
+
+
+def test_a_log_with_one_marker_stands_on_a_footing_and_is_the_same_again() -> None:
+    log = Log("g", Limits())
+    log.append(marker(7), 5.0)
+    footing = log.footing
+    assert footing == Footing(Position("g", 1, 7), 5.0)
+    again = Log.on(footing, Limits())
+    assert (again.bare, again.begun, again.touched, again.due) == (True, True, 5.0, log.due)
+    assert again.append(marker(8), 6.0).duplicate
+    assert log.append(marker(8), 6.0).duplicate
+    assert again.read(Position("g", 0, 0)) == log.read(Position("g", 0, 0))
+    for each in (log, again):
+        each.append(Draft("m", 1, b""), 7.0)
+        assert each.footing is None
+    assert again.read(Position("g", 1, 7)) == log.read(Position("g", 1, 7))
+
+
+def test_a_log_with_more_to_it_than_one_marker_has_no_footing() -> None:
+    log = Log("g")
+    assert log.footing is None
+    log.append(Draft("m", 1, b""), 0.0)
+    assert log.footing is None
+    other = Log("g")
+    other.append(marker(1), 0.0)
+    other.lose_tail(0, "h")
+    assert other.footing is None
+    both = Log("g")
+    both.append(marker(1), 0.0)
+    both.append(marker(2), 1_000.0)
+    assert both.footing is None

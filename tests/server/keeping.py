@@ -53,7 +53,7 @@ class FatefulBroker(MemoryBroker):
 
     def ends(self, key: str) -> float | None:
         """When a key runs out."""
-        return self._keys[key][1]
+        return self._keys[key][2]
 
     def lose(self, key: str) -> None:
         """Lose a key as a broker does that falls back behind it."""
@@ -61,7 +61,7 @@ class FatefulBroker(MemoryBroker):
 
     def fall_back(self, key: str, kept: Kept) -> None:
         """Have what stood there once, under its revision of then."""
-        self._keys[key] = kept, None
+        self._keys[key] = *kept, None
 
     @override
     async def get(self, key: str) -> Kept | None:

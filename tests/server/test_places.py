@@ -21,7 +21,7 @@ OLDEST = Config(connections_per_user_policy="close_oldest")
 def kept(broker: SharedBroker, user: str = "ada") -> tuple[Place, ...]:
     """What the broker has."""
     found = broker.faults.keys().get(places_key(user))
-    return () if found is None else decode_places(found[0].value)
+    return () if found is None else decode_places(found[0])
 
 
 async def fill(*houses: House, count: int = 5, user: str = "ada") -> list[TestClient]:

@@ -20,7 +20,12 @@ async def test_one_member_to_whom_nothing_came_has_no_feed() -> None:
         reader = await node.reading("a", "r")
         room = node.room("r")
         assert is_quiet(room)
-        assert (room.members, room.count, reader.itself in room, room.has(reader.itself)) == ({reader.itself}, 1, True, True)
+        assert (room.members, room.count, reader.itself in room, room.has(reader.itself)) == (
+            {reader.itself},
+            1,
+            True,
+            True,
+        )
         assert room.point(reader.itself) == (await node.top("r")).point
         await write(node, 2)
         assert not is_quiet(room)

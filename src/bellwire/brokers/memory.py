@@ -8,21 +8,24 @@ import asyncio
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from typing_extensions import override
 
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
-from bellwire.delivery.entry import Draft, Entry
-from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Limits, Log, dense
+from bellwire.delivery.entry import MARKER_MID, Draft, Entry
+from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Footing, Limits, Log, dense
 from bellwire.delivery.position import Position
 
 FORGET_AFTER: Final = 24 * 3600.0
 """Seconds after which a stream without new entries and without a listener is forgotten; one that never had an entry
 is after the history's age, and one with nothing but markers when nobody can stand in it (`Limits.standing`). What is
 made again under its name has another generation, so nobody takes it for the old."""
+
+Stored: TypeAlias = tuple[bytes, int, float | None]
+"""What is kept under a key: the value, its revision, and when it runs out, None for never. Plain: there are many."""
 
 _SWEPT_PER_CALL: Final = 2
 """How many streams, or keys, each call that adds one looks after: more than one, so that what ran out goes."""
@@ -49,9 +52,9 @@ class MemoryBroker(Broker):
         self._made = 0
         self._revision = 0
         self._generation = self.new_generation()
-        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._logs: OrderedDict[str, Log | Footing] = OrderedDict()
         self._listeners: dict[str, tuple[Listener, ...]] = {}
-        self._keys: OrderedDict[str, tuple[Kept, float | None]] = OrderedDict()
+        self._keys: OrderedDict[str, Stored] = OrderedDict()
         self.faults = Faults(self)
 
     @override
@@ -73,7 +76,8 @@ class MemoryBroker(Broker):
     def limit(self, limits: Limits) -> None:
         self._limits = limits
         for log in self._logs.values():
-            log.limit(limits)
+            if isinstance(log, Log):
+                log.limit(limits)
 
     # --- streams
 
@@ -89,6 +93,8 @@ class MemoryBroker(Broker):
         self._sweep_streams(now)
         log = self._log(stream)
         appended = log.append(draft, now)
+        if draft.mid == MARKER_MID:
+            self._logs[stream] = log.footing or log
         if not appended.duplicate:
             self._tell(stream, appended.gen, log.newest)
         if lost_answer == "done":
@@ -106,7 +112,8 @@ class MemoryBroker(Broker):
         confirmed: bool = False,
     ) -> Answer:
         self._check()
-        log = self._log(stream)
+        log = self._logs.get(stream)
+        log = self._opened(log) if isinstance(log, Footing) else self._log(stream)
         log.expire(self.clock())
         lag = self.faults.lag_of(stream)
         if lag and not confirmed:
@@ -116,9 +123,13 @@ class MemoryBroker(Broker):
     @override
     async def top(self, stream: str) -> Position:
         self._check()
+        log = self._logs.get(stream)
+        if isinstance(log, Footing):  # somebody stands in it, or is about to
+            self._logs[stream] = Footing(log.top, self.clock())
+            return log.top
         log = self._log(stream)
         if log.bare and log.begun:
-            log.touched = self.clock()  # somebody stands in it, or is about to
+            log.touched = self.clock()
         return log.top
 
     @override
@@ -150,7 +161,7 @@ class MemoryBroker(Broker):
     @override
     def has_log(self, stream: str) -> bool:
         log = self._logs.get(stream)
-        return log is not None and log.begun
+        return log is not None and (isinstance(log, Footing) or log.begun)
 
     # --- keyed state
 
@@ -173,7 +184,7 @@ class MemoryBroker(Broker):
             raise OutcomeUnknown(key)
         self._revision += 1
         now = self.clock()
-        self._keys[key] = Kept(value, self._revision), None if ttl is None else now + ttl
+        self._keys[key] = value, self._revision, None if ttl is None else now + ttl
         self._sweep_keys(now)
         if lost_answer == "done":
             raise OutcomeUnknown(key)
@@ -201,7 +212,12 @@ class MemoryBroker(Broker):
             now = self.clock()
             self._sweep_streams(now)
             log = self._logs[stream] = Log(self.new_generation(), self._limits, self._step, now)
+        elif isinstance(log, Footing):
+            log = self._logs[stream] = self._opened(log)
         return log
+
+    def _opened(self, footing: Footing) -> Log:
+        return Log.on(footing, self._limits, self._step)
 
     def new_generation(self) -> str:
         """Return a generation that never was: a count, which is its era, and this process's random bits."""
@@ -218,11 +234,11 @@ class MemoryBroker(Broker):
         found = self._keys.get(key)
         if found is None:
             return None
-        kept, ends = found
+        value, revision, ends = found
         if ends is not None and ends <= self.clock():
             del self._keys[key]
             return None
-        return kept
+        return Kept(value, revision)
 
     def _revision_of(self, key: str) -> int:
         kept = self._kept(key)
@@ -233,7 +249,7 @@ class MemoryBroker(Broker):
         for _ in range(min(_SWEPT_PER_CALL, len(keys))):
             key = next(iter(keys))
             keys.move_to_end(key)
-            ends = keys[key][1]
+            ends = keys[key][2]
             if ends is not None and ends <= now:
                 del keys[key]
 
@@ -243,12 +259,14 @@ class MemoryBroker(Broker):
             stream = next(iter(logs))
             logs.move_to_end(stream)
             log = logs[stream]
-            if now > log.due:
+            if isinstance(log, Log) and now > log.due:
                 log.expire(now)
             if log.touched < now - self._patience(log) and stream not in self._listeners:
                 del logs[stream]
 
-    def _patience(self, log: Log) -> float:
+    def _patience(self, log: Log | Footing) -> float:
+        if isinstance(log, Footing):
+            return self._limits.standing
         if log.bare:
             return self._limits.standing if log.begun else self._limits.age
         return FORGET_AFTER
@@ -286,11 +304,11 @@ class Faults:
         """Raise `OutcomeUnknown` from the next put whose comparison succeeds, which is ``done`` or not."""
         self._puts.append("done" if done else "not_done")
 
-    def keys(self) -> dict[str, tuple[Kept, float | None]]:
+    def keys(self) -> dict[str, Stored]:
         """Return all keys as they are now, for `take_back` to return to."""
         return dict(self._broker._keys)
 
-    def take_back(self, keys: dict[str, tuple[Kept, float | None]]) -> None:
+    def take_back(self, keys: dict[str, Stored]) -> None:
         """Fail over to a replica that knows nothing newer than ``keys``; their generation is another one from now on.
 
         The streams stay as they are: `lose_tail` is theirs.

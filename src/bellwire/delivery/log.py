@@ -19,11 +19,13 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bellwire.core.config import Config
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Reason, Unproved
 from bellwire.delivery.chain import Chain, Place
-from bellwire.delivery.entry import MARKER_MID, Draft, Entry, enter
-from bellwire.delivery.position import Generations, Point, Position, position
+from bellwire.delivery.entry import MARKER_MID, Draft, Entry, enter, marker
+from bellwire.delivery.position import START, Generations, Point, Position, position
 
 
 class Limits(NamedTuple):
@@ -70,6 +72,16 @@ class Appended(NamedTuple):
     duplicate: bool
 
 
+class Footing(msgspec.Struct, frozen=True, gc=False):
+    """All that there is to a log with nothing but one marker: each client that recovers has one for himself.
+
+    ``touched`` is as that of a `Log`; the marker counts as no older.
+    """
+
+    top: Position
+    touched: float
+
+
 def dense(last: int) -> int:
     """Return the number after ``last`` without leaving any out."""
     return last + 1
@@ -97,6 +109,20 @@ class Log:
         # Plain tuples of what has no parts, for there may be very many: the garbage collector lets them alone.
         self._mids: dict[str, tuple[float, str, int, int, int, int]] = {}
         self._mids_due = math.inf
+
+    @classmethod
+    def on(cls, footing: Footing, limits: Limits, step: Callable[[int], int] = dense) -> "Log":
+        """Return the log that ``footing`` stands for."""
+        log = cls(footing.top.gen, limits, step, footing.touched)
+        log._enter(marker(footing.top.tag), footing.top.seq, footing.touched)
+        return log
+
+    @property
+    def footing(self) -> Footing | None:
+        """What says the same in less room, None if nothing does."""
+        if not self.bare or len(self._chain) != 1 or self._chain.base != START or self.generations.history:
+            return None
+        return Footing(self.top, self.touched)
 
     def __len__(self) -> int:
         return len(self._chain)
@@ -138,20 +164,26 @@ class Log:
             del self._mids[draft.mid]
         gen, chain, limits = self.generations.current, self._chain, self._limits
         prev = chain.top
-        chain.append(enter(draft, self._step(prev.seq), prev, now))
-        self.touched = now
-        self.bare = self.bare and draft.mid == MARKER_MID
+        self._enter(draft, self._step(prev.seq), now)
         point = chain.top
-        if not self._mids:
-            self._mids_due = now + limits.dedupe * _LAZY
-            self.due = min(self.due, self._mids_due)
-        self._mids[draft.mid] = (now, gen, point.seq, point.tag, prev.seq, prev.tag)
         behind = len(chain) - 1
         if behind > limits.messages:
             chain.shift()
         if behind < 2 or chain.size > limits.size:
             self._trim(now)
         return Appended(gen, point, prev, duplicate=False)
+
+    def _enter(self, draft: Draft, seq: int, now: float) -> None:
+        gen, chain = self.generations.current, self._chain
+        prev = chain.top
+        chain.append(enter(draft, seq, prev, now))
+        self.touched = now
+        self.bare = self.bare and draft.mid == MARKER_MID
+        point = chain.top
+        if not self._mids:
+            self._mids_due = now + self._limits.dedupe * _LAZY
+            self.due = min(self.due, self._mids_due)
+        self._mids[draft.mid] = (now, gen, point.seq, point.tag, prev.seq, prev.tag)
 
     def read(
         self, after: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES, *, confirmed: bool = True
