@@ -27,6 +27,9 @@ class SocketId(NamedTuple):
     node: str | None
 
 
+_ANYWHERE: Final = SocketId(None)
+
+
 def new_socket_id(node: str | None) -> str:
     """Make an id for a socket on ``node``, or for one that recovers."""
     if node is None:
@@ -52,7 +55,7 @@ def _read(name: str) -> SocketId | None:
     said, check = data[: _NODE + _RANDOM], data[_NODE + _RANDOM :]
     if check == _check(said, _PLAIN):
         return SocketId(said[:_NODE].hex())
-    return SocketId(None) if check == _check(said, _RECOVERING) else None
+    return _ANYWHERE if check == _check(said, _RECOVERING) else None
 
 
 def _check(said: bytes, kind: blake2b) -> bytes:

@@ -5,7 +5,8 @@ A membership is stored before its client hears of it, and its end before the cli
 """
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 from weakref import ref
 
 from bellwire.delivery.answer import Reason
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from bellwire.server.hub import Hub
     from bellwire.server.socket import Socket
 
+T = TypeVar("T")
+
 ENDING: Final = frozenset(("client namespace disconnect", "server namespace disconnect", "forced server close"))
 """The reasons for which a client goes for good: whoever goes for another may come back to its session."""
 
@@ -37,6 +40,9 @@ MAX_STAYS: Final = 8
 """How many former stays in one stream are remembered, and"""
 MAX_STREAMS: Final = 1_024
 """of how many streams, those left included: they say which copy of an event to several streams is taken."""
+
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Whose(TypedDict):
@@ -64,25 +70,26 @@ class Reader:
         "_missed",
         "_rooms",
         "_socket",
+        "_spans",
         "_to_come",
         "recovered",
         "session",
-        "spans",
     )
 
     def __init__(self, socket: "Socket") -> None:
         self.recovered = False
         self._socket = ref(socket)  # whose reader this is: it is there for as long as anybody asks this for something
-        self.spans: dict[str, list[Membership]] = {}
-        """From where to where it is, and was, in which stream."""
+        self._spans: dict[str, list[Membership]] | None = None  # while the record says it
         self._rooms: dict[str, Room] = {}
-        self._to_come: dict[str, list[Membership]] = {}  # stays that follow on the one being read
+        self._to_come: Mapping[str, list[Membership]] = NOTHING  # stays that follow on the one being read
         self._fresh: tuple[str, ...] = ()  # streams whose position the client has from this connection
         self._absent: Collection[str] = ()  # streams that it is about to come back to
-        self._missed: Mapping[str, Position] = {}  # stays that gave way before it had read them
+        self._missed: Mapping[str, Position] = NOTHING  # stays that gave way before it had read them
         self._begun = False
         self._full = False
-        self._deciding: dict[str, Position | None] = {}  # where joins and leaves under way are, once that is known
+        self._deciding: Mapping[str, Position | None] = (
+            NOTHING  # where joins and leaves under way are, once that is known
+        )
         self._held_up = False  # until those are decided
 
     @property
@@ -91,6 +98,14 @@ class Reader:
         socket = self._socket()
         assert socket is not None  # noqa: S101 - see there
         return socket
+
+    @property
+    def spans(self) -> dict[str, list[Membership]]:
+        """From where to where it is, and was, in which stream."""
+        if self._spans is None:  # it has been where it was from the beginning, and nowhere else
+            streams = self.session.record.streams
+            self._spans = {stream: [member.span] for stream, member in streams.items()}
+        return self._spans
 
     @property
     def ready(self) -> bool:
@@ -146,8 +161,8 @@ class Reader:
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
             self.know(hub)
             for room, position in () if self.socket.gone else standing:
-                self._stay(room, Membership(position))
-                self._open(room, position)
+                self._announce(room, position)
+                self._let_in(room, position, None, position)
         finally:
             for room in rooms:
                 hub.part(room)
@@ -182,10 +197,10 @@ class Reader:
             Disconnected: its session is over.
 
         """
-        stream = room.stream
-        self._deciding[stream] = None
+        stream = self._decide(room)
         try:
-            position = self._deciding[stream] = await room.now()
+            position = await room.now()
+            self._deciding = {**self._deciding, stream: position}
             await self.session.join(stream, Member(*kind_of(room.key), position))
             return self._joined(room, position)
         finally:
@@ -199,7 +214,7 @@ class Reader:
         if room.stream in self._absent:
             pass  # it comes back to this stay as well
         elif self.socket in room and len(self._to_come.get(room.stream, ())) < MAX_STAYS:
-            self._to_come.setdefault(room.stream, []).append(span)  # it has not got all of its last stay yet
+            self._follow(room.stream, [*self._to_come.get(room.stream, ()), span])  # it has not got all of its last
         else:
             if self.socket in room:
                 self._lose(room)
@@ -211,16 +226,28 @@ class Reader:
 
     def _lose(self, room: Room) -> None:
         """The client is so slow that what it has not got yet of stays that are over it does not get any more."""
-        self._to_come.pop(room.stream, None)
+        self._follow(room.stream, [])
         self._rooms.pop(room.stream, None)
         self._known(room)
         room.let_go(self.socket)
         self.socket.node.counters.dropped("membership", reason="too_many", policy="newest_kept")
         self.lost(room)
 
+    def _follow(self, stream: str, stays: list[Membership]) -> None:
+        """Read these stays after the one that is being read."""
+        if stays or stream in self._to_come:
+            others = _without(self._to_come, stream)
+            self._to_come = {**others, stream: stays} if stays else others
+
+    def _decide(self, room: Room) -> str:
+        """A join or a leave begins: remember where it has been, before the record says something else."""
+        self._spans = self.spans
+        self._deciding = {**self._deciding, room.stream: None}
+        return room.stream
+
     def _decided(self, stream: str) -> None:
         """A join or a leave has ended, one way or the other."""
-        self._deciding.pop(stream, None)
+        self._deciding = _without(self._deciding, stream)
         if self._held_up and not self._deciding:
             self._held_up = False
             if not self.socket.gone:
@@ -250,14 +277,20 @@ class Reader:
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
+        self._announce(room, position)
+        self._admit(room, position, until)
+
+    def _announce(self, room: Room, position: Position) -> None:
         self._fresh = (*self._fresh, room.stream)
         self.say(wire.Open(self.socket.namespace, room.stream, room.alias, *position))
-        self._admit(room, position, until)
 
     def _admit(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Let the client have what follows on ``position``, and whatever that says nothing from before its stay."""
+        self._let_in(room, position, until, self.floor(room))
+
+    def _let_in(self, room: Room, position: Position, until: Position | None, floor: Position) -> None:
         self._rooms[room.stream] = room
-        room.admit(self.socket, position, until, self._stay_in(room).joined)
+        room.admit(self.socket, position, until, floor)
 
     def floor(self, room: Room) -> Position:
         """Where the stay that is being read began."""
@@ -278,9 +311,10 @@ class Reader:
         stream = room.stream
         if stream not in self.session.record.streams:
             return
-        self._deciding[stream] = None
+        self._decide(room)
         try:
-            left = self._deciding[stream] = await room.now()
+            left = await room.now()
+            self._deciding = {**self._deciding, stream: left}
             self._end_at(room, left)
             try:
                 await self.session.leave(stream, left)
@@ -349,7 +383,7 @@ class Reader:
         record, self.session.found = self.session.found or self.session.record, None
         members, missed = record.members(cursors), record.missed(cursors)
         self._missed = missed
-        self.spans = {stream: record.unread(stream, cursors.get(stream)) for stream in members}
+        self._spans = {stream: record.unread(stream, cursors.get(stream)) for stream in members}
         self._absent = absent = dict(members)
         for stream, member in members.items():
             key = key_of(member.kind, member.name)
@@ -362,7 +396,7 @@ class Reader:
             if stream_of(hub.name, key) not in record.streams:
                 await hub.join(self.socket, key)
         self._remember(record)
-        self._missed = {}
+        self._missed = NOTHING
         for stream in missed.keys() - members.keys():
             self.say(wire.Open(hub.name, stream, 0, *missed[stream]))  # it may never have heard of it
             self.say(wire.Close(stream, Reason.TOO_FAR))
@@ -402,7 +436,8 @@ class Reader:
         spans = list(self.spans[room.stream])
         while cursor is not None and len(spans) > 1 and cursor.seq >= spans[1].joined.seq:
             spans.pop(0)  # it is further already
-        first, *self._to_come[room.stream] = spans
+        first, *following = spans
+        self._follow(room.stream, following)
         before = (
             cursor is not None and cursor.seq <= first.joined.seq
         )  # of generations this node may not know the newest
@@ -417,13 +452,14 @@ class Reader:
     def ended(self, room: Room, known: Point) -> None:
         """It has all of a stay that is over; ``known`` is the last it was given, what followed was not for it."""
         stream = room.stream
-        to_come = self._to_come.get(stream, [])
         left = self._stay_in(room).left
         if left is not None and known.seq < left.seq:
             self.advance(room, known, left)
         self._close(room)
+        to_come = self._to_come.get(stream)
         if to_come:
-            following = to_come.pop(0)
+            following = to_come[0]
+            self._follow(stream, to_come[1:])
             self._open(room, following.joined, following.left)
             room.drive(self.socket)
 
@@ -505,3 +541,7 @@ class Reader:
         said = self.socket.dialect.control(message)
         if said is not None:
             self.socket.send(said)
+
+
+def _without(streams: Mapping[str, T], stream: str) -> Mapping[str, T]:
+    return {name: value for name, value in streams.items() if name != stream} or NOTHING

@@ -15,8 +15,9 @@ from typing_extensions import override
 from bellwire.core.clock import Timer, Wheel
 from bellwire.core.errors import BellwireError
 from bellwire.delivery.answer import Reason
+from bellwire.delivery.membership import Membership
 from bellwire.delivery.naming import key_of
-from bellwire.delivery.offset import CONNECTED, Mark, Standing, Trail, claimed, make_mark, mark, stand
+from bellwire.delivery.offset import CONNECTED, MAX_OTHERS, Mark, Standing, Trail, claimed, make_mark, mark, stand
 from bellwire.delivery.position import Point, Position
 from bellwire.delivery.session import Record
 from bellwire.protocol.embedding import Control
@@ -25,7 +26,7 @@ from bellwire.protocol.post import Delivery
 from bellwire.protocol.socketio import append_argument, open_argument
 from bellwire.server.dialects import Dialect, Item, Stock
 from bellwire.server.dispatch import Outcome
-from bellwire.server.reader import Reader
+from bellwire.server.reader import NOTHING, Reader
 from bellwire.server.room import Room
 
 if TYPE_CHECKING:
@@ -46,12 +47,16 @@ class Plea(NamedTuple):
     offset: object
 
 
+NEWCOMER: Final = Plea(None, None)
+"""What one gives that was never connected, or was recovered since."""
+
+
 def take_plea(auth: dict[str, Any] | None) -> Plea:
     """Take out of CONNECT's payload what the application is not to see."""
     if auth is None:
-        return Plea(None, None)
+        return NEWCOMER
     pid, offset = auth.pop("pid", None), auth.pop("offset", None)
-    return Plea(pid if isinstance(pid, str) else None, offset)
+    return NEWCOMER if pid is None and offset is None else Plea(pid if isinstance(pid, str) else None, offset)
 
 
 class Recovering(Trail, Stock):
@@ -106,7 +111,7 @@ class RecoveringReader(Reader):
     def __init__(self, socket: "Socket") -> None:
         super().__init__(socket)
         self._marking = False
-        self._vector: Mapping[str, Position] = {}
+        self._vector: Mapping[str, Position] = NOTHING
 
     @classmethod
     async def plead(cls, socket: "Socket", plea: Plea, sessions: "Sessions", hub: "Hub") -> Reader:
@@ -139,6 +144,7 @@ class RecoveringReader(Reader):
         rooms: dict[str, Room] = {}
         proved = False
         try:
+            self._spans = {}
             for stream, member in members.items():
                 rooms[stream] = hub.guest(key_of(member.kind, member.name))
                 self.spans[stream] = record.unread(stream)
@@ -211,6 +217,7 @@ class RecoveringReader(Reader):
         self._start_over()
 
     def _start_over(self) -> None:
+        self._spans = self.spans  # which its record will not tell any more
         self.session.end()
         self.socket.cut("stream reset")
 
@@ -230,7 +237,14 @@ class RecoveringReader(Reader):
     @override
     def begin(self) -> None:
         super().begin()
-        self.socket.node.checkpoints.watch(self)
+        if self.recovered:
+            self.socket.node.checkpoints.watch(self)
+
+    @override
+    def _stay(self, room: Room, span: Membership) -> None:
+        super()._stay(room, span)
+        if len(self.spans) > MAX_OTHERS:  # fewer streams make no offset long
+            self.socket.node.checkpoints.watch(self)
 
     @override
     def depart(self, reason: str) -> None:

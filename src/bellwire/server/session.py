@@ -19,7 +19,7 @@ one task for all sessions, which tries until the broker answers or has forgotten
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -130,7 +130,7 @@ class Session:
         self._node = node
         self._holder: Holder | None = holder
         self._state = _State.HELD
-        self._changes: list[_Waiting] = []
+        self._changes: tuple[_Waiting, ...] = ()
         self.doubt = doubt
         """Whether it is unknown what the broker has under the key."""
         self._revision: int | None = None  # None until a write is known to be kept
@@ -192,7 +192,7 @@ class Session:
     def forget(self, stream: str, left: Position) -> None:
         """Forget the membership of ``stream`` that ended at ``left``: the reader is there. The next write says so."""
         if any(past.stream == stream and past.member.left == left for past in self.record.left):
-            self._changes.append(_Waiting(lambda record: record.forgotten(stream, left), awaited=False))
+            self._changes = (*self._changes, _Waiting(lambda record: record.forgotten(stream, left), awaited=False))
 
     # --- how it ends
 
@@ -261,20 +261,19 @@ class Session:
     def _later(self, apply: _Change) -> None:
         """Make a change that nobody waits for."""
         if self._state is not _State.OVER:
-            self._changes.append(_Waiting(apply, awaited=False))
+            self._changes = (*self._changes, _Waiting(apply, awaited=False))
             self.renew()
 
     async def _change(self, apply: _Change) -> None:
         self._check()
         change = _Waiting(apply, awaited=True)
-        self._changes.append(change)
+        self._changes = (*self._changes, change)
         try:
             async with self._node.lock(self):
                 if not change.settled:  # else the one before has written it as well
                     await self.write()
         except asyncio.CancelledError:
-            if change in self._changes:
-                self._changes.remove(change)
+            self._changes = tuple([other for other in self._changes if other is not change])
             raise
         except BellwireError:
             if change.error is None:
@@ -291,7 +290,7 @@ class Session:
 
     async def write(self) -> None:
         """Write all that waits, with the lock held. If it is cancelled, all of it still waits."""
-        changes, self._changes = self._changes, []
+        changes, self._changes = self._changes, ()
         due, self._due = self._due, False
         try:
             await self._commit(changes, due)
@@ -301,7 +300,7 @@ class Session:
                 for change in changes:
                     if change.awaited and not change.settled:
                         change.settle(error)
-            self._changes[:0] = [change for change in changes if not change.settled]
+            self._changes = (*(change for change in changes if not change.settled), *self._changes)
             raise
         else:
             for change in changes:
@@ -311,7 +310,7 @@ class Session:
             if self.unsettled and self._revision is not None:
                 self._node.upkeep.add(self)
 
-    async def _commit(self, changes: list[_Waiting], due: bool) -> None:
+    async def _commit(self, changes: Sequence[_Waiting], due: bool) -> None:
         attempt: Record | None = None
         begun = self._node.now
         for _ in range(ATTEMPTS):
@@ -334,7 +333,7 @@ class Session:
                 return
         raise BrokerUnavailable("the session's record changes faster than it can be written")
 
-    def _composed(self, changes: list[_Waiting]) -> Record:
+    def _composed(self, changes: Sequence[_Waiting]) -> Record:
         """Return the record as it is to be; what is too late for it is told so."""
         if self._state is _State.ENDED:
             for change in changes:

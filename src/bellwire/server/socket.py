@@ -27,7 +27,7 @@ from bellwire.server.inbound import Inbound, Phase
 from bellwire.server.latest import Fresh, Latest
 from bellwire.server.numbers import Numbers
 from bellwire.server.reader import Reader
-from bellwire.server.recovery import Plea, RecoveringReader
+from bellwire.server.recovery import NEWCOMER, Plea, RecoveringReader
 from bellwire.transports.base import Request, Sink
 
 if TYPE_CHECKING:
@@ -519,6 +519,8 @@ class Socket(Inbound):
         if self.gone:
             reader.depart(self.reason)
             return
+        if isinstance(hello, Plea):
+            self.hello = NEWCOMER  # what it gave may be long, and served its purpose
         if isinstance(hello, Hello) and hello.producer is not None:
             # A copy of a session is another program: under the same numbers it would send other events.
             producer = secrets.token_hex(16) if reader.session.forked else hello.producer
