@@ -146,9 +146,13 @@ class Reader:
 
     def know(self, hub: "Hub") -> None:
         """The socket is found from now on, under the id and in the rooms that its session has."""
-        record, socket = self.session.record, self.socket
+        record = self.session.record
         rooms = [member.name for member in record.streams.values() if member.kind == "r" and member.name != record.id]
-        socket.adopt(self, record.id, rooms)
+        self._adopted(hub, record.id, rooms)
+
+    def _adopted(self, hub: "Hub", socket_id: str, rooms: Collection[str]) -> None:
+        socket = self.socket
+        socket.adopt(self, socket_id, rooms)
         if not socket.gone:
             hub.add(socket)
 
@@ -159,7 +163,7 @@ class Reader:
             standing = [(room, await room.now()) for room in rooms]
             streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
-            self.know(hub)
+            self._adopted(hub, self.socket.id, ())
             for room, position in () if self.socket.gone else standing:
                 self._announce(room, position)
                 self._let_in(room, position, None, position)
@@ -360,7 +364,8 @@ class Reader:
 
     def _bound(self) -> None:
         """Lose the oldest of the rooms that it has left and not read to the end, if there are too many."""
-        over = [room for room in self._rooms.values() if not self.belongs(room.stream)]
+        streams = self.session.record.streams
+        over = [room for room in self._rooms.values() if room.stream not in streams]
         if len(over) > MAX_LEFT:
             self._lose(over[0])
 

@@ -120,7 +120,7 @@ class RecoveringReader(Reader):
         whose = reader._whose("stock")
         session = None if plea.pid is None else await sessions.resume(plea.pid, after=socket.revoked, **whose)
         if session is not None:
-            reader.session = session
+            reader.session, session.found = session, None
             try:
                 if await reader._prove(hub, plea.offset):
                     return reader
@@ -166,21 +166,17 @@ class RecoveringReader(Reader):
                 hub.part(room)
 
     def _standing(self, offset: object, present: Mapping[str, str]) -> Standing | None:
+        record = self.session.record
         joined = {stream: spans[0].joined for stream, spans in self.spans.items()}
         try:
-            standing = stand(offset, joined, self.session.record.checkpoints, present)
+            standing = stand(offset, joined, record.checkpoints, present)
         except ValueError:
             return None
-        if self._has_missed(offset):
+        if _has_missed(record, offset):
             return None
         self.socket.dialect = Recovering.like(standing.trail)
-        self._vector = self.session.record.vector(standing.trail.checkpoint) or {}
+        self._vector = record.vector(standing.trail.checkpoint) or NOTHING
         return standing
-
-    def _has_missed(self, offset: object) -> bool:
-        """Whether a stay gave way that the client has not come to the end of: it cannot be told."""
-        record = self.session.record
-        return bool(record.missed(claimed(offset, record.lost, record.checkpoints) if record.lost else {}))
 
     def _forget_read(self, record: Record, standing: Standing) -> None:
         """Forget the memberships to whose end the client has come, as its offset says."""
@@ -232,6 +228,10 @@ class RecoveringReader(Reader):
     def say(self, message: Control) -> None:
         pass
 
+    @override
+    def _announce(self, room: Room, position: Position) -> None:
+        pass
+
     # --- checkpoints
 
     @override
@@ -272,6 +272,11 @@ class RecoveringReader(Reader):
         self._marking = False
         if outcome.error is not None and not isinstance(outcome.error, BellwireError):
             raise outcome.error
+
+
+def _has_missed(record: Record, offset: object) -> bool:
+    """Whether a stay gave way that the client has not come to the end of: it cannot be told."""
+    return bool(record.missed(claimed(offset, record.lost, record.checkpoints) if record.lost else {}))
 
 
 class Checkpoints:

@@ -102,6 +102,7 @@ class Session:
         "_edition",
         "_holder",
         "_node",
+        "_record",
         "_revision",
         "_state",
         "_until",
@@ -110,7 +111,6 @@ class Session:
         "forked",
         "found",
         "key",
-        "record",
         "secret",
     )
 
@@ -121,13 +121,12 @@ class Session:
         """What the client resumes with: 128 random bits as 22 characters of ``[A-Za-z0-9_-]``."""
         self.key = key
         """What the broker keeps it under."""
-        self.record = record
-        """The record as it was last written."""
         self.forked = False
         """Whether it is a copy of a session with which somebody else goes on."""
         self.found: Record | None = None
         """The record as it was when it was taken up, with all that the client may have to come back to."""
         self._node = node
+        self._record: Record | bytes = record  # encoded once it was written, as the broker has it
         self._holder: Holder | None = holder
         self._state = _State.HELD
         self._changes: tuple[_Waiting, ...] = ()
@@ -138,6 +137,11 @@ class Session:
         self._due = False  # whether it is to be written though nothing changes
         self._written = node.now
         self._until = 0.0
+
+    @property
+    def record(self) -> Record:
+        """The record as it was last written: read anew each time, since most sessions are never asked for it."""
+        return self._record if isinstance(self._record, Record) else decode_record(self._record)
 
     @property
     def held(self) -> bool:
@@ -312,6 +316,7 @@ class Session:
 
     async def _commit(self, changes: Sequence[_Waiting], due: bool) -> None:
         attempt: Record | None = None
+        value = b""
         begun = self._node.now
         for _ in range(ATTEMPTS):
             if self._state is _State.OVER:
@@ -319,32 +324,33 @@ class Session:
             if self.doubt:
                 revision = await self._look_back(attempt)
                 if revision is not None and attempt is not None:
-                    self.stored(attempt, revision, begun)
+                    self.stored(attempt, value, revision, begun)
                     return
             if attempt is None:
-                composed = self._composed(changes)
-                if composed is self.record and not (due or self.doubt or self._revision is None):
+                record = self.record
+                composed = self._composed(record, changes)
+                if composed is record and not (due or self.doubt or self._revision is None):
                     return
                 self._edition += 1
                 attempt = composed.written(self._edition)
-            revision = await self.send(attempt, self._revision or 0)
+                value = encode_record(attempt.trimmed())
+            revision = await self.send(attempt, value, self._revision or 0)
             if revision is not None:
-                self.stored(attempt, revision, begun)
+                self.stored(attempt, value, revision, begun)
                 return
         raise BrokerUnavailable("the session's record changes faster than it can be written")
 
-    def _composed(self, changes: Sequence[_Waiting]) -> Record:
+    def _composed(self, record: Record, changes: Sequence[_Waiting]) -> Record:
         """Return the record as it is to be; what is too late for it is told so."""
         if self._state is _State.ENDED:
             for change in changes:
                 change.settle(Disconnected(_OVER))
-            return self.record.ended()
-        record = self.record
+            return record.ended()
         for change in changes:
             record = change.apply(record)
         return record
 
-    async def send(self, attempt: Record, expected: int) -> int | None:
+    async def send(self, attempt: Record, value: bytes, expected: int) -> int | None:
         """Put it there and return its revision; None if something else stands there, or if nobody knows."""
         doubt, self.doubt = self.doubt, True  # so it is if this is cancelled
         broker = self._node.broker
@@ -352,7 +358,6 @@ class Session:
             if attempt.over and attempt.fence == FIRST_FENCE:  # nobody held it before, so nobody is to be told
                 revision = expected if await broker.delete(self.key, expected=expected) else None
             else:
-                value = encode_record(attempt.trimmed())
                 revision = await broker.put(self.key, value, expected=expected, ttl=self._ttl(attempt))
         except OutcomeUnknown:
             return None
@@ -390,12 +395,12 @@ class Session:
             return True
         return self._revision is None and self._state is not _State.HELD
 
-    def stored(self, record: Record, revision: int, begun: float) -> None:
-        """``record`` stands there under this revision; it was asked for at ``begun``."""
+    def stored(self, record: Record, value: bytes, revision: int, begun: float) -> None:
+        """``record`` stands there as ``value`` under this revision; it was asked for at ``begun``."""
         kept = record.trimmed()
         if kept is not record:
             self._node.gave_up(record, kept)
-        self.record = kept
+        self._record = value
         self._revision = revision
         self.doubt = False
         self._written = begun

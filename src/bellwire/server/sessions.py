@@ -14,7 +14,7 @@ from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.position import Position
-from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, new_record, session_key
+from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, encode_record, new_record, session_key
 from bellwire.protocol.socket_id import new_socket_id
 from bellwire.server.session import ATTEMPTS, HELD_SECONDS, Holder, Session, check_data, read_kept
 from bellwire.server.upkeep import Upkeep
@@ -188,7 +188,7 @@ class Sessions:
                 if record.holder == mark:  # the answer to an attempt was lost
                     session = Session(self, secret, key, record, holder)
                     session.found = before or record
-                    session.stored(record, kept.revision, begun)
+                    session.stored(record, kept.value, kept.revision, begun)
                     await self._tell(session)
                     return session
                 if after is not None and record.turn.since <= after:
@@ -211,9 +211,10 @@ class Sessions:
                     doubt=session is not None and session.doubt,
                 )
                 session.found = before
-                revision = await session.send(session.record, kept.revision)
+                value = encode_record(session.record)
+                revision = await session.send(session.record, value, kept.revision)
                 if revision is not None:
-                    session.stored(session.record, revision, begun)
+                    session.stored(session.record, value, revision, begun)
                     await self._tell(session)
                     return session
             raise BrokerUnavailable("the session's record changes faster than it can be taken up")
