@@ -201,7 +201,7 @@ def test_a_log_with_one_marker_stands_on_a_footing_and_is_the_same_again() -> No
     log = Log("g", Limits())
     log.append(marker(7), 5.0)
     footing = log.footing
-    assert footing == Footing(Position("g", 1, 7), 5.0)
+    assert footing == Footing("g", 1, 7, 5.0)
     again = Log.on(footing, Limits())
     assert (again.bare, again.begun, again.touched, again.due) == (True, True, 5.0, log.due)
     assert again.append(marker(8), 6.0).duplicate

@@ -6,7 +6,7 @@ For tests it also does on request what other brokers do on their own: `Faults`.
 
 import asyncio
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.core.rounds import Rounds
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
 from bellwire.delivery.entry import MARKER_MID, Draft, Entry
 from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Footing, Limits, Log, dense
@@ -52,9 +53,11 @@ class MemoryBroker(Broker):
         self._made = 0
         self._revision = 0
         self._generation = self.new_generation()
-        self._logs: OrderedDict[str, Log | Footing] = OrderedDict()
-        self._listeners: dict[str, tuple[Listener, ...]] = {}
-        self._keys: OrderedDict[str, Stored] = OrderedDict()
+        self._logs: dict[str, Log | Footing] = {}
+        self._log_rounds = Rounds(self._logs)
+        self._listeners: dict[str, Listener | tuple[Listener, ...]] = {}  # most streams have one
+        self._keys: dict[str, Stored] = {}
+        self._key_rounds = Rounds(self._keys)
         self.faults = Faults(self)
 
     @override
@@ -125,7 +128,7 @@ class MemoryBroker(Broker):
         self._check()
         log = self._logs.get(stream)
         if isinstance(log, Footing):  # somebody stands in it, or is about to
-            self._logs[stream] = Footing(log.top, self.clock())
+            self._logs[stream] = Footing(*log.top, self.clock())
             return log.top
         log = self._log(stream)
         if log.bare and log.begun:
@@ -140,22 +143,22 @@ class MemoryBroker(Broker):
     @override
     async def subscribe(self, stream: str, listener: Listener) -> None:
         self._check()
-        listeners = self._listeners.get(stream, ())
+        listeners = self._hearing(stream)
         if listener not in listeners:
-            self._listeners[stream] = (*listeners, listener)
+            self._listeners[stream] = (*listeners, listener) if listeners else listener
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:
         self._check()
-        listeners = self._listeners.pop(stream, ())
-        left = tuple([other for other in listeners if other is not listener])
+        left = tuple([other for other in self._hearing(stream) if other is not listener])
+        self._listeners.pop(stream, None)
         if left:
-            self._listeners[stream] = left
+            self._listeners[stream] = left if len(left) > 1 else left[0]
 
     @override
     async def publish(self, stream: str, body: bytes) -> None:
         self._check()
-        for listener in self._listeners.get(stream, ()):
+        for listener in self._hearing(stream):
             listener.volatile(stream, body)
 
     @override
@@ -219,6 +222,12 @@ class MemoryBroker(Broker):
     def _opened(self, footing: Footing) -> Log:
         return Log.on(footing, self._limits, self._step)
 
+    def fall_back_to(self, keys: dict[str, Stored]) -> None:
+        """Know nothing newer than ``keys``."""
+        self._keys = dict(keys)
+        self._key_rounds = Rounds(self._keys)
+        self._generation = self.new_generation()
+
     def new_generation(self) -> str:
         """Return a generation that never was: a count, which is its era, and this process's random bits."""
         self._made += 1
@@ -226,9 +235,13 @@ class MemoryBroker(Broker):
 
     def _tell(self, stream: str, gen: str, entry: Entry) -> None:
         if not self.faults.loses(stream):
-            for listener in self._listeners.get(stream, ()):
+            for listener in self._hearing(stream):
                 if self.faults.passes(stream, listener, gen, entry):
                     listener.entry(stream, gen, entry)
+
+    def _hearing(self, stream: str) -> tuple[Listener, ...]:
+        listeners = self._listeners.get(stream, ())
+        return listeners if isinstance(listeners, tuple) else (listeners,)
 
     def _kept(self, key: str) -> Kept | None:
         found = self._keys.get(key)
@@ -246,18 +259,14 @@ class MemoryBroker(Broker):
 
     def _sweep_keys(self, now: float) -> None:
         keys = self._keys
-        for _ in range(min(_SWEPT_PER_CALL, len(keys))):
-            key = next(iter(keys))
-            keys.move_to_end(key)
+        for key in self._key_rounds.next(_SWEPT_PER_CALL):
             ends = keys[key][2]
             if ends is not None and ends <= now:
                 del keys[key]
 
     def _sweep_streams(self, now: float) -> None:
         logs = self._logs
-        for _ in range(min(_SWEPT_PER_CALL, len(logs))):
-            stream = next(iter(logs))
-            logs.move_to_end(stream)
+        for stream in self._log_rounds.next(_SWEPT_PER_CALL):
             log = logs[stream]
             if isinstance(log, Log) and now > log.due:
                 log.expire(now)
@@ -313,8 +322,7 @@ class Faults:
 
         The streams stay as they are: `lose_tail` is theirs.
         """
-        self._broker._keys = OrderedDict(keys)
-        self._broker._generation = self._broker.new_generation()
+        self._broker.fall_back_to(keys)
 
     def lose_live(self, stream: str, count: int = 1) -> None:
         """Publish the next ``count`` entries of ``stream`` to nobody, and say nothing."""

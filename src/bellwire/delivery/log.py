@@ -78,8 +78,15 @@ class Footing(msgspec.Struct, frozen=True, gc=False):
     ``touched`` is as that of a `Log`; the marker counts as no older.
     """
 
-    top: Position
+    gen: str
+    seq: int
+    tag: int
     touched: float
+
+    @property
+    def top(self) -> Position:
+        """The position behind the marker."""
+        return Position(self.gen, self.seq, self.tag)
 
 
 def dense(last: int) -> int:
@@ -113,8 +120,8 @@ class Log:
     @classmethod
     def on(cls, footing: Footing, limits: Limits, step: Callable[[int], int] = dense) -> "Log":
         """Return the log that ``footing`` stands for."""
-        log = cls(footing.top.gen, limits, step, footing.touched)
-        log._enter(marker(footing.top.tag), footing.top.seq, footing.touched)
+        log = cls(footing.gen, limits, step, footing.touched)
+        log._enter(marker(footing.tag), footing.seq, footing.touched)
         return log
 
     @property
@@ -122,7 +129,7 @@ class Log:
         """What says the same in less room, None if nothing does."""
         if not self.bare or len(self._chain) != 1 or self._chain.base != START or self.generations.history:
             return None
-        return Footing(self.top, self.touched)
+        return Footing(*self.top, self.touched)
 
     def __len__(self) -> int:
         return len(self._chain)

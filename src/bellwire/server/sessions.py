@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -61,7 +60,7 @@ class Sessions:
         self.counters = counters
         self.upkeep = Upkeep("session", counters)
         self._loop = asyncio.get_running_loop()
-        self._held: OrderedDict[str, Session] = OrderedDict()  # by key, the one written longest ago first
+        self._held: dict[str, Session] = {}  # by key, the one written longest ago first
         self._locks: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -266,9 +265,8 @@ class Sessions:
 
     def holds(self, session: Session) -> None:
         """``session`` was written, and is held."""
-        before = self._held.get(session.key)
+        before = self._held.pop(session.key, None)
         self._held[session.key] = session
-        self._held.move_to_end(session.key)
         if before is not None and before is not session:
             before.displaced()
         if self._sweeper is None and not self._closed:
