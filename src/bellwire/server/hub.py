@@ -84,6 +84,10 @@ class Hub:
         finally:
             self.part(room)
 
+    def room(self, key: Key) -> Room | None:
+        """Return the room ``key``; None if nobody is in it."""
+        return self._rooms.get(key)
+
     def guest(self, key: Key) -> Room:
         """Return the room ``key``; it is not given up before :meth:`part`, though nobody is in it yet."""
         room = self._open(key)

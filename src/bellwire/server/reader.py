@@ -62,13 +62,13 @@ class Reader:
 
     __slots__ = (
         "_absent",
+        "_attended",
         "_begun",
         "_deciding",
         "_fresh",
         "_full",
         "_held_up",
         "_missed",
-        "_rooms",
         "_socket",
         "_spans",
         "_to_come",
@@ -80,7 +80,7 @@ class Reader:
         self.recovered = False
         self._socket = ref(socket)  # whose reader this is: it is there for as long as anybody asks this for something
         self._spans: dict[str, list[Membership]] | None = None  # while the record says it
-        self._rooms: dict[str, Room] = {}
+        self._attended: dict[str, Room] | None = None  # while it is where every one is, and nowhere else
         self._to_come: Mapping[str, list[Membership]] = NOTHING  # stays that follow on the one being read
         self._fresh: tuple[str, ...] = ()  # streams whose position the client has from this connection
         self._absent: Collection[str] = ()  # streams that it is about to come back to
@@ -106,6 +106,21 @@ class Reader:
             streams = self.session.record.streams
             self._spans = {stream: [member.span] for stream, member in streams.items()}
         return self._spans
+
+    @property
+    def _rooms(self) -> dict[str, Room]:
+        """By stream, the rooms from which it gets something."""
+        if self._attended is None:
+            self._attended = {room.stream: room for room in self._here}
+        return self._attended
+
+    @property
+    def _here(self) -> Collection[Room]:
+        """The same rooms."""
+        if self._attended is not None:
+            return tuple(self._attended.values())
+        hub = self.socket.hub
+        return [room for key in self._always() if (room := hub.room(key)) is not None]
 
     @property
     def ready(self) -> bool:
@@ -166,7 +181,7 @@ class Reader:
             self._adopted(hub, self.socket.id, ())
             for room, position in () if self.socket.gone else standing:
                 self._announce(room, position)
-                self._let_in(room, position, None, position)
+                room.admit(self.socket, position, None, position)
         finally:
             for room in rooms:
                 hub.part(room)
@@ -290,11 +305,8 @@ class Reader:
 
     def _admit(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Let the client have what follows on ``position``, and whatever that says nothing from before its stay."""
-        self._let_in(room, position, until, self.floor(room))
-
-    def _let_in(self, room: Room, position: Position, until: Position | None, floor: Position) -> None:
         self._rooms[room.stream] = room
-        room.admit(self.socket, position, until, floor)
+        room.admit(self.socket, position, until, self.floor(room))
 
     def floor(self, room: Room) -> Position:
         """Where the stay that is being read began."""
@@ -388,6 +400,7 @@ class Reader:
         record, self.session.found = self.session.found or self.session.record, None
         members, missed = record.members(cursors), record.missed(cursors)
         self._missed = missed
+        self._attended = {}
         self._spans = {stream: record.unread(stream, cursors.get(stream)) for stream in members}
         self._absent = absent = dict(members)
         for stream, member in members.items():
@@ -479,8 +492,8 @@ class Reader:
 
     def withdraw(self) -> None:
         """It is in none of its rooms any more, nor on its way into one."""
-        rooms, self._rooms = self._rooms, {}
-        for room in rooms.values():
+        rooms, self._attended = self._here, {}
+        for room in rooms:
             room.let_go(self.socket)
 
     # --- the connection
@@ -493,13 +506,13 @@ class Reader:
     def go_on(self) -> None:
         """The client's connection has room again."""
         self._full = False
-        for room in tuple(self._rooms.values()):
+        for room in self._here:
             room.drive(self.socket)
 
     def lag(self) -> None:
         """The client's connection is full: from here on it takes from the history, as fast as it can."""
         self._full = True
-        for room in self._rooms.values():
+        for room in self._here:
             room.lag(self.socket)
 
     def depart(self, reason: str) -> None:

@@ -144,7 +144,7 @@ class RecoveringReader(Reader):
         rooms: dict[str, Room] = {}
         proved = False
         try:
-            self._spans = {}
+            self._attended, self._spans = {}, {}
             for stream, member in members.items():
                 rooms[stream] = hub.guest(key_of(member.kind, member.name))
                 self.spans[stream] = record.unread(stream)

@@ -544,6 +544,11 @@ class Socket(Inbound):
         self._runtime.presences.untrack(self, room)
 
     @property
+    def hub(self) -> "Hub":
+        """Who is where in its namespace, on this node."""
+        return self._hub
+
+    @property
     def node(self) -> "Runtime":
         """What its server shares on this node."""
         return self._runtime
