@@ -94,7 +94,7 @@ class MemoryBroker(Broker):
         if lost_answer == "not_done":
             raise OutcomeUnknown(draft.mid)
         self._sweep_streams(now)
-        log = self._log(stream)
+        log = self._log_of(stream, now)
         appended = log.append(draft, now)
         if draft.mid == MARKER_MID:
             self._logs[stream] = log.footing or log
@@ -210,10 +210,14 @@ class MemoryBroker(Broker):
         self.faults.check()
 
     def _log(self, stream: str) -> Log:
+        now = self.clock()
+        if stream not in self._logs:
+            self._sweep_streams(now)
+        return self._log_of(stream, now)
+
+    def _log_of(self, stream: str, now: float) -> Log:
         log = self._logs.get(stream)
         if log is None:
-            now = self.clock()
-            self._sweep_streams(now)
             log = self._logs[stream] = Log(self.new_generation(), self._limits, self._step, now)
         elif isinstance(log, Footing):
             log = self._logs[stream] = self._opened(log)

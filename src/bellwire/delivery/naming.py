@@ -50,6 +50,11 @@ def kind_of(key: Key) -> tuple[str, str]:
     return ("u", key.id) if isinstance(key, User) else ("n", "")
 
 
+def own_kind(socket_id: str) -> tuple[str, str]:
+    """Return the same of the id of a socket that recovers."""
+    return "s", socket_id
+
+
 def key_of(kind: str, name: str) -> Key:
     """Return the key that `kind_of` told."""
     return User(name) if kind == "u" else EVERYONE if kind == "n" else name
@@ -63,7 +68,11 @@ def name_stream(namespace: str, key: Key) -> str:
     socket = read_socket_id(key) if isinstance(key, str) else None
     if socket is not None and socket.node is not None:
         return f"{_DIRECT}{key}{mark_namespace(namespace)}"
-    kind, name = kind_of(key)
+    return stream_of_kind(namespace, *kind_of(key))
+
+
+def stream_of_kind(namespace: str, kind: str, name: str) -> str:
+    """Return the name of the stream of what `kind_of` tells; none of a socket that does not recover."""
     data = f"{kind}{len(namespace)}:{namespace}{name}".encode(errors="surrogatepass")
     return blake2b(data, digest_size=12).hexdigest()
 

@@ -6,7 +6,7 @@ Leaving costs what the socket's own rooms cost, however many rooms there are.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bellwire.delivery.naming import EVERYONE, Key, User, direct_of, mark_namespace, stream_of
+from bellwire.delivery.naming import EVERYONE, Key, User, direct_of, mark_namespace, name_stream, stream_of
 from bellwire.delivery.position import Position
 from bellwire.delivery.published import Published
 from bellwire.protocol.socket_id import read_socket_id
@@ -88,9 +88,12 @@ class Hub:
         """Return the room ``key``; None if nobody is in it."""
         return self._rooms.get(key)
 
-    def guest(self, key: Key) -> Room:
-        """Return the room ``key``; it is not given up before :meth:`part`, though nobody is in it yet."""
-        room = self._open(key)
+    def guest(self, key: Key, stream: str | None = None) -> Room:
+        """Return the room ``key``; it is not given up before :meth:`part`, though nobody is in it yet.
+
+        ``stream`` is its stream's name, if that is known.
+        """
+        room = self._rooms.get(key) or self._open(key, stream or name_stream(self.name, key))
         room.guests += 1
         return room
 
@@ -132,11 +135,8 @@ class Hub:
             room.dismiss(socket)
             self.vacate(room)
 
-    def _open(self, key: Key) -> Room:
-        room = self._rooms.get(key)
-        if room is None:
-            room = self._rooms[key] = Room(self, key, self._streams, self._dispatcher)
-            self.streams[room.stream] = room
+    def _open(self, key: Key, stream: str) -> Room:
+        room = self._rooms[key] = self.streams[stream] = Room(self, key, self._streams, self._dispatcher, stream)
         return room
 
     def vacate(self, room: Room) -> None:

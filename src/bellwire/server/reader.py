@@ -12,7 +12,7 @@ from weakref import ref
 from bellwire.delivery.answer import Reason
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.membership import Membership
-from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, stream_of
+from bellwire.delivery.naming import EVERYONE, Key, User, key_of, kind_of, own_kind, stream_of, stream_of_kind
 from bellwire.delivery.position import Point, Position, order
 from bellwire.delivery.session import MAX_LEFT, Member, Record, Turn
 from bellwire.protocol import wire
@@ -173,10 +173,13 @@ class Reader:
 
     async def begin_session(self, hub: "Hub", sessions: Sessions, whose: "Whose") -> None:
         """Make a session that is where every one is: among everyone, its user's, and for itself."""
-        rooms = [hub.guest(key) for key in self._always()]
+        own = own_kind(self.socket.id)  # nobody else has heard of it yet
+        its = hub.guest(self.socket.id, stream_of_kind(hub.name, *own))
+        rooms = [its if key == its.key else hub.guest(key) for key in self._always()]
         try:
-            standing = [(room, await room.now()) for room in rooms]
-            streams = {room.stream: Member(*kind_of(room.key), position) for room, position in standing}
+            standing = [(room, await (room.stand(new=True) if room is its else room.now())) for room in rooms]
+            kinds = [own if room is its else kind_of(room.key) for room in rooms]
+            streams = {room.stream: Member(*kind, at) for kind, (room, at) in zip(kinds, standing, strict=True)}
             self.session = await sessions.create(socket_id=self.socket.id, streams=streams, **whose)
             self._adopted(hub, self.socket.id, ())
             for room, position in () if self.socket.gone else standing:

@@ -56,8 +56,8 @@ class Room(Standing):
         "plain",
     )
 
-    def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher) -> None:
-        super().__init__(hub, key, streams)
+    def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher, stream: str) -> None:
+        super().__init__(hub, key, streams, stream)
         self.alias = streams.new_alias()
         """What its messages call the stream."""
         self.plain: set[Socket] | frozenset[Socket] = _NOBODY

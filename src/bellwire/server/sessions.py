@@ -156,8 +156,7 @@ class Sessions:
         record = self._here(record)
         session = Session(self, secret, session_key(secret, namespace, principal), record, holder)
         try:
-            async with self.lock(session):
-                await session.write()
+            await session.write()  # without its lock: nobody else knows it yet
         except BaseException:
             session.abandon(ended=True)
             raise

@@ -28,7 +28,7 @@ from bellwire.core.errors import OutcomeUnknown
 from bellwire.delivery.chain import Place
 from bellwire.delivery.entry import Entry, marker
 from bellwire.delivery.feed import Feed, Output
-from bellwire.delivery.naming import Key, name_stream
+from bellwire.delivery.naming import Key
 from bellwire.delivery.position import Position, position
 from bellwire.server.streams import Streams
 
@@ -69,9 +69,9 @@ class Standing(ABC):
         "subscribed",
     )
 
-    def __init__(self, hub: "Hub", key: Key, streams: Streams) -> None:
+    def __init__(self, hub: "Hub", key: Key, streams: Streams, stream: str) -> None:
         self.key = key
-        self.stream = name_stream(hub.name, key)
+        self.stream = stream
         self.subscribed = False
         self.guests = 0
         """How many are about to come in: the room is not given up meanwhile."""
@@ -83,7 +83,7 @@ class Standing(ABC):
         self._at: Position | None = None  # while it is quiet, where it stands
         self._lone: Socket | None = None  # and who is here
         self._way = Way.COMING
-        self._doing: dict[object, asyncio.Future[None]] | None = None
+        self._doing: dict[object, asyncio.Future[None] | None] | None = None
 
     # --- in the words of the room
 
@@ -184,20 +184,22 @@ class Standing(ABC):
     async def _once(self, what: object, is_done: Callable[[], bool], do: Callable[[], Awaitable[None]]) -> None:
         """Do what several may want at the same time: one of them does it for all."""
         while not is_done():
-            if self._doing is None:
-                self._doing = {}
-            if what in self._doing:
-                await asyncio.shield(self._doing[what])
+            doing = self._doing
+            if doing is None:
+                doing = self._doing = {}
+            if what in doing:
+                done = doing[what] = doing[what] or asyncio.get_running_loop().create_future()
+                await asyncio.shield(done)
                 continue
-            doing, future = self._doing, asyncio.get_running_loop().create_future()
-            doing[what] = future
+            doing[what] = None  # until somebody waits for it
             try:
                 await do()
             finally:
-                del doing[what]
+                waited = doing.pop(what)
                 if not doing:
                     self._doing = None
-                future.set_result(None)
+                if waited is not None:
+                    waited.set_result(None)
 
     @property
     def _top(self) -> Position:
@@ -206,18 +208,21 @@ class Standing(ABC):
             return self._at
         return _UNKNOWN if self._feed is None else self._feed.ring.top
 
-    async def stand(self) -> Position:
-        """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable."""
+    async def stand(self, *, new: bool = False) -> Position:
+        """Hear of what is new, and return the position up to which all is here. Raises BrokerUnavailable.
+
+        If the stream is ``new``, so that nobody else has ever heard of it, it is not asked where it ends.
+        """
         if not self.subscribed:
             await self.subscribe()
         if not self.serves:
             self._at = _UNKNOWN
         if not self._top.gen:
-            await self._once("open", lambda: bool(self._top.gen), self._open)
+            await self._once("open", lambda: bool(self._top.gen), lambda: self._open(new=new))
         return self._top
 
-    async def _open(self) -> None:
-        top = await self._find_top()
+    async def _open(self, *, new: bool) -> None:
+        top = await self._find_top(new=new)
         if self._at is not None:
             self._at = top
         elif self._feed is not None:
@@ -243,9 +248,10 @@ class Standing(ABC):
             self._tell(feed, feed.probe(top))
         return top
 
-    async def _find_top(self) -> Position:
+    async def _find_top(self, *, new: bool) -> Position:
         broker, pause = self._streams.broker, FIRST_PAUSE
-        while not (top := await broker.top(self.stream)).seq:
+        while new or not (top := await broker.top(self.stream)).seq:
+            new = False
             try:
                 appended = await broker.append(self.stream, marker(random.getrandbits(32)))
                 return position(appended.gen, appended.point)
