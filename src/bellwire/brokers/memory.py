@@ -16,9 +16,9 @@ from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
 from bellwire.core.rounds import Rounds
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
-from bellwire.delivery.entry import MARKER_MID, Draft, Entry
+from bellwire.delivery.entry import MARKER_MID, Draft, Entry, enter
 from bellwire.delivery.log import DEFAULT_LIMITS, Appended, Footing, Limits, Log, dense
-from bellwire.delivery.position import Position
+from bellwire.delivery.position import START, Position
 
 FORGET_AFTER: Final = 24 * 3600.0
 """Seconds after which a stream without new entries and without a listener is forgotten; one that never had an entry
@@ -94,15 +94,27 @@ class MemoryBroker(Broker):
         if lost_answer == "not_done":
             raise OutcomeUnknown(draft.mid)
         self._sweep_streams(now)
+        founds = draft.mid == MARKER_MID and stream not in self._logs
+        appended = self._found(stream, draft, now) if founds else self._append(stream, draft, now)
+        if lost_answer == "done":
+            raise OutcomeUnknown(draft.mid)
+        return appended
+
+    def _append(self, stream: str, draft: Draft, now: float) -> Appended:
         log = self._log_of(stream, now)
         appended = log.append(draft, now)
         if draft.mid == MARKER_MID:
             self._logs[stream] = log.footing or log
         if not appended.duplicate:
             self._tell(stream, appended.gen, log.newest)
-        if lost_answer == "done":
-            raise OutcomeUnknown(draft.mid)
         return appended
+
+    def _found(self, stream: str, draft: Draft, now: float) -> Appended:
+        """Begin a stream with a marker: it is no log before something else comes."""
+        gen, entry = self.new_generation(), enter(draft, self._step(0), START, now)
+        self._logs[stream] = Footing(gen, entry.seq, entry.tag, now)
+        self._tell(stream, gen, entry)
+        return Appended(gen, entry.point, START, duplicate=False)
 
     @override
     async def read(
