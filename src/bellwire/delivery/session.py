@@ -338,7 +338,7 @@ _decode: Final = msgspec.msgpack.Decoder(Record).decode
 
 def encode_record(record: Record) -> bytes:
     """Encode a record to be stored (msgpack, an array that begins with the version)."""
-    return _encode(record)
+    return bytes(memoryview(_encode(record)))  # a copy that has no room left at its end, for it is kept
 
 
 def decode_record(data: bytes) -> Record:

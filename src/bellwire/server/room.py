@@ -45,6 +45,7 @@ class Room(Standing):
 
     __slots__ = (
         "_again",
+        "_alias",
         "_all",
         "_bare",
         "_dispatcher",
@@ -52,14 +53,12 @@ class Room(Standing):
         "_due",
         "_gen",
         "_page_read",
-        "alias",
         "plain",
     )
 
     def __init__(self, hub: "Hub", key: Key, streams: Streams, dispatcher: Dispatcher, stream: str) -> None:
         super().__init__(hub, key, streams, stream)
-        self.alias = streams.new_alias()
-        """What its messages call the stream."""
+        self._alias = 0
         self.plain: set[Socket] | frozenset[Socket] = _NOBODY
         """Members that recover nothing."""
         self._dispatcher = dispatcher
@@ -73,6 +72,13 @@ class Room(Standing):
 
     def __repr__(self) -> str:
         return f"Room({self._hub.name!r}, {self.key!r})"
+
+    @property
+    def alias(self) -> int:
+        """What its messages call the stream."""
+        if not self._alias:
+            self._alias = self._streams.new_alias()
+        return self._alias
 
     # --- members
 
