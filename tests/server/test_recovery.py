@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.delivery.offset import decode
+from bellwire.delivery.offset import MAX_OTHERS, decode
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.dialects import Item
-from bellwire.server.recovery import AT_CONNECT, Recovering
+from bellwire.server.recovery import AT_CONNECT, CHECK_SECONDS, Recovering
 from bellwire.testing.clock import advance
 from tests.guarantee.world import Make, world_on
 from tests.server.midway import slow, steps
@@ -48,6 +48,32 @@ async def test_one_that_still_proves_where_it_stands_does_not_hold_up_the_others
             assert client.labels == ["live", "missed", "live again"]
             client.cut()
     assert not caplog.records
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_an_offset_that_has_grown_long_gives_way_to_a_checkpoint(make: Make, comes_back: bool) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        client = Stock("u")
+        await client.connect(node)
+        rooms = [f"room {n}" for n in range(MAX_OTHERS + 2)]
+        for room in rooms:
+            await node.namespace.to(client.id).join(room)
+        if comes_back:
+            client.cut()
+            await client.connect(node)
+        for room in rooms:
+            await node.say(room, room)
+        await advance(2 * CHECK_SECONDS)
+        await node.say("room 0", "last")
+        await advance(1)
+        assert client.offset is not None
+        assert decode(client.offset).checkpoint
+        assert len(decode(client.offset).entries) <= 2
+        client.cut()
+        await client.connect(node)
+        assert client.recovered
+        assert client.labels == [*rooms, "last"]
 
 
 async def test_the_newest_connection_of_a_client_keeps_the_session_though_an_older_one_is_slower(make: Make) -> None:

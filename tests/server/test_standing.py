@@ -1,11 +1,15 @@
 """A stream in which nothing comes is a position and a member; all that may happen to it is the same as to any other."""
 
+import asyncio
+
+import pytest
+
 from bellwire.delivery.entry import enter, marker
 from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import START
 from bellwire.server.room import Room
 from bellwire.testing.clock import advance
-from tests.server.nodes import make_node, tale, write
+from tests.server.nodes import Gate, make_node, tale, write
 
 R = stream_of("/", "r")
 
@@ -178,3 +182,24 @@ async def test_who_asks_where_it_stands_when_the_log_was_taken_back_is_told_what
         node.broker.faults.lose_tail(R, 2)
         assert await room.now() == await node.top("r")
         assert [said[0] for said in reader.got] == ["reset"]
+
+
+async def test_a_stream_that_nobody_has_heard_of_is_not_asked_where_it_ends() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        gate.hold("top")
+        position = await node.hub.guest("r").stand(new=True)
+        gate.let_go("top")
+        assert position == await node.top("r")
+        assert position.seq == 1
+
+
+@pytest.mark.parametrize("done", [False, True])
+async def test_whether_its_marker_is_there_is_looked_for_where_nobody_knows(done: bool) -> None:
+    async with make_node() as node:
+        node.broker.faults.lose_answer(done=done)
+        standing = asyncio.create_task(node.hub.guest("r").stand(new=True))
+        await advance(10)
+        assert await standing == await node.top("r")
+        assert (await node.top("r")).seq == 1

@@ -213,7 +213,6 @@ class RecoveringReader(Reader):
         self._start_over()
 
     def _start_over(self) -> None:
-        self._spans = self.spans  # which its record will not tell any more
         self.session.end()
         self.socket.cut("stream reset")
 
