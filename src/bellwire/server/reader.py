@@ -526,17 +526,20 @@ class Reader:
             self.session.end()
         else:
             self.session.detach()
-        own = stream_of(self.socket.namespace, self.socket.id)
-        self.socket.node.leftovers.add(own, self.session.key, over=over)
+        self.socket.node.leftovers.add(self._own, self.session.key, over=over)
+
+    @property
+    def _own(self) -> str:
+        """The stream of the socket itself."""
+        return stream_of_kind(self.socket.namespace, *own_kind(self.socket.id))
 
     def call(self, post: Post) -> Message:
         """Return a call in the client's dialect, to be handed over behind what was emitted to the client before."""
-        own = stream_of(self.socket.namespace, self.socket.id)
-        room = self._rooms.get(own)
+        room = self.socket.hub.room(self.socket.id)
         point = None if room is None else room.point(self.socket)
-        if point is None:
+        if room is None or point is None:
             return self.socket.dialect.render(post)
-        return self.socket.dialect.after(post, wire.After(own, point.seq, point.tag))
+        return self.socket.dialect.after(post, wire.After(room.stream, point.seq, point.tag))
 
     # --- what its rooms tell
 
