@@ -24,7 +24,7 @@ async def nothing_is_left(node: Node) -> None:
     """All are gone: nothing is kept of a room, nor of a namespace."""
     await advance(10)
     assert not node.namespace.hub(NAMESPACE).streams
-    assert not node.namespace.runtime.streams.served
+    assert not node.namespace.runtime.streams.rooms
 
 
 def newcomer(world: World) -> Client:

@@ -100,7 +100,7 @@ async def test_one_that_leaves_is_told_where_it_stood_and_nothing_is_left() -> N
         assert room.dismiss(reader.itself) is None
         node.hub.vacate(room)
         assert not room.serves
-        assert node.streams.served == []
+        assert node.streams.rooms == []
 
 
 async def test_one_that_comes_back_to_where_the_stream_stands_makes_no_feed() -> None:

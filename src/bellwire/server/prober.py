@@ -42,9 +42,11 @@ class Prober:
         self._dispatcher.run(self._probe(), self._ended)
 
     async def _probe(self) -> None:
-        rooms = tuple(self._streams.served)
+        rooms = self._streams.rooms
         for start in range(0, len(rooms), AT_ONCE):
-            probes = [room.probe() for room in rooms[start : start + AT_ONCE]]
+            if start:
+                await asyncio.sleep(0)  # there may be very many with nobody who recovers
+            probes = [room.probe() for room in rooms[start : start + AT_ONCE] if room.serves]
             faults = [fault for fault in await asyncio.gather(*probes, return_exceptions=True) if fault is not None]
             for fault in faults:
                 if not isinstance(fault, BrokerUnavailable):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Coroutine, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -77,9 +77,9 @@ class Streams:
         """The live namespaces by their marks."""
 
     @property
-    def served(self) -> "list[Room]":
-        """The rooms with members that recover."""
-        return [room for hub in self.hubs.values() for room in hub.streams.values() if room.serves]
+    def rooms(self) -> "list[Room]":
+        """All rooms of this node."""
+        return list(chain.from_iterable([hub.streams.values() for hub in self.hubs.values()]))
 
     # --- out
 
