@@ -9,7 +9,7 @@ from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import START
 from bellwire.server.room import Room
 from bellwire.testing.clock import advance
-from tests.server.nodes import Gate, make_node, tale, write
+from tests.server.nodes import Gate, come_back, make_node, tale, write
 
 R = stream_of("/", "r")
 
@@ -90,6 +90,7 @@ async def test_a_volatile_event_reaches_one_to_whom_nothing_came() -> None:
         reader = await node.reading("a", "r")
         await node.emit("now", "r", volatile=True)
         assert reader.got == ["now"]
+        assert is_quiet(node.room("r"))
 
 
 async def test_one_that_leaves_is_told_where_it_stood_and_nothing_is_left() -> None:
@@ -203,3 +204,65 @@ async def test_whether_its_marker_is_there_is_looked_for_where_nobody_knows(done
         await advance(10)
         assert await standing == await node.top("r")
         assert (await node.top("r")).seq == 1
+
+
+async def test_a_stream_in_which_nothing_came_for_a_while_is_quiet_again() -> None:
+    async with make_node() as node:
+        reader = await node.reading("a", "r")
+        room, start = node.room("r"), await node.top("r")
+        await write(node, 2)
+        await room.probe()  # something came since the last one
+        assert not is_quiet(room)
+        await room.probe()
+        assert is_quiet(room)
+        assert reader.got == [0, 1]
+        other = await node.reading("b")
+        come_back(node, other, start)
+        assert [said for said in other.got if isinstance(said, int)] == [0, 1]
+        await write(node, 1, first=2)
+        assert (reader.got, other.got) == ([2], [2])
+
+
+async def test_a_stream_with_two_members_does_not_become_quiet_and_with_one_that_was_passed_over_it_does() -> None:
+    async with make_node() as node:
+        for name in "ab":
+            await node.reading(name, "r")
+        alone = await node.reading("c", "s")
+        await node.emit("not for c", "s", excluded=("c",))
+        for key in "rs":
+            node.room(key).idle = True
+            await node.room(key).probe()
+        assert not is_quiet(node.room("r"))
+        assert is_quiet(node.room("s"))
+        assert [said[0] for said in alone.got] == ["advance"]
+
+
+async def test_who_was_sent_what_a_failover_took_back_is_reset_though_it_was_quiet() -> None:
+    async with make_node() as node:
+        reader = await node.reading("a", "r")
+        await write(node, 3)
+        room = node.room("r")
+        room.idle = True
+        await room.probe()
+        assert is_quiet(room)
+        assert reader.got == [0, 1, 2]
+        node.broker.faults.lose_tail(R, 1)
+        await write(node, 1, first=7)
+        await advance()
+        assert [said if isinstance(said, int) else said[0] for said in reader.got] == ["reset", 7]
+
+
+async def test_a_stream_with_one_on_its_way_back_does_not_become_quiet() -> None:
+    async with make_node() as node:
+        reader, other = await node.reading("a", "r"), await node.reading("b")
+        room, start = node.room("r"), await node.top("r")
+        await write(node, 2)
+        tale(other).ready = False
+        come_back(node, other, start)
+        room.idle = True
+        await room.probe()
+        assert not is_quiet(room)
+        tale(other).ready = True
+        room.drive()
+        assert [said for said in other.got if isinstance(said, int)] == [0, 1]
+        assert reader.got == [0, 1]

@@ -94,11 +94,15 @@ class Feed(Generic[M]):
         return not self.audience and not self.resuming
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it can be made anew of a position and one member that is live, or none; entries are in the log."""
+        audience = self.audience
+        return self.ring.following and not (self.resuming or audience.behind) and len(audience.live) <= 1
+
+    @property
     def is_quiet(self) -> bool:
-        """Whether a position, and one member that is live or none, say all: it can be made anew of that."""
-        audience, ring = self.audience, self.ring
-        alone = not (self.resuming or audience.behind) and len(audience.live) <= 1
-        return alone and ring.following and not len(ring.chain)
+        """Whether these say all, since there are no entries."""
+        return self.is_plain and not len(self.ring.chain)
 
     # --- from the broker
 

@@ -228,12 +228,14 @@ class Room(Standing):
         post = None if published is None else self._streams.read(self._hub.name, published.body)
         if published is None or post is None:
             return
-        feed = self.feed
-        audience = self._all
+        feed = self._feed
+        audience, lone = self._all, self._lone
         if published.excluded or published.earlier:
             skipped = self._excluded(published.excluded)
             skipped.update(*map(self._hub.members_in, published.earlier))
             audience = (set(self.members) - skipped,)
+        elif lone is not None and self.has(lone):
+            audience = (*audience, (lone,))
         elif feed is not None and (feed.audience.behind or feed.resuming):
             audience = (*audience, [*feed.audience.behind, *self._returning(feed)])
         self._streams.fanout.cast(audience, post, room=self.stream, volatile=published.volatile)
@@ -530,5 +532,7 @@ class Room(Standing):
                 await self._streams.broker.unsubscribe(self.stream, self)
                 await self.subscribe()
                 await self._compare()
+            elif self.idle:
+                self._quieten(idle=True)
         finally:
             self._hub.part(self)

@@ -11,7 +11,8 @@ nothing came since the position was read, and one member at most is here, these 
     QUIET                           a member that stands elsewhere, or one more            FED
     QUIET                           the log stands elsewhere, or the member does not read  FED
     QUIET                           nobody is left                                         ABSENT
-    FED      a Feed                 one live member is left, and no entry                  QUIET
+    FED      a Feed                 one live member is on its way no more, and no entry    QUIET
+    FED                             one live member is left, and nothing came for a while  QUIET
     FED                             nobody is left                                         ABSENT
 """
 
@@ -139,10 +140,10 @@ class Standing(ABC):
         if self._way is Way.LAGGING:
             feed.lag(lone, floor=self._floor(lone))
 
-    def _quieten(self) -> None:
-        """Keep no feed where a position and a member say all."""
+    def _quieten(self, *, idle: bool = False) -> None:
+        """Keep no feed where a position and a member say all, or would if entries that are ``idle`` were forgotten."""
         feed = self._feed
-        if feed is not None and feed.is_quiet:
+        if feed is not None and (feed.is_quiet or (idle and feed.is_plain)):
             self._streams.settle()
             self._at, self._lone, self._way = feed.ring.top, next(iter(feed.audience.live), None), Way.LIVE
             self._feed = None
