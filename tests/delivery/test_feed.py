@@ -212,3 +212,23 @@ def test_who_begins_at_the_top_is_live_at_once_and_who_lagged_is_asked() -> None
     assert feed.come_live("b") is None
     assert feed.next("b") == Live(entry.point)
     assert feed.come_live("nobody") is None
+
+
+def test_a_feed_is_quiet_as_long_as_a_position_and_one_live_member_say_all() -> None:
+    assert _feed(TOP).is_quiet
+    feed = _feed(TOP, "a")
+    assert feed.is_quiet
+    feed.live(GEN, make(11, TOP))
+    assert (feed.is_quiet, feed.is_plain) == (False, True)
+    feed.live(GEN, make(13, Point(12, 1212)))  # one is missing
+    assert not feed.is_plain
+
+
+def test_a_feed_of_two_or_of_one_who_stands_elsewhere_is_not() -> None:
+    assert not _feed(TOP, "a", "b").is_plain
+    coming = _feed(TOP)
+    coming.resume("a", position(GEN, TOP))
+    assert not coming.is_plain
+    behind = _feed(TOP, "a")
+    behind.live(GEN, make(11, TOP, excluded=("a",)))
+    assert not behind.is_plain
