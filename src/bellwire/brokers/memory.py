@@ -162,10 +162,10 @@ class MemoryBroker(Broker):
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:
         self._check()
-        left = tuple([other for other in self._hearing(stream) if other is not listener])
+        left = [other for other in self._hearing(stream) if other is not listener]
         self._listeners.pop(stream, None)
         if left:
-            self._listeners[stream] = left if len(left) > 1 else left[0]
+            self._listeners[stream] = left[0] if len(left) == 1 else tuple(left)
 
     @override
     async def publish(self, stream: str, body: bytes) -> None:
