@@ -84,6 +84,10 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: Whole = 0
 
 
+HEARD: Final = Hello(VERSION, "")
+"""What is kept of one once it is taken up."""
+
+
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What the server answers; the elements are those of `wire.Connected`."""
 

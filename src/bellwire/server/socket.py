@@ -15,7 +15,7 @@ from bellwire.core.events import Event
 from bellwire.delivery.effects import Key
 from bellwire.delivery.naming import EVERYONE, User, stream_of
 from bellwire.guard.packets import check_mid, post
-from bellwire.protocol.embedding import VERSION, Hello
+from bellwire.protocol.embedding import HEARD, Hello
 from bellwire.protocol.outgoing import Message
 from bellwire.protocol.socket_id import new_socket_id, read_socket_id
 from bellwire.protocol.socketio import Packet
@@ -47,9 +47,6 @@ logger = logging.getLogger("bellwire.server")
 
 _write_session = msgspec.msgpack.Encoder().encode
 _read_session = msgspec.msgpack.Decoder(dict[str, Any]).decode
-
-_NEGOTIATED = Hello(VERSION, "")
-"""What is kept of a client's hello once it is taken up."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -522,7 +519,7 @@ class Socket(Inbound):
         if self.gone:
             reader.depart(self.reason)
             return
-        self.hello = NEWCOMER if isinstance(hello, Plea) else _NEGOTIATED  # what it gave has served its purpose
+        self.hello = NEWCOMER if isinstance(hello, Plea) else HEARD  # what it gave has served its purpose
         if isinstance(hello, Hello) and hello.producer is not None:
             # A copy of a session is another program: under the same numbers it would send other events.
             producer = secrets.token_hex(16) if reader.session.forked else hello.producer
