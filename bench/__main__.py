@@ -20,8 +20,8 @@ def main() -> None:
     """Parse the arguments, measure, and print the report."""
     parser = _parser()
     options = parser.parse_args()
-    if options.out and (options.only or options.work):
-        parser.error("--out takes the figures of a whole selection: leave --only and --work out")
+    if options.out and (options.only or options.work) and not options.full:
+        parser.error("--out takes all figures of the README: leave --only and --work out, or give --full")
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
     raise_file_limit()

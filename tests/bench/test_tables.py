@@ -40,6 +40,10 @@ def test_each_work_is_a_line_and_each_server_a_column() -> None:
     ]
 
 
+def test_who_was_not_measured_has_no_column() -> None:
+    assert table(rows([ROUND]), (PLAIN, GUARDED, BUN), ()).startswith("| | Bellwire | Bun |\n")
+
+
 def test_what_none_of_the_servers_did_has_no_line() -> None:
     assert len(table(rows([ROUND]), (SOCKET_IO,), ()).splitlines()) == 4
     assert "connecting" not in table(rows([ROUND]), (SOCKET_IO,), ())
