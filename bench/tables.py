@@ -32,8 +32,10 @@ def table(rows: Sequence[Row], servers: Sequence[str], bases: Sequence[str], *, 
     """Medians side by side; in brackets how many times as good those are of ``bases`` that a server is held against.
 
     Some works have a second line if ``also`` names its figure: broadcasts `CPU`, round trips `P99`, idle connections
-    `IDLE_CPU`. What none of ``servers`` did has no line. A star says that the load generator used its whole core.
+    `IDLE_CPU`. What none of ``servers`` did has no line, and who did nothing no column. A star says that the load
+    generator used its whole core.
     """
+    servers = [name for name in servers if any(row.label == name for row in rows)]
     lines = [f"| | {' | '.join(servers)} |", f"|---|{'--:|' * len(servers)}"]
     together = sorted(rows, key=lambda row: _ORDER.index(ECHO if row.shape.work in KINDS else row.shape.work))
     for title, group in groupby(together, lambda row: row.title):
