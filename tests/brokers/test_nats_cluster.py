@@ -60,7 +60,7 @@ async def broker_of(
 
 @asynccontextmanager
 async def started(broker: NatsBroker) -> AsyncIterator[NatsBroker]:
-    await broker.start()
+    await again(broker.start, within=60)  # a server that another test has killed may be away still
     try:
         yield broker
     finally:

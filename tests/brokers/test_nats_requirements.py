@@ -38,6 +38,8 @@ def test_what_passes_by_itself_is_no_fault() -> None:
     with pytest.raises(BrokerUnavailable, match="temporarily"):
         check_account({"error": {"err_code": 10008, "description": "JetStream system temporarily unavailable"}})
     assert isinstance(refused("s", {"err_code": 10008, "description": "temporarily"}, 3), BrokerUnavailable)
+    offline = "no suitable peers for placement, peer offline"
+    assert isinstance(refused("s", {"err_code": 10005, "description": offline}, 3), BrokerUnavailable)
 
 
 def _info(name: str, replicas: int) -> dict[str, Any]:

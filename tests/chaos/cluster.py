@@ -66,6 +66,7 @@ class Cluster:
         """The emitter's way to the broker."""
         self.listeners: list[Listener] = []
         self.writer: Writer
+        self.emitter: Emitter
         self.lanes: list[Lane]
         self._stack = stack
 
@@ -80,8 +81,8 @@ class Cluster:
         writer = Client(f"http://127.0.0.1:{port}")
         self.writer = Writer(writer)
         await self._stack.enter_async_context(writer)
-        emitter = await self._stack.enter_async_context(Emitter(self.broker.url(self.link.port)))
-        self.lanes = [Lane(emitter, f"e{number}") for number in range(LANES)]
+        self.emitter = await self._stack.enter_async_context(Emitter(self.broker.url(self.link.port)))
+        self.lanes = [Lane(self.emitter, f"e{number}") for number in range(LANES)]
 
     @asynccontextmanager
     async def noting(self, seconds: float) -> AsyncIterator[None]:

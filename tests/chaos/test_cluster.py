@@ -14,7 +14,7 @@ from tests.chaos.brokers import BrokerProcess, Nats, PurgedNats, Valkey
 from tests.chaos.cluster import cluster
 from tests.chaos.program import LONG, SCALE
 from tests.chaos.proxy import ChaosProxy
-from tests.chaos.sources import LANES, RATE, Writer
+from tests.chaos.sources import LANES, RATE, Lane, Writer
 from tests.chaos.verdict import FINE, verdict
 
 pytestmark = [pytest.mark.bellwire(clock="real"), pytest.mark.timeout(60 * SCALE)]
@@ -107,14 +107,19 @@ async def test_a_broker_that_is_killed_and_comes_back_with_its_log(broker: Broke
 async def test_a_broker_that_is_away_for_long(broker: BrokerProcess) -> None:
     """Who begins to emit meanwhile is told that nothing was sent; who had begun, when nobody can tell any more."""
     async with cluster(broker) as c:
+        late = [Lane(c.emitter, f"late{number}") for number in range(5)]
         async with c.noting(OUTAGE):
             await c.listeners[0].hears(Writer.name, RATE)
-            await c.broker.crash(OUTAGE)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(c.broker.crash(OUTAGE))
+                for lane in late:  # one after the other: the first may begin before it is known that the broker is away
+                    await asyncio.sleep(0.2)
+                    group.create_task(lane.emit())
         await c.all_hear()
         assert sum(listener.losses for listener in c.listeners) == 0
         await c.settle()
         c.check(in_doubt=c.broker.forgets_its_name)
-        assert sum(len(lane.unavailable) for lane in c.lanes) >= 1
+        assert sum(len(lane.unavailable) for lane in late) >= 1
 
 
 async def test_a_broker_that_tells_nothing_new_any_more(broker: BrokerProcess) -> None:

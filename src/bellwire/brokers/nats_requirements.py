@@ -17,6 +17,9 @@ NOT_FOR_ACCOUNT: Final = 10039
 _TOO_FEW_PEERS: Final = (10005, 10074)
 """JetStream's codes for more replicas than there are servers, and than a server alone can have."""
 
+_OFFLINE: Final = "peer offline"
+"""What it says beside the first of them if there would be enough, and one is away for now."""
+
 
 def check_version(version: str) -> None:
     """Check the version that a server says it has. Raises `ConfigError`."""
@@ -77,8 +80,8 @@ def check_replicas(infos: Iterable[dict[str, Any]], wanted: int | None) -> bool:
 
 def refused(name: str, error: dict[str, Any], replicas: int | None) -> Exception:
     """Return what is said of a stream that JetStream does not make or change."""
-    description = error.get("description")
-    if error.get("err_code") in _TOO_FEW_PEERS and (replicas or 1) > 1:
+    description = str(error.get("description", ""))
+    if error.get("err_code") in _TOO_FEW_PEERS and (replicas or 1) > 1 and _OFFLINE not in description:
         return ConfigError(
             f"JetStream cannot keep {replicas} replicas of {name} ({description}): replicas={replicas} needs a cluster "
             f"of at least {replicas} servers with JetStream"
