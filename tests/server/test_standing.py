@@ -252,6 +252,22 @@ async def test_who_was_sent_what_a_failover_took_back_is_reset_though_it_was_qui
         assert [said if isinstance(said, int) else said[0] for said in reader.got] == ["reset", 7]
 
 
+async def test_who_is_alone_in_a_log_that_a_failover_has_left_with_nothing_gets_what_comes() -> None:
+    async with make_node() as node:
+        reader = await node.reading("a", "r")
+        room = node.room("r")
+        node.broker.faults.lose_tail(R, 1)
+        for _ in range(2):
+            room.idle = True
+            await room.probe()
+            await advance()
+        await write(node, 1)
+        other = await node.reading("b", "r")
+        await write(node, 1, first=1)
+        assert [said if isinstance(said, int) else said[0] for said in reader.got] == ["reset", 0, 1]
+        assert other.got == [1]
+
+
 async def test_a_stream_with_one_on_its_way_back_does_not_become_quiet() -> None:
     async with make_node() as node:
         reader, other = await node.reading("a", "r"), await node.reading("b")

@@ -95,9 +95,13 @@ class Feed(Generic[M]):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it can be made anew of a position and one member that is live, or none; entries are in the log."""
-        audience = self.audience
-        return self.ring.following and not (self.resuming or audience.behind) and len(audience.live) <= 1
+        """Whether it can be made anew of a position and one member that is live, or none; entries are in the log.
+
+        A log that a failover has left with nothing has no position.
+        """
+        audience, ring = self.audience, self.ring
+        stands = ring.following and ring.chain.top.seq > 0
+        return stands and not (self.resuming or audience.behind) and len(audience.live) <= 1
 
     @property
     def is_quiet(self) -> bool:
