@@ -3,15 +3,27 @@
 import asyncio
 
 import pytest
+from typing_extensions import override
 
 from bellwire.delivery.entry import enter, marker
 from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import START
+from bellwire.protocol.outgoing import Message
+from bellwire.protocol.post import Post
+from bellwire.server.dialects import Item, Stock
 from bellwire.server.room import Room
 from bellwire.testing.clock import advance
 from tests.server.nodes import Gate, come_back, make_node, tale, write
 
 R = stream_of("/", "r")
+
+
+class Unable(Stock):
+    """The dialect of a client to whom nothing can be said."""
+
+    @override
+    def render(self, item: Item) -> Message:
+        raise TypeError("no wire form")
 
 
 def is_quiet(room: Room) -> bool:
@@ -35,6 +47,18 @@ async def test_one_member_to_whom_nothing_came_has_no_feed() -> None:
         assert not is_quiet(room)
         assert reader.got == [0, 1]
         assert (room.members, room.count) == ({reader.itself}, 1)
+
+
+async def test_it_loses_nobody_to_what_cannot_be_handed_to_another() -> None:
+    async with make_node() as node:
+        reader, other = await node.reading("a", "r"), await node.plain("b")
+        other.dialect = Unable()
+        post = Post("/", "say", ("?",), binary=False)
+        node.fanout.cast(((other.itself,),), post)
+        with pytest.raises(TypeError):
+            await write(node, 1)
+        await write(node, 1, first=1)
+        assert [said for said in reader.got if isinstance(said, int)] == [0, 1]
 
 
 async def test_of_two_members_both_get_what_comes() -> None:

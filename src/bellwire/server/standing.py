@@ -122,9 +122,9 @@ class Standing(ABC):
         return self._feed
 
     def _feed_with(self, at: Position) -> None:
-        lone, self._lone, self._at = self._lone, None, None
         settle = self._streams.settle
-        settle()
+        settle()  # this hands out what is others', and may fail there
+        lone, self._lone, self._at = self._lone, None, None
         feed = self._feed = Feed(self._skipped, settle, takes=self._takes, page_bytes=self._streams.page_bytes)
         if at.gen:
             feed.opened(at)
