@@ -29,3 +29,15 @@ def test_one_may_be_taken_out_in_its_turn() -> None:
     for key in Rounds(things).next(3):
         del things[key]
     assert things == {}
+
+
+def test_when_most_have_gone_the_others_do_not_wait_for_their_turns() -> None:
+    things = dict.fromkeys(range(1_000))
+    rounds = Rounds(things)
+    assert list(rounds.next(1)) == [0]
+    for key in range(990):
+        del things[key]
+    assert list(rounds.next(2)) == [990, 991]
+    things.clear()
+    assert list(rounds.next(2)) == []
+    assert rounds._left == []

@@ -17,6 +17,8 @@ class Rounds(Generic[K]):
 
     def next(self, count: int) -> Iterator[K]:
         """Return the next ``count`` keys that are there, or fewer if there are not so many; the oldest come first."""
+        if len(self._left) > 2 * len(self._things):  # most are gone: they would take the turns of those that are there
+            self._left = []
         for _ in range(min(count, len(self._things))):
             if not self._left:
                 self._left = list(reversed(list(self._things)))
