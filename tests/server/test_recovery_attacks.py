@@ -311,6 +311,23 @@ async def test_what_is_kept_of_rooms_that_were_left_is_bounded(make: Make) -> No
         assert len(reader.session.record.left) <= MAX_LEFT
 
 
+async def test_who_is_in_more_rooms_than_are_remembered_gets_what_comes_there(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bellwire.server.reader.MAX_STREAMS", 4)
+    async with make() as world:
+        node = await world.node()
+        client = await world.client(node, "left", *"abcde")
+        await node.leave(client, "left")
+        await node.join(client, "f")
+        client.cut()
+        await client.connect(node)
+        for room in "abcdef":
+            await node.say(room, room)
+        await advance(1)
+        assert client.labels == [*"abcdef"]
+
+
 async def test_a_slow_client_has_so_many_rooms_to_read_to_the_end_and_is_told_what_it_misses(make: Make) -> None:
     async with make() as world:
         node = await world.node()

@@ -294,8 +294,9 @@ class Reader:
         spans, stream = self.spans, room.stream
         kept = max(MAX_STAYS, 1 + len(self._to_come.get(stream, ())))
         spans[stream] = [*spans.pop(stream, ())[-kept:], span]
-        if len(spans) > MAX_STREAMS:
-            spans.pop(next(stream for stream in spans if stream not in self._rooms), None)
+        if len(spans) > MAX_STREAMS:  # all that it is in, or about to be, are kept
+            needed = {stream, *self._rooms, *self._absent}
+            spans.pop(next((name for name in spans if name not in needed), ""), None)
 
     def _open(self, room: Room, position: Position, until: Position | None = None) -> None:
         """Tell the client that it is in a stream, and let it have what follows."""
