@@ -172,6 +172,25 @@ async def test_what_was_lost_on_the_way_to_it_is_found() -> None:
         assert reader.got == [0]
 
 
+async def test_what_was_lost_is_found_though_somebody_comes_while_it_is_looked_for() -> None:
+    gate = Gate()
+    await gate.start()
+    async with make_node(gate) as node:
+        reader = await node.reading("a", "r")
+        room = node.room("r")
+        gate.faults.lose_live(R)
+        await write(node, 1)
+        room.idle = True
+        gate.hold("top")
+        probing = asyncio.create_task(room.probe())
+        await advance()
+        await node.reading("b", "r")
+        gate.let_go("top")
+        await probing
+        await advance()
+        assert reader.got == [0]
+
+
 async def test_that_the_log_stands_where_it_does_changes_nothing() -> None:
     async with make_node() as node:
         await node.reading("a", "r")

@@ -267,9 +267,9 @@ class Standing(ABC):
 
     async def _compare(self) -> bool:
         """Whether the log has nothing that was not told; if it has, that is read."""
-        before = self._feed, self._at
+        before = self._top
         top = await self._streams.broker.top(self.stream)
-        if (self._feed, self._at) != before or not self.idle or self._is_at(top):
+        if self._top != before or not self.idle or self._is_at(top):
             return True
         feed = self.feed
         if feed is None:
