@@ -39,7 +39,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--full", action="store_true", help="everything, for hours; without it ten minutes at most")
+    parser.add_argument(
+        "--full", action="store_true", help="everything, a quarter of an hour a round; without it ten minutes at most"
+    )
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each server (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement (default: 1)")
     parser.add_argument("--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=_names())

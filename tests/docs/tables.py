@@ -4,12 +4,25 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from bench.contestants import BUN, GUARDED, PLAIN, PYTHON_SOCKETIO, SOCKET_IO
+from bench.contestants import (
+    BUN,
+    GUARDED,
+    NCHAN,
+    OVER_NATS,
+    OVER_VALKEY,
+    PLAIN,
+    PYTHON_OVER_VALKEY,
+    PYTHON_SOCKETIO,
+    SOCKET_IO,
+    TWO_WORKERS,
+    V1,
+    WS,
+)
 
 import bellwire
 from bellwire.core.config import Option, config_options
 from bellwire.core.errors import BellwireError, EventRefused, TokenRefused
-from bellwire.load.result import P99
+from bellwire.load.result import CPU, IDLE_CPU, P99
 from bench import growth, model, tables
 from tests.docs.pages import ROOT
 
@@ -19,6 +32,10 @@ PAGES = {
     "growth": ROOT / "docs/explanation/growth.md",
     "model": ROOT / "docs/explanation/growth.md",
     "speed": ROOT / "README.md",
+    "nodes": ROOT / "README.md",
+    "matrix": ROOT / "docs/explanation/matrix.md",
+    "workers": ROOT / "docs/howto/several-processes.md",
+    "recovery": ROOT / "docs/explanation/fan-out.md",
 }
 
 
@@ -51,6 +68,30 @@ def speed_table() -> str:
     """What ``make bench`` measured last."""
     servers = (PLAIN, GUARDED, PYTHON_SOCKETIO, SOCKET_IO, BUN)
     return tables.table(tables.read(tables.SPEED), servers, (PLAIN,), also=(P99,))
+
+
+def nodes_table() -> str:
+    """What two nodes with a broker did in the whole matrix."""
+    return tables.table(tables.read(tables.MATRIX), (OVER_VALKEY, OVER_NATS, PYTHON_OVER_VALKEY), (OVER_VALKEY,))
+
+
+def workers_table() -> str:
+    """What two workers did beside one process."""
+    servers = (PLAIN, TWO_WORKERS)
+    rows = tables.read(tables.SPEED)
+    shared = {row.title for row in rows if row.server == TWO_WORKERS}
+    return tables.table([row for row in rows if row.title in shared], servers, (PLAIN,), also=(CPU,))
+
+
+def recovery_table() -> str:
+    """What recovery costs, in the run of the README."""
+    return tables.table(tables.read(tables.SPEED), (PLAIN, GUARDED, V1), (PLAIN,), also=(CPU,))
+
+
+def matrix_table() -> str:
+    """All that was measured of one process."""
+    servers = (PLAIN, GUARDED, V1, BUN, SOCKET_IO, WS, PYTHON_SOCKETIO, NCHAN)
+    return tables.table(tables.read(tables.MATRIX), servers, (PLAIN,), also=(P99, IDLE_CPU))
 
 
 def replaced(name: str, table: str) -> str:
@@ -114,6 +155,10 @@ TABLES = {
     "growth": growth_table,
     "model": model_table,
     "speed": speed_table,
+    "nodes": nodes_table,
+    "matrix": matrix_table,
+    "workers": workers_table,
+    "recovery": recovery_table,
 }
 
 if __name__ == "__main__":
