@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from bellwire.protocol.engineio import RequestError, node_of
+from bellwire.protocol.outgoing import Outgoing
 from bellwire.transports.base import Carrier, Link, Request
 from bellwire.transports.exchange import Abandoned, Exchange, respond
-from bellwire.transports.polling import Response
+from bellwire.transports.polling import GONE, Response
 from tests.transports.pipe import Pipe
 from tests.transports.wire import EchoServer
 
@@ -130,3 +131,38 @@ async def test_an_upgrade_is_checked_before_it_is_handed_on() -> None:
     link = engine.admit(request("EIO=4&transport=websocket"))(pipe)
     assert pipe.sent[0].startswith(f'0{{"sid":"{engine.node}')  # type: ignore[arg-type]
     assert link in engine.sessions.values()
+
+
+class Stalled(Call):
+    """A request of whose body nothing comes."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        await self.gone.wait()
+        yield b""
+
+
+async def test_a_post_that_is_being_read_may_lose_its_session_in_two_steps() -> None:
+    server = EchoServer()
+    sid = await opened(server)
+    carrier = server.engine.sessions[sid].carrier
+    posting = asyncio.ensure_future(respond(server.engine, Stalled("POST", sid)))
+    await asyncio.sleep(0)
+    carrier.close()
+    await asyncio.sleep(0)
+    carrier.abort()  # the reading is being ended, and has not ended yet
+    assert await posting == GONE
+
+
+async def test_a_get_that_is_given_up_as_it_is_answered_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    server = EchoServer()
+    sid = await opened(server)
+    session, call = server.engine.sessions[sid], Call("GET", sid)
+    waiting = asyncio.ensure_future(respond(server.engine, call))
+    await asyncio.sleep(0)
+    call.gone.set()
+    session.send(Outgoing("4late"))
+    session.carrier.flush()
+    assert await waiting == GONE
+    await asyncio.sleep(0)
+    assert server.echoes[sid].reasons == ["transport close"]
+    assert caplog.record_tuples == []  # nothing failed on the way

@@ -52,13 +52,14 @@ OK = Response(200, b"ok")
 class PollingCarrier(QueuedCarrier[Session]):
     """The server's half of long-polling: packets wait here for the client's next GET."""
 
-    __slots__ = ("_closing", "_posting", "_reading", "_touched", "_waiter")
+    __slots__ = ("_closing", "_posting", "_reading", "_touched", "_waiter", "_waiting")
 
     name: ClassVar[str] = "polling"
 
     def __init__(self, engine: "Engine") -> None:
         super().__init__(engine)
         self._waiter: asyncio.Future[str | None] | None = None
+        self._waiting: asyncio.Timeout | None = None  # as long as the waiter is there
         self._touched = False
         self._posting = False
         self._reading: asyncio.Timeout | None = None  # while a POST is read
@@ -79,8 +80,8 @@ class PollingCarrier(QueuedCarrier[Session]):
     @override
     def flush(self) -> None:
         self._touched = False
-        if self._waiter is not None and self._queue and not self._waiter.done():
-            self._waiter.set_result(self._take())
+        if self._queue and self._waiter is not None and not self._waiter.done():
+            self._answer(self._take())
 
     @override
     def close(self, code: int = 1000) -> None:
@@ -91,14 +92,12 @@ class PollingCarrier(QueuedCarrier[Session]):
     def abort(self) -> None:
         self._end()
         self._clear()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._answer(None)
 
     def _end(self) -> None:
         self._closing = True
         self.set_reading(True)
-        if self._reading is not None:
-            self._reading.reschedule(self._engine.loop.time())
+        self._interrupt(self._reading)
 
     @property
     def lingers(self) -> bool:
@@ -110,8 +109,7 @@ class PollingCarrier(QueuedCarrier[Session]):
         queue = self._queue[:]
         self._clear()
         self.set_reading(True)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(_NOOP.payload)
+        self._answer(_NOOP.payload)
         return queue
 
     def let_go(self) -> None:
@@ -145,22 +143,30 @@ class PollingCarrier(QueuedCarrier[Session]):
         return GONE if payload is None else _packets(payload)
 
     async def _wait(self, disconnected: Callable[[], Awaitable[None]]) -> str | None:
-        loop = self._engine.loop
-        self._waiter = waiter = loop.create_future()
+        self._waiter = waiter = self._engine.loop.create_future()
         try:
-            async with asyncio.timeout(
-                None
-            ) as until:  # a task for each of the two that may come first costs ten times it
-                waiter.add_done_callback(lambda _: until.reschedule(loop.time()))
+            # A task for each of the two that may come first would be a quarter of all that a request costs.
+            async with asyncio.timeout(None) as self._waiting:
                 await disconnected()
         except TimeoutError:
             payload: str | None = waiter.result()
             return payload
         finally:
-            self._waiter = None
+            self._waiter = self._waiting = None
         if self.session.carrier is self:  # an aborted GET ends the session; what it would have carried is lost with it
             self.session.close("transport close", abort=True)
         return None
+
+    def _answer(self, payload: str | None) -> None:
+        """Let the GET that waits return, if there is one and nothing else has."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(payload)
+            self._interrupt(self._waiting)
+
+    def _interrupt(self, waiting: asyncio.Timeout | None) -> None:
+        """End what is awaited, unless that is being done already: then it could not be told again."""
+        if waiting is not None and not waiting.expired():
+            waiting.reschedule(self._engine.loop.time())
 
     # --- POST
 
