@@ -9,7 +9,9 @@
     rounds       everything, again and again
     spread       medians and ratios
     report       the table
+    tables       the tables of the documentation
     plot         the picture
+    floor        what nothing can be faster than
     memory       things that are no connections
     growth       how cost grows, with everything of which there can be more
     costs        what the server itself does
@@ -25,3 +27,8 @@
     paced        its load
     verdict      whether something stayed as it was
 """
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+"""The repository."""

@@ -27,10 +27,9 @@ from bellwire.load.processes import HOST, ProcessError, running
 from bellwire.load.program import NAMESPACE
 from bellwire.load.result import own_memory, quantiles
 from bellwire.load.swarm import Connection, Swarm
-from bench import brokers
+from bench import ROOT, brokers
 
 NODE = "-m bellwire run bellwire.load.program:server --host {host} --port {port} --broker"
-ROOT = Path(__file__).parents[1]
 SIZE = 128
 INTERVAL = 0.1
 """Seconds between two messages in the other room."""

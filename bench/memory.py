@@ -25,6 +25,7 @@ from bellwire.delivery.session import Member, encode_record, new_record
 from bellwire.load.fanout import text
 from bellwire.load.processes import ProcessError
 from bellwire.load.result import own_memory
+from bench import ROOT
 from bench.carriers import SILENT, connect
 
 NUMBER = 2_000
@@ -149,7 +150,7 @@ TITLES = {
 def per_thing(what: str, number: int) -> float:
     """Bytes for each, measured in another process."""
     command = [sys.executable, "-m", "bench.memory", "--thing", what, "--number", str(number)]
-    said = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if said.returncode:
         raise ProcessError(said.stderr.strip())
     return float(said.stdout)

@@ -8,7 +8,7 @@ import msgspec
 
 from bellwire.load.clients.base import ECHO, KINDS
 from bellwire.load.result import CPU, IDLE_CPU, P99, RATE, SATURATED
-from bench.growth import ROOT
+from bench import ROOT
 from bench.report import UNITS, Row
 
 SPEED = ROOT / "docs" / "figures" / "speed.json"

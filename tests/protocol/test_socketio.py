@@ -35,10 +35,7 @@ from bellwire.protocol.socketio import (
     parse_packet,
     read_refusal,
 )
-
-
-def placeholder(number: object) -> dict[str, object]:
-    return {"_placeholder": True, "num": number}
+from tests.protocol.binary import placeholder
 
 
 def assemble(payload: object, *attachments: bytes) -> list[Any]:

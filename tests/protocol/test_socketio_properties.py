@@ -32,11 +32,7 @@ from bellwire.protocol.socketio import (
     parse_header,
     parse_packet,
 )
-
-
-def placeholder(number: object) -> dict[str, object]:
-    return {"_placeholder": True, "num": number}
-
+from tests.protocol.binary import placeholder
 
 json_values = st.recursive(
     st.none()
