@@ -3,7 +3,8 @@
 What is broadcast during a tick is kept as it came. When the tick ends, neighbouring events to the same audience are
 joined once for each dialect that is in it, and each member is handed the common bytes. Where that is more than a batch
 of members, a tick serves one batch, and the next ticks the others (`bellwire.server.backlog`); rooms of which
-something waits take turns.
+something waits take turns. Where there are many members, but no more than that, several events that are likely to come
+together are waited for (`bellwire.server.gathering`).
 
 Every socket is handed what was broadcast to it in the order of the broadcasts, but for this: what waits for one large
 room, and what waits for another, are brought independently. Whatever else goes to a socket first brings all that waits
@@ -19,6 +20,7 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.server.backlog import Audience, Backlog
 from bellwire.server.dialects import Item
+from bellwire.server.gathering import MANY, Gathering
 from bellwire.server.runs import Runs
 from bellwire.transports.tick import Tick
 
@@ -34,7 +36,7 @@ broker and back. With none between, each of these steps would take as long as a 
 class Fanout:
     """The broadcasts of this tick, in order, and those that large rooms still wait for."""
 
-    __slots__ = ("_backlogs", "_cast", "_config", "_counters", "_pending", "_rest", "_tick")
+    __slots__ = ("_backlogs", "_cast", "_config", "_counters", "_gathering", "_pending", "_rest", "_tick")
 
     def __init__(self, tick: Tick, counters: Counters, config: Config) -> None:
         self._tick = tick
@@ -43,6 +45,7 @@ class Fanout:
         self._pending: deque[tuple[Audience, list[Item], str, bool]] = deque()
         self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
         self._cast: dict[str, int] = {}  # bytes of this tick, by rooms that will let them wait
+        self._gathering = Gathering(tick.wake)
         self._rest = 0  # turns until the next batch
         tick.turn = self._turn
 
@@ -59,6 +62,8 @@ class Fanout:
             last_audience, items, last_room, was_volatile = pending[-1]
             if last_audience is audience and last_room == room and was_volatile is volatile:
                 items.append(item)
+                if len(items) == self._gathering.events:
+                    self._tick.wake()
                 return
         pending.append((audience, [item], room, volatile))
         self._tick.wake()
@@ -84,7 +89,8 @@ class Fanout:
         self._cast.clear()
         while pending:  # what comes behind a fault is still there
             audience, items, room, volatile = pending.popleft()
-            if sum(map(len, audience)) > self._config.fanout_batch:
+            members = sum(map(len, audience))
+            if members > self._config.fanout_batch:
                 self._let_wait(audience, items, room, volatile=volatile)
                 continue
             runs = Runs(items, room if volatile else "")
@@ -92,6 +98,15 @@ class Fanout:
             for sockets in audience:
                 self._bring(sockets)
                 runs.hand(sockets, last=last)
+            if room and members >= MANY:
+                self._gathering.wrote(room, len(items))
+
+    def _gathers(self) -> bool:
+        """Whether what is pending waits for more of its kind."""
+        if len(self._pending) != 1 or self._backlogs:
+            return False
+        _, items, room, _ = self._pending[0]
+        return self._gathering.waits(room, len(items))
 
     def _bring(self, sockets: "Collection[Socket]") -> None:
         """What was broadcast to them before goes first."""
@@ -114,6 +129,8 @@ class Fanout:
     def _turn(self) -> None:
         """Serve the small audiences of this tick, and some batches of the large ones, each of another room."""
         backlogs = self._backlogs
+        if self._gathers():
+            return
         try:
             self._hand_out(ending=True)
             if backlogs and self._rest:
