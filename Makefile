@@ -9,7 +9,7 @@ PORT   ?= 8000
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml setup.py src/bellwire/transports/_writes.c
 	@echo "Setting up $(VENV) (once; some seconds) ..."
 	@$(PYTHON) -c 'import sys; sys.exit("Bellwire needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
@@ -49,4 +49,4 @@ format: $(VENV)/.dev  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 clean:  ## remove what these commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build src/*.egg-info src/bellwire/transports/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -13,11 +14,13 @@ from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Sink
-from bellwire.transports.descriptor import descriptor_of, write_each
+from bellwire.transports.descriptor import descriptor_of, write_all, write_each, write_in_python
 from bellwire.transports.native import NativeWebSocket
 from bellwire.transports.volley import fire as volley
 from tests.transports.clogged import upgrade
 from tests.transports.wire import PATIENCE, EchoServer, real
+
+pytestmark = pytest.mark.usefixtures("writing")
 
 
 class Plain(asyncio.Transport):
@@ -136,6 +139,41 @@ def test_each_gets_back_what_was_not_taken_also_behind_one_that_failed() -> None
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
+
+
+@pytest.mark.skipif(write_all is write_in_python, reason="the compiled part is not there")
+class TestCompiled:
+    """What only the compiled one could do wrong."""
+
+    @pytest.mark.parametrize(
+        ("descriptors", "pieces", "error"),
+        [
+            ([1], [], ValueError),
+            (1, [b""], TypeError),
+            ([1], b"", ValueError),
+            ([1, "a"], [b"", b""], TypeError),
+            ([1, 1], [b"", "a"], TypeError),
+            ([1 << 32], [b""], OverflowError),
+            ([1 << 80], [b""], OverflowError),
+        ],
+    )
+    def test_it_refuses_what_is_no_piece_for_each_descriptor(
+        self, descriptors: Any, pieces: Any, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            write_all(descriptors, pieces)
+
+    @pytest.mark.parametrize("last", [b"", "no bytes"])
+    def test_it_keeps_nothing(self, last: Any) -> None:
+        piece, shared = bytearray(), b"shared by all"
+        before = sys.getrefcount(shared)
+        with contextlib.suppress(TypeError):
+            write_all([-1, -1, -1], [piece, shared, last])
+        assert sys.getrefcount(shared) == before
+        piece.append(1)  # nobody looks at it
+
+    def test_nothing_is_nothing(self) -> None:
+        assert write_all([], []) == []
 
 
 def test_descriptor_is_that_of_the_socket(packets: tuple[socket.socket, socket.socket]) -> None:

@@ -3,11 +3,14 @@
 import asyncio
 import os
 
+import pytest
 from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Carrier
 from bellwire.transports.tick import Tick
+
+pytestmark = pytest.mark.usefixtures("writing")
 
 
 class Paper(Carrier):

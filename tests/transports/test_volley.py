@@ -4,11 +4,14 @@ import os
 import socket
 from contextlib import closing
 
+import pytest
 from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Sink
 from bellwire.transports.volley import fire as volley
+
+pytestmark = pytest.mark.usefixtures("writing")
 
 MESSAGE = Outgoing("42[]")
 

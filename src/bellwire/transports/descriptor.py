@@ -31,11 +31,8 @@ def descriptor_of(transport: asyncio.BaseTransport) -> int:
     return descriptor
 
 
-def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> None:
-    """Write to each sink's descriptor its piece; then give back to each what the kernel did not take of it.
-
-    All of it where the client is gone: its transport finds that out when it tries.
-    """
+def write_in_python(descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> list[int]:
+    """Write to each descriptor its piece; return how much of each the kernel took, 0 where it refused."""
     taken: list[int] = []
     writes = map(os.write, descriptors, pieces)
     while len(taken) < len(descriptors):
@@ -43,6 +40,21 @@ def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequen
             taken.extend(writes)
         except OSError:
             taken.append(0)
+    return taken
+
+
+try:
+    from bellwire.transports._writes import write_all as write_all
+except ImportError:  # it was not compiled
+    write_all = write_in_python
+
+
+def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> None:
+    """Write to each sink's descriptor its piece; then give back to each what the kernel did not take of it.
+
+    All of it where the client is gone: its transport finds that out when it tries.
+    """
+    taken = write_all(descriptors, pieces)
     if taken != list(map(len, pieces)):  # hardly ever
         for sink, piece, count in zip(sinks, pieces, taken, strict=True):
             if count < len(piece):

@@ -1,0 +1,15 @@
+"""The compiled part, for which pyproject.toml has no lasting words yet. Python does its work where it is missing."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "bellwire.transports._writes",
+            ["src/bellwire/transports/_writes.c"],
+            py_limited_api=True,  # one wheel for Python 3.11 and all that follow
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

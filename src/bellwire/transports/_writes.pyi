@@ -1,0 +1,3 @@
+from collections.abc import Sequence
+
+def write_all(descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> list[int]: ...
