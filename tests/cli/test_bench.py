@@ -67,7 +67,7 @@ def test_of_a_server_that_runs_is_measured_what_it_serves(tmp_path: Path) -> Non
         nothing = ran(tmp_path, "--url", url, *QUICK, "--namespace", "/elsewhere")
     assert code == 0
     assert nothing[0] == 1
-    assert nothing[2].startswith("Error: nothing was measured: connecting on port")
+    assert nothing[2].startswith(f"Error: nothing was measured: connecting at {url.removeprefix('http://')}: ")
     assert "Connecting, 5 clients, 100 at a time" in said
     assert "us of the server" not in said, "whose process is not known"
     assert said.count("was not measured: ") == 3

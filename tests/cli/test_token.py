@@ -1,6 +1,7 @@
 """``bellwire token``: what it makes, servers let in; what it says of a token, they say too."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,18 @@ def test_what_is_no_token(text: str) -> None:
         "ok": False,
         "errors": ["this is no token: it has three parts with dots between"],
     }
+
+
+def test_a_token_among_the_arguments_is_not_repeated() -> None:
+    token = made()
+    found = run("inspect", token)
+    assert found.exit_code == 2
+    assert "give the token on standard input" in found.stderr
+    assert token not in found.output
+
+
+def test_a_time_that_is_now_has_passed() -> None:
+    assert re.search(r"^iat: .*, \d+ s ago\)$", run("inspect", stdin=made()).stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

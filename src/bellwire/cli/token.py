@@ -220,6 +220,10 @@ def _key(file: Path | None, variable: str | None, *, ask: bool) -> str | None:
 
 def _token(file: Path | None) -> str:
     if file is not None and str(file) != "-":
+        if file.name.count(".") == 2 and not file.exists():
+            raise WrongUse(
+                "give the token on standard input, or name a file: arguments are seen by all on this machine"
+            )
         text = _read(file)
     elif sys.stdin.isatty():
         text = str(click.prompt("Token", hide_input=True, err=True))
@@ -262,7 +266,7 @@ def _when(value: Any) -> str:
     except (ValueError, TypeError, OverflowError, OSError):
         return ""
     seconds = int(value) - int(time.time())
-    return f" ({moment:%Y-%m-%d %H:%M:%S} UTC, {f'in {seconds} s' if seconds >= 0 else f'{-seconds} s ago'})"
+    return f" ({moment:%Y-%m-%d %H:%M:%S} UTC, {f'in {seconds} s' if seconds > 0 else f'{-seconds} s ago'})"
 
 
 def _encode(value: object) -> str:

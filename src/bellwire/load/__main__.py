@@ -108,7 +108,8 @@ def main() -> None:
     try:
         results = run(options)
     except (LoadError, OSError) as error:
-        sys.stderr.write(f"{options.work} on port {options.port}: {error}\n")
+        why = "nothing listens there" if isinstance(error, ConnectionRefusedError) else error
+        sys.stderr.write(f"{options.work} at {options.host}:{options.port}: {why}\n")
         sys.exit(REFUSED if isinstance(error, RefusedError) else 1)
     sys.stdout.write(f"{msgspec.json.encode(results).decode()}\n")
 
