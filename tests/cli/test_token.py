@@ -132,7 +132,7 @@ def test_what_is_no_token(text: str) -> None:
 
 
 def test_a_token_among_the_arguments_is_not_repeated() -> None:
-    token = made()
+    token = made("--claim", f"role={'a' * 300}")
     found = run("inspect", token)
     assert found.exit_code == 2
     assert "give the token on standard input" in found.stderr

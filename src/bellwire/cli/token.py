@@ -220,10 +220,8 @@ def _key(file: Path | None, variable: str | None, *, ask: bool) -> str | None:
 
 def _token(file: Path | None) -> str:
     if file is not None and str(file) != "-":
-        if file.name.count(".") == 2 and not file.exists():
-            raise WrongUse(
-                "give the token on standard input, or name a file: arguments are seen by all on this machine"
-            )
+        if file.name.count(".") == 2 and not os.path.exists(file):  # also if it is too long
+            raise WrongUse("give the token on standard input or in a file: all on this machine can see arguments")
         text = _read(file)
     elif sys.stdin.isatty():
         text = str(click.prompt("Token", hide_input=True, err=True))
