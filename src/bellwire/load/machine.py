@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bellwire.transports import descriptor
+
 BUSY = 0.5
 """From this load average on, before the run, the numbers deserve a warning."""
 
@@ -34,7 +36,7 @@ def describe(packages: Iterable[str]) -> Machine:
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
         system=f"{platform.system()} {platform.release()}",
-        python=f"{platform.python_implementation()} {platform.python_version()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}{_without()}",
         load_before=os.getloadavg()[0],
         packages={name: _version(name) for name in packages},
     )
@@ -61,6 +63,11 @@ def _cpu() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def _without() -> str:
+    """Say what is slower here than it could be."""
+    return ", nothing compiled" if descriptor.write_all is descriptor.write_in_python else ""
 
 
 def _version(package: str) -> str:
