@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Collection
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,11 @@ class Crowd:
         for _ in range(events):
             self.said.append(post(f"e{len(self.said)}"))
             self.fanout.cast(self.all, self.said[-1], room=room)
+
+    def move(self, *recorders: Recorder) -> None:
+        """Let some join, who were no members, and the others leave."""
+        self.fanout.settle()
+        cast("set[Recorder]", self.all[0]).symmetric_difference_update(recorders)
 
     @property
     def writes(self) -> list[int]:
@@ -99,6 +105,23 @@ async def test_other_rooms_do_not_wait(members: int, batch: int) -> None:
     crowd = await Crowd(members, batch).have(3)
     await crowd.have(1)
     assert crowd.writes == [3, 1]
+
+
+async def test_a_room_that_has_become_a_small_one_does_not_wait() -> None:
+    crowd = await Crowd().have(3)
+    gone = crowd.recorders.pop()
+    crowd.move(gone)
+    await crowd.have(1)
+    assert crowd.writes == [3, 1]
+
+
+async def test_a_room_that_has_become_larger_than_a_batch_does_not_wait() -> None:
+    crowd = await Crowd(batch=MANY).have(3)
+    others = [Recorder(), Recorder()]
+    crowd.move(*others)
+    await crowd.have(1)
+    assert crowd.writes == [3, 1]
+    assert all(len(other.given) == 1 for other in others)
 
 
 async def test_what_belongs_to_no_room_does_not_wait() -> None:

@@ -105,8 +105,9 @@ class Fanout:
         """Whether what is pending waits for more of its kind."""
         if len(self._pending) != 1 or self._backlogs:
             return False
-        _, items, room, _ = self._pending[0]
-        return self._gathering.waits(room, len(items))
+        audience, items, room, _ = self._pending[0]
+        members = sum(map(len, audience))
+        return MANY <= members <= self._config.fanout_batch and self._gathering.waits(room, len(items))
 
     def _bring(self, sockets: "Collection[Socket]") -> None:
         """What was broadcast to them before goes first."""
