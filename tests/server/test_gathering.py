@@ -10,7 +10,7 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.post import Post
 from bellwire.server.fanout import Fanout
-from bellwire.server.gathering import MANY, PAUSE
+from bellwire.server.gathering import ENOUGH, MANY, PAUSE
 from bellwire.server.socket import Socket
 from bellwire.testing.clock import VirtualClockLoop, advance
 from bellwire.transports.tick import Tick
@@ -35,9 +35,9 @@ class Crowd:
         await advance()
         return self
 
-    def say(self, events: int, room: str = ROOM) -> None:
+    def say(self, events: int, room: str = ROOM, text: str = "") -> None:
         for _ in range(events):
-            self.said.append(post(f"e{len(self.said)}"))
+            self.said.append(Post("/", f"e{len(self.said)}", (text,), binary=False))
             self.fanout.cast(self.all, self.said[-1], room=room)
 
     def move(self, *recorders: Recorder) -> None:
@@ -124,6 +124,21 @@ async def test_a_room_that_has_become_larger_than_a_batch_does_not_wait() -> Non
     assert all(len(other.given) == 1 for other in others)
 
 
+async def test_so_many_bytes_do_not_wait_for_more() -> None:
+    crowd = await Crowd().have(9)
+    crowd.say(1, text="x" * ENOUGH)
+    await advance()
+    assert crowd.writes == [9, 1]
+
+
+async def test_no_more_bytes_pile_up_than_are_enough() -> None:
+    crowd = await Crowd().have(99)
+    for _ in range(8):
+        crowd.say(1, text="x" * (ENOUGH // 4))
+        await advance()
+    assert crowd.writes == [99, 4, 4]
+
+
 async def test_what_belongs_to_no_room_does_not_wait() -> None:
     crowd = Crowd()
     crowd.say(3, "")
@@ -188,7 +203,7 @@ def test_everyone_gets_everything_in_order(steps: list[str]) -> None:
             else:
                 await advance(PAUSE if step == "pause" else 0)
         await advance(PAUSE)
-        expected = [f'42["{said.name}"]' for said in crowd.said]
+        expected = [said.stock.parts[0] for said in crowd.said]
         assert all(recorder.parts == expected for recorder in crowd.recorders)
         assert len(other.parts) == steps.count("other")
 

@@ -62,7 +62,7 @@ class Fanout:
             last_audience, items, last_room, was_volatile = pending[-1]
             if last_audience is audience and last_room == room and was_volatile is volatile:
                 items.append(item)
-                if len(items) == self._gathering.events:
+                if self._gathering.completes(items):
                     self._tick.wake()
                 return
         pending.append((audience, [item], room, volatile))
@@ -87,6 +87,7 @@ class Fanout:
         """Hand out what is pending; ``ending`` if the tick does."""
         pending = self._pending
         self._cast.clear()
+        self._gathering.rest()
         while pending:  # what comes behind a fault is still there
             audience, items, room, volatile = pending.popleft()
             members = sum(map(len, audience))
@@ -107,7 +108,7 @@ class Fanout:
             return False
         audience, items, room, _ = self._pending[0]
         members = sum(map(len, audience))
-        return MANY <= members <= self._config.fanout_batch and self._gathering.waits(room, len(items))
+        return MANY <= members <= self._config.fanout_batch and self._gathering.waits(room, items)
 
     def _bring(self, sockets: "Collection[Socket]") -> None:
         """What was broadcast to them before goes first."""

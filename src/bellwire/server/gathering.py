@@ -1,4 +1,4 @@
-"""What is broadcast to very many, one event after the other: gathered, so that it leaves in one write for each of them.
+"""What is broadcast to many, one event after the other: gathered, so that it leaves in one write for each of them.
 
 To write to some hundred sockets takes milliseconds. Much comes meanwhile, also from those who say the next when they
 see that the last has arrived, but it does not come all at once. If the first of it set out alone, the rest would wait
@@ -8,56 +8,69 @@ last written several events waits for as many again:
     =========  ========================================  =========  ================================================
     while      happens                                   then       and
     =========  ========================================  =========  ================================================
-    resting    fewer come than MANY got the last time    gathering  they wait, for PAUSE at most
-    gathering  there are as many                         resting    they are handed out
+    resting    fewer come than left together last        gathering  they wait, for PAUSE at most
+    gathering  there are as many, or ENOUGH bytes        resting    they are handed out
     gathering  something comes to others                 resting    all is handed out, in its order
+    gathering  something is said to one socket alone,    resting    what waits is handed out before
+               or somebody joins, leaves or goes
     gathering  PAUSE is over                             resting    what waits is handed out
     =========  ========================================  =========  ================================================
 
-Events that come one at a time do not wait.
+Events that come one at a time wait once, after several that came together, and then no more.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from bellwire.server.dialects import Item
 
 MANY: Final = 256
 """Sockets: it takes a millisecond to write to them."""
 PAUSE: Final = 0.002
 """Seconds. uvloop counts whole milliseconds, so it is one at least."""
+ENOUGH: Final = 65_536
+"""Bytes: with as many a write costs what they cost; and whoever is slow is given all of them before that is known."""
 
 
 class Gathering:
-    """How many events are waited for; ``end`` is called when that has been long enough."""
+    """Whether what is pending waits for more; ``end`` is called when it has waited long enough."""
 
-    __slots__ = ("_end", "_room", "_timer", "events")
+    __slots__ = ("_bytes", "_end", "_events", "_room", "_timer")
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
         self._room = ""
+        self._events = 1  # that many are waited for
+        self._bytes = 0  # of those that wait
         self._timer: asyncio.TimerHandle | None = None
-        self.events = 1
-        """As many of the next are handed out at once."""
 
     def wrote(self, room: str, events: int) -> None:
-        """So many have been written to ``room``, which has `MANY` sockets."""
-        self._rest()
-        self._room, self.events = room, events
+        """So many left together for ``room``, which has `MANY` sockets."""
+        self._room, self._events = room, events
 
-    def waits(self, room: str, events: int) -> bool:
-        """Whether these, which nothing is behind, wait for more."""
-        if room != self._room or events >= self.events:
-            self._rest()
+    def waits(self, room: str, items: Sequence[Item]) -> bool:
+        """Whether ``items``, which nothing is behind, wait for more."""
+        if room != self._room or len(items) >= self._events:
             return False
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PAUSE, self._over)
-        return True
+            self._bytes = sum([item.stock.size for item in items])
+        return self._bytes < ENOUGH
 
-    def _rest(self) -> None:
+    def completes(self, items: Sequence[Item]) -> bool:
+        """Whether the last of ``items`` is what the others waited for."""
+        if self._timer is None:
+            return False
+        self._bytes += items[-1].stock.size
+        return len(items) >= self._events or self._bytes >= ENOUGH
+
+    def rest(self) -> None:
+        """All is handed out."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _over(self) -> None:
-        self._timer, self.events = None, 1
+        self._timer, self._events = None, 1
         self._end()
