@@ -558,7 +558,9 @@ class World:
         self.draw(st.sampled_from(self.rooms)).symmetric_difference_update({self._socket(), self._socket()})
 
     def cast(self) -> None:
-        number = self.draw(st.integers(0, 2))
+        self.cast_to(self.draw(st.integers(0, 2)))
+
+    def cast_to(self, number: int) -> None:
         self._cast(number, self.lasting[number], self.rooms[number])
 
     def apart(self) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Collection
 from typing import cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -9,12 +10,12 @@ from hypothesis import strategies as st
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.post import Post
-from bellwire.server.fanout import Fanout
+from bellwire.server.fanout import REST, Fanout
 from bellwire.server.gathering import ENOUGH, MANY, PAUSE
 from bellwire.server.socket import Socket
 from bellwire.testing.clock import VirtualClockLoop, advance
 from bellwire.transports.tick import Tick
-from tests.server.test_fanout import Recorder, group, post
+from tests.server.test_fanout import Recorder, World, group, post
 
 ROOM, OTHER = "/ room", "/ other"
 LESS, MORE = PAUSE * 0.9, PAUSE * 0.2
@@ -208,4 +209,26 @@ def test_everyone_gets_everything_in_order(steps: list[str]) -> None:
         assert len(other.parts) == steps.count("other")
 
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(run())
+
+
+@given(st.data())
+def test_rooms_keep_their_order_whoever_comes_and_goes_while_something_is_gathered(data: st.DataObject) -> None:
+    async def run() -> None:
+        world = World(data)
+        world.rooms[0].update(world.sockets[:2])
+        for events in (3, 1):
+            for _ in range(events):
+                world.cast_to(0)
+            world.turn()
+        for _ in range(data.draw(st.integers(1, 20))):
+            world.step()
+            await advance(data.draw(st.sampled_from((0, PAUSE))))
+        world.turn()  # what is left begins to wait
+        await advance(PAUSE)
+        for _ in range(200 * (REST + 1)):
+            world.turn()
+        world.check()
+
+    with patch("bellwire.server.fanout.MANY", 1), asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         runner.run(run())
