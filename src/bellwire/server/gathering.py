@@ -2,8 +2,8 @@
 
 To write to some hundred sockets takes milliseconds. Much comes meanwhile, also from those who say the next when they
 see that the last has arrived, but it does not come all at once. If the first of it set out alone, the rest would wait
-until that is with everybody, and every other time a single event or a few would be written to all. So a room that was
-last written several events waits for as many again:
+until that is with everybody, and every other time a single event or a few would be written to all. So the room of MANY
+sockets that was written last, if that was several events, waits for as many again:
 
     =========  ========================================  =========  ================================================
     while      happens                                   then       and
@@ -30,7 +30,7 @@ MANY: Final = 256
 PAUSE: Final = 0.002
 """Seconds. uvloop counts whole milliseconds, so it is one at least."""
 ENOUGH: Final = 65_536
-"""Bytes: with as many a write costs what they cost; and whoever is slow is given all of them before that is known."""
+"""Bytes. So many cost more than one write more would; and whoever is slow is handed all of them before that shows."""
 
 
 class Gathering:
