@@ -5,6 +5,7 @@ For tests it also does on request what other brokers do on their own: `Faults`.
 """
 
 import asyncio
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -29,13 +30,15 @@ Stored: TypeAlias = tuple[bytes, int, float | None]
 """What is kept under a key: the value, its revision, and when it runs out, None for never. Plain: there are many."""
 
 _SWEPT_PER_CALL: Final = 2
-"""How many streams, or keys, each call that adds one looks after: more than one, so that what ran out goes."""
+"""How many streams, or keys, are looked after for each call that adds one: more than one, so that what ran out goes."""
+_SWEPT_AT_ONCE: Final = 16
+"""The turns of so many streams are gathered, for one second at most: to begin takes longer than to look at one."""
 
 
 class MemoryBroker(Broker):
     """Streams and keys in dictionaries; ``clock`` is the loop's time unless another is given.
 
-    Nothing runs on its own: a call that adds something looks after two others that may have run out.
+    Nothing runs on its own: for each call that adds something two others are looked after that may have run out.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class MemoryBroker(Broker):
         self._generation = self.new_generation()
         self._logs: dict[str, Log | Footing] = {}
         self._log_rounds = Rounds(self._logs)
+        self._turns, self._turns_due = 0, -math.inf
         self._listeners: dict[str, Listener | tuple[Listener, ...]] = {}  # most streams have one
         self._keys: dict[str, Stored] = {}
         self._key_rounds = Rounds(self._keys)
@@ -281,8 +285,12 @@ class MemoryBroker(Broker):
                 del keys[key]
 
     def _sweep_streams(self, now: float) -> None:
+        self._turns += _SWEPT_PER_CALL
+        if self._turns < _SWEPT_AT_ONCE and now < self._turns_due:
+            return
+        turns, self._turns, self._turns_due = self._turns, 0, now + 1.0
         logs = self._logs
-        for stream in self._log_rounds.next(_SWEPT_PER_CALL):
+        for stream in self._log_rounds.next(turns):
             log = logs[stream]
             if isinstance(log, Log) and now > log.due:
                 log.expire(now)
