@@ -35,7 +35,9 @@ from struct import Struct
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from bellwire.delivery.position import Point, Position, position
+import msgspec
+
+from bellwire.delivery.position import Point, Position
 
 MAX_OTHERS: Final = 8
 """How many streams an offset lists beside its own before a checkpoint is due."""
@@ -60,22 +62,31 @@ T = TypeVar("T", bound="Trail")
 # --- writing
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A position in a stream, and the entry that says so."""
 
     stream: str
-    at: Position
+    gen: str
+    seq: int
+    tag: int
     text: str
 
+    @property
+    def at(self) -> Position:
+        """The position."""
+        return Position(self.gen, self.seq, self.tag)
 
-def make_mark(stream: str, gen: str, point: Point) -> Mark:
-    """Return what an event at ``point`` of ``stream`` leaves; 16 hexadecimal digits of the name or more are its id."""
-    data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(gen), *point)
-    return Mark(stream, position(gen, point), urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
+
+def make_mark(stream: str, gen: str, seq: int, tag: int) -> Mark:
+    """Return what an event at a place of ``stream`` leaves; 16 hexadecimal digits of the name or more are its id."""
+    data = _ENTRY.pack(bytes.fromhex(stream[:16]), _hash(gen), seq, tag)
+    return Mark(stream, gen, seq, tag, urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
 
 
-mark: Final = lru_cache(maxsize=1024)(make_mark)
-"""The same for those who may ask for one mark many times."""
+@lru_cache(maxsize=1024)
+def mark(stream: str, gen: str, point: Point) -> Mark:
+    """Return the same, for those who may ask for one mark many times."""
+    return make_mark(stream, gen, *point)
 
 
 @lru_cache(maxsize=1024)
@@ -102,7 +113,7 @@ class _Tail(Generic[T]):
             known = latest.mark
             if known is mark or known == mark:
                 return latest
-            if known is not None and mark is not None and known.stream == mark.stream and known.at.seq > mark.at.seq:
+            if known is not None and mark is not None and known.stream == mark.stream and known.seq > mark.seq:
                 return self._class(self, mark)  # on its way to the newest, through the events of a batch
         trail = self._class(self, mark)
         self._latest = ref(trail)

@@ -174,7 +174,7 @@ class Stem:
         self._text = text
         self._data = text.encode()
         self._attachments = attachments
-        self._attached = b"".join(map(_build, attachments))
+        self._attached = b"".join(map(_build, attachments)) if attachments else b""
 
     def end(self, text: str) -> Outgoing:
         """Return the message whose text ends with ``text``, which is ASCII; attachments follow."""

@@ -94,7 +94,7 @@ class Recovering(Trail, Stock):
 
 
 def _open(item: Delivery) -> tuple[Mark, Stem]:
-    left = make_mark(item.stream, item.gen, Point(item.seq, item.tag))
+    left = make_mark(item.stream, item.gen, item.seq, item.tag)
     opened = item.opened = left, open_argument(item.stock, f'"{left.text}')
     return opened
 
