@@ -46,7 +46,7 @@ class Publisher:
         self.newest: tuple[bytes, Published] | None = None
         """What was published last, in both forms: a broker in this process gives it back at once."""
 
-    async def emit(
+    def emit(
         self,
         streams: Sequence[str],
         body: bytes,
@@ -54,8 +54,8 @@ class Publisher:
         volatile: bool = False,
         mid: str | None = None,
         may_again: "Callable[[], Awaitable[bool]] | None" = None,
-    ) -> None:
-        """Bring ``body`` to the members of ``streams``; when this returns, the broker has it.
+    ) -> Coroutine[Any, Any, object]:
+        """Bring ``body`` to the members of ``streams``; to be awaited, and when that returns, the broker has it.
 
         What the caller named with a ``mid`` is appended in any case: only a log knows that it was there before. To one
         stream the first attempt is made at once; ``may_again`` is asked before each other one, which there is
@@ -68,12 +68,10 @@ class Publisher:
 
         """
         if len(streams) != 1 or volatile or mid is not None:
-            await self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
-        elif self._has_log(streams[0]):  # most are of this kind, or of the next
-            deadline = self.broker.clock() + APPEND_SECONDS
-            await self._append(streams[0], self._new_mid(), body, excluded, (), deadline, may_again)
-        else:
-            await self._publish(streams[0], Published(body, False, excluded))
+            return self._emit_copies(streams, body, excluded, volatile=volatile, mid=mid)
+        if self._has_log(streams[0]):  # most are of this kind, or of the next
+            return self._append(streams[0], self._new_mid(), body, excluded, (), may_again)
+        return self._publish(streams[0], Published(body, False, excluded))
 
     async def _emit_copies(
         self, streams: Sequence[str], body: bytes, excluded: tuple[str, ...], *, volatile: bool, mid: str | None
@@ -138,8 +136,7 @@ class Publisher:
         published = Published(body, False, excluded, earlier)
         if not logged and not self._has_log(stream):
             return await self._publish_copy(stream, published)
-        deadline = self.broker.clock() + APPEND_SECONDS
-        appended = await self._append(stream, mid, body, excluded, copies, deadline)
+        appended = await self._append(stream, mid, body, excluded, copies)
         return await self._settle(stream, appended, published)
 
     async def attempt(self, step: Append) -> Copy:
@@ -173,9 +170,9 @@ class Publisher:
         body: bytes,
         excluded: tuple[str, ...],
         copies: tuple[Copy, ...],
-        deadline: float,
         may_again: "Callable[[], Awaitable[bool]] | None" = None,
     ) -> Appended:
+        deadline = self.broker.clock() + APPEND_SECONDS
         unknown, pause = False, FIRST_PAUSE
         while True:
             try:

@@ -91,7 +91,7 @@ class Streams:
         excluded: tuple[str, ...] = (),
         volatile: bool = False,
         mid: str | None = None,
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[Any, Any, object]:
         """Bring ``post`` to the members of ``streams``; to be awaited, and raises, as `Publisher.emit`.
 
         While too much waits for members here it waits as well, unless it is volatile.
