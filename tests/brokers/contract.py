@@ -179,7 +179,7 @@ class Contract:
             first = await broker.append(stream, draft("m"))
             await broker.append(stream, draft("n"))
             await self.pass_time(DEDUPE - 5)
-            assert await broker.append(stream, draft("m")) == first._replace(duplicate=True)
+            assert await broker.append(stream, draft("m")) == first.again
             await broker.append(stream, draft("last"))
             await ears.until(3)
             assert ears.mids == ["m", "n", "last"]

@@ -209,7 +209,7 @@ async def test_what_was_acknowledged_outlives_the_server_and_listeners_go_on(ser
         with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
             await broker.append(stream, draft("away"))
         await asyncio.to_thread(server.start)
-        assert (await again(lambda: broker.append(stream, draft("m1")))) == first._replace(duplicate=True)
+        assert (await again(lambda: broker.append(stream, draft("m1")))) == first.again
         assert await broker.get(stream) == (b"value", key)
         await again(lambda: other.append(stream, draft("m2")))
         await ears.until(2)

@@ -35,7 +35,7 @@ def test_an_answer_is_that_of_a_duplicate_with_the_same_number() -> None:
     appended = Appended("g", Point(5, 55), START, duplicate=False)
     attempts.answered("m", appended)
     assert attempts.doubt("m") is None
-    assert attempts.answer("m", 5) == appended._replace(duplicate=True)
+    assert attempts.answer("m", 5) == appended.again
     assert attempts.answer("m", 6) is None
     assert attempts.answer("n", 5) is None
 

@@ -153,7 +153,7 @@ async def test_what_was_acknowledged_is_there_after_a_stop_in_order(tmp_path: Pa
         appended = await broker.append("room", draft("m"))
         revision = await broker.put("key", b"value")
     async with running(tmp_path) as nats, broker_on(nats) as broker:
-        assert await broker.append("room", draft("m")) == appended._replace(duplicate=True)
+        assert await broker.append("room", draft("m")) == appended.again
         assert await broker.get("key") == (b"value", revision)
 
 

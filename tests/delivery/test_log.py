@@ -41,7 +41,7 @@ def test_a_message_is_appended_once_within_the_window_and_again_after_it() -> No
     log = Log("g")
     first = log.append(Draft("m", 1, b""), 0.0)
     again = log.append(Draft("m", 2, b""), 120.0)
-    assert again == first._replace(duplicate=True)
+    assert again == first.again
     assert len(log) == 1
     assert not log.append(Draft("m", 3, b""), 120.1).duplicate
     assert log.top == Position("g", 2, 3)

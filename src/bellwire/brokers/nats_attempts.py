@@ -57,7 +57,7 @@ class Attempts:
     def answered(self, ident: str, appended: Appended) -> None:
         """Remember what was appended."""
         self.settled(ident)
-        self._answers[ident] = appended._replace(duplicate=True)
+        self._answers[ident] = appended.again
         if len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
 

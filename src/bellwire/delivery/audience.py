@@ -7,7 +7,9 @@ that point as the previous one, in a frame of its own. Then it is back among the
 """
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 from bellwire.delivery.entry import Entry
 from bellwire.delivery.position import START, Point
@@ -15,7 +17,7 @@ from bellwire.delivery.position import START, Point
 M = TypeVar("M")
 
 
-class Fan(NamedTuple, Generic[M]):
+class Fan(msgspec.Struct, Generic[M], frozen=True, gc=False):
     """Who gets an entry: ``common`` the shared bytes, ``others`` a frame with the point given as its ``prev``."""
 
     common: Collection[M]

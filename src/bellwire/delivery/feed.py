@@ -9,6 +9,8 @@ reads its top and calls `Feed.opened`; passes every live entry to `Feed.live`; a
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias
 
+import msgspec
+
 from bellwire.delivery.answer import PAGE_BYTES, Answer, Reason
 from bellwire.delivery.audience import Audience, M
 from bellwire.delivery.entry import Entry
@@ -20,7 +22,7 @@ REMIND_EVERY: Final = 128
 """After how many entries those are told where they stand who were passed over by all that the ring holds."""
 
 
-class Cast(NamedTuple, Generic[M]):
+class Cast(msgspec.Struct, Generic[M], frozen=True, gc=False):
     """Send ``entry``, as it is, to all ``members``, which may be the audience's own set: settle before it changes."""
 
     gen: str

@@ -63,13 +63,18 @@ _LAZY: Final = 1.125
 """Ids are forgotten when the oldest one is so much older than their window: many at a time, and not one by one."""
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where a message stands in its stream; ``duplicate`` if an earlier attempt had brought it there."""
 
     gen: str
     point: Point
     prev: Point
     duplicate: bool
+
+    @property
+    def again(self) -> "Appended":
+        """What is answered to a later attempt."""
+        return msgspec.structs.replace(self, duplicate=True)
 
 
 class Footing(msgspec.Struct, frozen=True, gc=False):
