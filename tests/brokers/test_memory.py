@@ -81,6 +81,16 @@ async def test_a_stream_has_a_log_from_its_first_entry_on() -> None:
     assert broker.has_log(S)
 
 
+async def test_it_appends_and_publishes_before_anything_else_happens() -> None:
+    broker, ears = await _broker(), Ears()
+    assert broker.immediate
+    await broker.subscribe(S, ears)
+    for doing in (broker.append(S, draft("m")), broker.publish(S, b"x")):
+        with pytest.raises(StopIteration):
+            doing.send(None)
+    assert ears.mids == ["m"]
+
+
 async def test_two_brokers_keep_their_keys_under_different_generations() -> None:
     assert (await _broker()).generation() != (await _broker()).generation()
 

@@ -29,6 +29,8 @@ LATE = Event("late", str, reply=str, rate="off")
 class Slow(SharedBroker):
     """A broker that appends at once and answers when it is told to; or loses what it is asked, and says so then."""
 
+    immediate = False
+
     def __init__(self) -> None:
         super().__init__()
         self.waiting: list[asyncio.Future[Exception | None]] = []

@@ -8,7 +8,7 @@ A stream's name is opaque to a broker, at most 255 characters of any kind. No na
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer
 from bellwire.delivery.entry import Draft, Entry
@@ -39,6 +39,9 @@ class Broker(ABC):
     `BrokerUnavailable` says that nothing happened, and that a later attempt may succeed. A method that changes
     something may raise `OutcomeUnknown`: it was asked for, and the answer was lost.
     """
+
+    immediate: ClassVar[bool] = False
+    """Whether it has what it is given before anything else happens, so that nothing is gained by not waiting for it."""
 
     @abstractmethod
     async def start(self) -> None:

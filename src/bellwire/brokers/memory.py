@@ -9,7 +9,7 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from typing_extensions import override
 
@@ -40,6 +40,8 @@ class MemoryBroker(Broker):
 
     Nothing runs on its own: for each call that adds something two others are looked after that may have run out.
     """
+
+    immediate: ClassVar[bool] = True
 
     def __init__(
         self,

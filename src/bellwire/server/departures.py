@@ -3,7 +3,7 @@
 A handler that emits is held up by the broker's acknowledgement, and the events behind it are as well. A relay has
 returned when its emits leave, and nothing can be seen of it any more. So where it emitted once, the next event is
 handled while that is on its way: the broker takes what is asked of it about one stream in order. The client's
-acknowledgement comes with the broker's, as ever.
+acknowledgement comes with the broker's, as ever. With one that is `immediate` nothing is ever on its way.
 
 The order is kept when an answer is missing, too: nothing new leaves until all have their outcomes, and what is tried
 again waits until all before it has, and all behind it has been answered or waits as well. If the broker has something

@@ -390,10 +390,10 @@ class Namespace(Target):
             return await self.handle(socket, work)
         with relay.collect() as emissions:
             result = await self.handle(socket, work)
-        if len(emissions) == 1 and len(emissions[0].streams) == 1:
+        publisher = self.runtime.streams.publisher
+        if len(emissions) == 1 and len(emissions[0].streams) == 1 and not publisher.broker.immediate:
             return Departing(result, emissions[0])
         await socket.departed()
-        publisher = self.runtime.streams.publisher
         for emission in emissions:
             await publisher.emit(emission.streams, emission.body, excluded=emission.excluded)
         return result
