@@ -21,7 +21,7 @@ def test_outside_of_a_relay_nothing_is_kept_and_all_is_allowed() -> None:
 
 
 def test_what_a_relay_emits_is_kept_in_order() -> None:
-    with relay.collect() as emissions:
+    with relay.Collecting() as emissions:
         assert relay.running()
         assert emit(b"one")
         assert emit(b"two")
@@ -32,7 +32,7 @@ def test_what_a_relay_emits_is_kept_in_order() -> None:
 
 
 def test_what_would_take_effect_now_raises_and_says_what_to_do() -> None:
-    with relay.collect() as emissions:
+    with relay.Collecting() as emissions:
         with pytest.raises(RuntimeError, match=r"volatile.*another effect"):
             emit(b"x", volatile=True)
         with pytest.raises(RuntimeError, match=r"^mid= in a relay's handler.*leave it out.*another effect"):
@@ -43,7 +43,7 @@ def test_what_would_take_effect_now_raises_and_says_what_to_do() -> None:
 
 
 def test_a_relay_ends_with_its_handlers_exception() -> None:
-    with pytest.raises(ValueError, match="mine"), relay.collect():
+    with pytest.raises(ValueError, match="mine"), relay.Collecting():
         raise ValueError("mine")
     assert not relay.running()
 
@@ -60,7 +60,7 @@ async def test_a_task_of_the_handler_emits_with_it_and_not_after_it() -> None:
         with pytest.raises(RuntimeError, match="leave"):
             relay.forbid("leave()")
 
-    with relay.collect() as emissions:
+    with relay.Collecting() as emissions:
         started = asyncio.create_task(task())
         await asyncio.sleep(0)
     returned.set()
@@ -72,7 +72,7 @@ async def test_two_relays_at_a_time_do_not_mix() -> None:
     both = asyncio.Barrier(2)
 
     async def handler(body: bytes) -> list[Emission]:
-        with relay.collect() as emissions:
+        with relay.Collecting() as emissions:
             await both.wait()
             emit(body)
             await both.wait()

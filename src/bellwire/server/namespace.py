@@ -378,18 +378,22 @@ class Namespace(Target):
         Raises as `read` does.
         """
         registration = self._handlers.get(packet.name or event_name(packet.payload))
-        if registration is None or registration.effect == "relay" or self.any_handlers or self._outflow is not None:
+        handler: Callable[..., Job]
+        whose = cast("Socket", socket)
+        if registration is None or self.any_handlers or self._outflow is not None:
             work = self.read(packet, objects, socket.namespace)
-            return work.registration, self._job(cast("Socket", socket), work)
-        reader = registration.reader
-        args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
-        return registration, registration.handler(socket, *args)
+            registration, handler, args = work.registration, self.handle, (work,)
+        else:
+            reader = registration.reader
+            args = reader.read(packet.payload) if objects is None else reader.read_objects(objects[1:])
+            handler = registration.handler
+        if registration is not None and registration.effect == "relay":
+            return registration, self._relay(whose, handler, args)
+        return registration, handler(whose, *args)
 
-    async def _job(self, socket: Socket, work: "Work") -> Any:
-        if work.registration is None or work.registration.effect != "relay":
-            return await self.handle(socket, work)
-        with relay.collect() as emissions:
-            result = await self.handle(socket, work)
+    async def _relay(self, socket: Socket, handler: Callable[..., Job], args: tuple[Any, ...]) -> Any:
+        with relay.Collecting() as emissions:
+            result = await handler(socket, *args)
         publisher = self.runtime.streams.publisher
         if len(emissions) == 1 and len(emissions[0].streams) == 1 and not publisher.broker.immediate:
             return Departing(result, emissions[0])

@@ -121,7 +121,7 @@ class Numbers:
         try:
             if effect != "relay":
                 return self._encoded(work, await self._socket.handle(work)), ()
-            with relay.collect() as emissions:
+            with relay.Collecting() as emissions:
                 result = await self._socket.handle(work)
             return self._encoded(work, result), tuple(emissions)
         except EventRefused as refusal:

@@ -1,7 +1,7 @@
 """What a relay's handler emits: kept back until it has returned (the effect ``"relay"`` of `Namespace.on`).
 
-While such a handler runs, `collect` stands around it, and whatever is emitted in it, or in a task that it started, is
-added to a list. What a relay cannot do raises: it would take effect now, and again if the handler has to run again.
+While such a handler runs, `Collecting` stands around it, and whatever is emitted in it, or in a task that it started,
+is added to a list. What a relay cannot do raises: it would take effect now, and again if the handler has to run again.
 So does what a task emits when its handler has returned already: the list is closed then, and to send it all the same
 would be to send it twice if the handler has to run again.
 """
@@ -15,40 +15,27 @@ _ANOTHER: Final = "register the handler with another effect, on(event, effect='a
 
 
 class Collecting:
-    """A context manager: the list of what is emitted in it."""
+    """A context manager to run a relay's handler in: it gives the list of what is emitted."""
 
-    __slots__ = ("_emissions", "_ended", "_token")
+    __slots__ = ("_token", "emissions", "ended")
 
     def __init__(self) -> None:
-        self._emissions: list[Emission] = []
-        self._ended = False
+        self.emissions: list[Emission] = []
+        self.ended = False
+        """Whether the handler has returned."""
         self._token: Token[Collecting | None] | None = None
 
     def __enter__(self) -> list[Emission]:
         self._token = _current.set(self)
-        return self._emissions
+        return self.emissions
 
     def __exit__(self, *error: object) -> None:
-        self._ended = True
+        self.ended = True
         if self._token is not None:
             _current.reset(self._token)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the handler has returned."""
-        return self._ended
-
-    def add(self, emission: Emission) -> None:
-        """Keep an emission."""
-        self._emissions.append(emission)
-
 
 _current: Final[ContextVar[Collecting | None]] = ContextVar("bellwire_relay", default=None)
-
-
-def collect() -> Collecting:
-    """Return a context manager to run a relay's handler in; it gives the list of what is emitted."""
-    return Collecting()
 
 
 def running() -> bool:
@@ -82,7 +69,7 @@ def collects(
             "mid= in a relay's handler, whose emits have ids of their own and go out once by that: leave it out, or "
             f"{_ANOTHER}"
         )
-    relay.add(Emission(streams, body, excluded))
+    relay.emissions.append(Emission(streams, body, excluded))
     return True
 
 
