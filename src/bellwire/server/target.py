@@ -75,12 +75,11 @@ class Target(Recipients["Target"]):
         """
         message = post(self._name, event, payload)
         check_mid(event, mid)
-        hub = self._local.hub  # it raises for a pattern
-        names = self._streams()
-        outflow = self._namespace.runtime.outflow
+        hub = self._namespace.live(self._name)  # it raises for a pattern
+        names, runtime = self._streams(), self._namespace.runtime
+        outflow, streams = runtime.outflow, runtime.streams
         if outflow is not None and not outflow.admit(self._keys or (EVERYONE,), names, hub, volatile=event.volatile):
             return
-        streams = self._namespace.runtime.streams
         if relay.collects(message.body, names, self._excluded, volatile=event.volatile, mid=mid):
             streams.remember(message)
             return
