@@ -64,7 +64,14 @@ class MemoryBroker(Broker):
         self._listeners: dict[str, Listener | tuple[Listener, ...]] = {}  # most streams have one
         self._keys: dict[str, Stored] = {}
         self._key_rounds = Rounds(self._keys)
-        self.faults = Faults(self)
+        self._faults: Faults | None = None
+
+    @property
+    def faults(self) -> "Faults":
+        """What it is to do wrong; made when it is first asked for, as only tests do."""
+        if self._faults is None:
+            self._faults = Faults(self)
+        return self._faults
 
     @override
     async def start(self) -> None:
@@ -96,12 +103,11 @@ class MemoryBroker(Broker):
         now = self.clock()
         if deadline is not None and now > deadline:
             raise BrokerUnavailable(f"the attempt came {now - deadline:.3f} s after its deadline")
-        lost_answer = self.faults.next_answer()
+        lost_answer = None if self._faults is None else self._faults.next_answer()
         if lost_answer == "not_done":
             raise OutcomeUnknown(draft.mid)
         self._sweep_streams(now)
-        founds = draft.mid == MARKER_MID and stream not in self._logs
-        appended = self._found(stream, draft, now) if founds else self._append(stream, draft, now)
+        appended = (self._mark if draft.mid == MARKER_MID else self._append)(stream, draft, now)
         if lost_answer == "done":
             raise OutcomeUnknown(draft.mid)
         return appended
@@ -109,14 +115,20 @@ class MemoryBroker(Broker):
     def _append(self, stream: str, draft: Draft, now: float) -> Appended:
         log = self._log_of(stream, now)
         appended = log.append(draft, now)
-        if draft.mid == MARKER_MID:
-            self._logs[stream] = log.footing or log
         if not appended.duplicate:
             self._tell(stream, appended.gen, log.newest)
         return appended
 
+    def _mark(self, stream: str, marker: Draft, now: float) -> Appended:
+        """Append a marker; a stream that begins with it is no log before something else comes."""
+        if stream not in self._logs:
+            return self._found(stream, marker, now)
+        appended = self._append(stream, marker, now)
+        log = self._log_of(stream, now)
+        self._logs[stream] = log.footing or log
+        return appended
+
     def _found(self, stream: str, draft: Draft, now: float) -> Appended:
-        """Begin a stream with a marker: it is no log before something else comes."""
         gen, entry = self.new_generation(), enter(draft, self._step(0), START, now)
         self._logs[stream] = Footing(gen, entry.seq, entry.tag, now)
         self._tell(stream, gen, entry)
@@ -136,7 +148,7 @@ class MemoryBroker(Broker):
         log = self._logs.get(stream)
         log = self._opened(log) if isinstance(log, Footing) else self._log(stream)
         log.expire(self.clock())
-        lag = self.faults.lag_of(stream)
+        lag = 0 if self._faults is None else self._faults.lag_of(stream)
         if lag and not confirmed:
             return log.as_of(lag).read(after, messages, size, confirmed=False)
         return log.read(after, messages, size)
@@ -200,7 +212,7 @@ class MemoryBroker(Broker):
         self._check()
         if expected is not None and self._revision_of(key) != expected:
             return None
-        lost_answer = self.faults.next_put_answer()
+        lost_answer = None if self._faults is None else self._faults.next_put_answer()
         if lost_answer == "not_done":
             raise OutcomeUnknown(key)
         self._revision += 1
@@ -225,7 +237,8 @@ class MemoryBroker(Broker):
     def _check(self) -> None:
         if not self._running:
             raise BrokerUnavailable("the broker is not started, or closed")
-        self.faults.check()
+        if self._faults is not None:
+            self._faults.check()
 
     def _log(self, stream: str) -> Log:
         now = self.clock()
@@ -256,10 +269,11 @@ class MemoryBroker(Broker):
         return f"{self._made}.{self._epoch}"
 
     def _tell(self, stream: str, gen: str, entry: Entry) -> None:
-        if not self.faults.loses(stream):
-            for listener in self._hearing(stream):
-                if self.faults.passes(stream, listener, gen, entry):
-                    listener.entry(stream, gen, entry)
+        listeners = self._hearing(stream)
+        if self._faults is not None:
+            listeners = self._faults.hearing(listeners, stream, gen, entry)
+        for listener in listeners:
+            listener.entry(stream, gen, entry)
 
     def _hearing(self, stream: str) -> tuple[Listener, ...]:
         listeners = self._listeners.get(stream, ())
@@ -417,18 +431,14 @@ class Faults:
         """Return by how many entries a follower lags."""
         return self._lags.get(stream, 0)
 
-    def passes(self, stream: str, listener: Listener, gen: str, entry: Entry) -> bool:
-        """Whether this live entry is told to this listener now."""
-        if listener in self._deaf:
-            return False
-        if stream in self._holding:
-            self.held.append((listener, stream, gen, entry))
-            return False
-        return True
-
-    def loses(self, stream: str) -> bool:
-        """Whether this live entry is lost for everyone."""
+    def hearing(self, listeners: tuple[Listener, ...], stream: str, gen: str, entry: Entry) -> tuple[Listener, ...]:
+        """Return those of ``listeners`` who are told of this live entry now."""
         left = self._losing.get(stream, 0)
         if left:
             self._losing[stream] = left - 1
-        return left > 0
+            return ()
+        hearing = tuple([listener for listener in listeners if listener not in self._deaf])
+        if stream in self._holding:
+            self.held += [(listener, stream, gen, entry) for listener in hearing]
+            return ()
+        return hearing

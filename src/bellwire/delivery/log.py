@@ -126,7 +126,7 @@ class Log:
     def on(cls, footing: Footing, limits: Limits, step: Callable[[int], int] = dense) -> "Log":
         """Return the log that ``footing`` stands for."""
         log = cls(footing.gen, limits, step, footing.touched)
-        log._enter(marker(footing.tag), footing.seq, footing.touched)
+        log._enter(marker(footing.tag), footing.seq, START, footing.touched)
         return log
 
     @property
@@ -176,8 +176,7 @@ class Log:
             del self._mids[draft.mid]
         gen, chain, limits = self.generations.current, self._chain, self._limits
         prev = chain.top
-        self._enter(draft, self._step(prev.seq), now)
-        point = chain.top
+        point = self._enter(draft, self._step(prev.seq), prev, now)
         behind = len(chain) - 1
         if behind > limits.messages:
             chain.shift()
@@ -185,17 +184,16 @@ class Log:
             self._trim(now)
         return Appended(gen, point, prev, duplicate=False)
 
-    def _enter(self, draft: Draft, seq: int, now: float) -> None:
-        gen, chain = self.generations.current, self._chain
-        prev = chain.top
-        chain.append(enter(draft, seq, prev, now))
+    def _enter(self, draft: Draft, seq: int, prev: Point, now: float) -> Point:
+        entry = enter(draft, seq, prev, now)
+        self._chain.append(entry)
         self.touched = now
         self.bare = self.bare and draft.mid == MARKER_MID
-        point = chain.top
         if not self._mids:
             self._mids_due = now + self._limits.dedupe * _LAZY
             self.due = min(self.due, self._mids_due)
-        self._mids[draft.mid] = (now, gen, point.seq, point.tag, prev.seq, prev.tag)
+        self._mids[draft.mid] = (now, self.generations.current, seq, draft.tag, prev.seq, prev.tag)
+        return entry.point
 
     def read(
         self, after: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES, *, confirmed: bool = True
