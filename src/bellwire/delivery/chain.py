@@ -87,6 +87,12 @@ class Chain:
         self._head = head
         return entry
 
+    def shorten(self, messages: int, size: int) -> None:
+        """Take the oldest entries out until there are so many at most, and so many bytes; the newest stays."""
+        entries = self._entries
+        while (count := len(entries) - self._head) > 1 and (count > messages or self.size > size):
+            self.shift()
+
     def cut(self, point: Point) -> list[Entry]:
         """Take out what lies beyond ``point``, which is in the chain, and return it.
 

@@ -21,6 +21,8 @@ from bellwire.delivery.ring import Broken, Ring, Verdict
 REMIND_EVERY: Final = 128
 """After how many entries those are told where they stand who were passed over by all that the ring holds."""
 
+_ACCEPTED: Final = Verdict.ACCEPTED  # as in `bellwire.delivery.ring`
+
 
 class Cast(msgspec.Struct, Generic[M], frozen=True, gc=False):
     """Send ``entry``, as it is, to all ``members``, which may be the audience's own set: settle before it changes."""
@@ -120,7 +122,7 @@ class Feed(Generic[M]):
 
     def live(self, gen: str, entry: Entry) -> Sequence[Output[M]]:
         """Take an entry that the broker published under ``gen``."""
-        if self.ring.accept(gen, entry) is Verdict.ACCEPTED:
+        if self.ring.accept(gen, entry) is _ACCEPTED:
             return self._cast(gen, entry)
         return ()
 
