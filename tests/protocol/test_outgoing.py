@@ -144,7 +144,7 @@ def test_a_client_without_binary_gets_base64_compressed() -> None:
     message = Outgoing(TEXT, LONG.encode())
     assert read(message.deflated(12, base64=True)) == list(message.base64_parts)
     assert join([message, message]).deflated(12, base64=True) == message.deflated(12, base64=True) * 2
-    assert read(Stem(LONG, b"data").end("]").deflated(12, base64=True)) == [LONG + "]", "bZGF0YQ=="]
+    assert read(Stem(LONG, (b"data",)).end("]").deflated(12, base64=True)) == [LONG + "]", "bZGF0YQ=="]
 
 
 def test_a_text_for_one_is_compressed_as_any_other() -> None:
@@ -153,7 +153,7 @@ def test_a_text_for_one_is_compressed_as_any_other() -> None:
 
 
 def test_what_has_a_stem_shares_its_compression() -> None:
-    stem = Stem(LONG, LONG.encode())
+    stem = Stem(LONG, (LONG.encode(),))
     first, second = stem.end('"abc"]').deflated(12), stem.end('"defgh"]').deflated(12)
     assert read(first + second) == [LONG + '"abc"]', LONG.encode(), LONG + '"defgh"]', LONG.encode()]
     assert stem.packed(12) is stem.packed(12)
@@ -179,7 +179,7 @@ def test_size_and_frames_of_any_messages(sent: list[Outgoing]) -> None:
 @pytest.mark.parametrize("attachments", [(), (b"\x01\x02",), (b"\x01" * 200, "text")])
 @given(start=st.text(st.characters(exclude_categories=["Cs"]), max_size=130), end=st.text("Aa]", max_size=9))
 def test_a_message_with_a_stem_is_as_any_other(start: str, end: str, attachments: tuple[str | bytes, ...]) -> None:
-    message, other = Stem(start, *attachments).end(end), Outgoing(start + end, *attachments)
+    message, other = Stem(start, attachments).end(end), Outgoing(start + end, *attachments)
 
     assert message.parts == other.parts
     assert message.size == other.size == len(message.frames)

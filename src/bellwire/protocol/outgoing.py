@@ -114,7 +114,7 @@ class Outgoing(Message):
     __slots__ = ()
 
     def __init__(self, *parts: str | bytes) -> None:
-        super().__init__(parts)
+        Message.__init__(self, parts)
 
     def __repr__(self) -> str:
         return f"Outgoing({', '.join(map(repr, self.parts))})"
@@ -169,7 +169,7 @@ class Stem:
 
     __slots__ = ("_attached", "_attachments", "_data", "_packed", "_text")
 
-    def __init__(self, text: str, *attachments: str | bytes) -> None:
+    def __init__(self, text: str, attachments: tuple[str | bytes, ...] = ()) -> None:
         self._packed: dict[int, tuple[bytes, bytes]] = {}
         self._text = text
         self._data = text.encode()

@@ -362,8 +362,8 @@ def append_argument(event: Outgoing, argument: str) -> Outgoing:
 
 def open_argument(event: Outgoing, start: str) -> Stem:
     """Return an event with one argument more, of which ``start`` is JSON text; ``end`` the rest of it and a ``]``."""
-    head, *attachments = event.parts
-    return Stem(f"{str(head)[:-1]},{start}", *attachments)
+    parts = event.parts
+    return Stem(f"{str(parts[0])[:-1]},{start}", parts[1:])
 
 
 def encode_ack(

@@ -395,11 +395,12 @@ class Namespace(Target):
         with relay.Collecting() as emissions:
             result = await handler(socket, *args)
         publisher = self.runtime.streams.publisher
-        if len(emissions) == 1 and len(emissions[0].streams) == 1 and not publisher.broker.immediate:
-            return Departing(result, emissions[0])
-        await socket.departed()
+        if not publisher.broker.immediate:
+            if len(emissions) == 1 and len(emissions[0].streams) == 1:
+                return Departing(result, emissions[0])
+            await socket.departed()
         for emission in emissions:
-            await publisher.emit(emission.streams, emission.body, excluded=emission.excluded)
+            await publisher.emit(emission.streams, emission.body, emission.excluded)
         return result
 
     def handle(self, socket: Socket, work: "Work") -> Job:
