@@ -15,7 +15,8 @@ from bellwire.server.gathering import ENOUGH, MANY, PAUSE
 from bellwire.server.socket import Socket
 from bellwire.testing.clock import VirtualClockLoop, advance
 from bellwire.transports.tick import Tick
-from tests.server.test_fanout import Recorder, World, group, post
+from tests.server.test_fanout import Recorder, group, post
+from tests.server.test_fanout_model import World
 
 ROOM, OTHER = "/ room", "/ other"
 LESS, MORE = PAUSE * 0.9, PAUSE * 0.2

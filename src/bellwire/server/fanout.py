@@ -88,6 +88,7 @@ class Fanout:
         pending = self._pending
         self._cast.clear()
         self._gathering.rest()
+        apart = ending and not self._backlogs and _apart(pending)
         while pending:  # what comes behind a fault is still there
             audience, items, room, volatile = pending.popleft()
             members = sum(map(len, audience))
@@ -95,7 +96,7 @@ class Fanout:
                 self._let_wait(audience, items, room, volatile=volatile)
                 continue
             runs = Runs(items, room if volatile else "")
-            last = ending and not (pending or self._backlogs)
+            last = apart or (ending and not (pending or self._backlogs))
             for sockets in audience:
                 self._bring(sockets)
                 runs.hand(sockets, last=last)
@@ -168,3 +169,9 @@ class Fanout:
             backlog = self._backlogs.get(room)
             if backlog is not None and backlog.full:
                 await backlog.room_for(size)
+
+
+def _apart(pending: Iterable[tuple[Audience, list[Item], str, bool]]) -> bool:
+    """Whether nobody is in two of the audiences."""
+    groups = [group for audience, *_ in pending for group in audience]
+    return len(set[object]().union(*groups)) == sum(map(len, groups))
