@@ -97,7 +97,7 @@ def text(machine: Machine, run: Run, skipped: Mapping[str, str]) -> str:
         f"{machine.cpu}, {machine.cores} cores; {machine.system}; {machine.python}",
         ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
         f"Median of {len(run.rounds)} interleaved rounds (lowest .. highest). Nothing was missing in any round.",
-        "At the right how many times as good Bellwire's figure is, round by round; us each is the server's time.",
+        "At the right how many times as good Bellwire's median is (in the rounds); us each is the server's time.",
     ]
     if machine.busy:
         lines.append(f"Mind: others were computing on this machine (load average {machine.load_before:.1f}).")

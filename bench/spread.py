@@ -1,4 +1,4 @@
-"""Medians of rounds, between the lowest and the highest, and the ratios of rounds."""
+"""Medians of rounds, between the lowest and the highest, and their ratios."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,12 @@ class Spread:
 
 
 def times(base: Sequence[float], values: Sequence[float], *, less_is_better: bool) -> Spread | None:
-    """How many times as good the base is, round by round; None where a value is nothing to divide by."""
+    """How many times as good the base's median is, between the rounds where it is least and most so.
+
+    None where a value is nothing to divide by.
+    """
     above, below = (values, base) if less_is_better else (base, values)
     if not all(below):
         return None
-    return Spread.of(one / other for one, other in zip(above, below, strict=True))
+    ratios = [one / other for one, other in zip(above, below, strict=True)]
+    return Spread(median(above) / median(below), min(ratios), max(ratios))

@@ -66,7 +66,7 @@ def model_table() -> str:
 
 def speed_table() -> str:
     """What ``make bench`` measured last."""
-    servers = (PLAIN, GUARDED, PYTHON_SOCKETIO, SOCKET_IO, BUN)
+    servers = (PLAIN, GUARDED, PYTHON_SOCKETIO, SOCKET_IO, BUN, NCHAN)
     return tables.table(tables.read(tables.SPEED), servers, (PLAIN,), also=(P99,))
 
 

@@ -88,7 +88,7 @@ class Fanout:
         pending = self._pending
         self._cast.clear()
         self._gathering.rest()
-        apart = ending and not self._backlogs and _apart(pending)
+        apart = ending and self._apart()
         while pending:  # what comes behind a fault is still there
             audience, items, room, volatile = pending.popleft()
             members = sum(map(len, audience))
@@ -102,6 +102,22 @@ class Fanout:
                 runs.hand(sockets, last=last)
             if room and members >= MANY:
                 self._gathering.wrote(room, len(items))
+
+    def _apart(self) -> bool:
+        """Whether all that is pending is handed out now, and nobody is in two of its audiences."""
+        if self._backlogs:
+            return False
+        if len(self._pending) < 2:
+            return True
+        seen: set[Socket] = set()
+        for audience, *_ in self._pending:
+            if sum(map(len, audience)) > self._config.fanout_batch:
+                return False
+            for sockets in audience:
+                if not seen.isdisjoint(sockets):
+                    return False
+                seen.update(sockets)
+        return True
 
     def _gathers(self) -> bool:
         """Whether what is pending waits for more of its kind."""
@@ -169,9 +185,3 @@ class Fanout:
             backlog = self._backlogs.get(room)
             if backlog is not None and backlog.full:
                 await backlog.room_for(size)
-
-
-def _apart(pending: Iterable[tuple[Audience, list[Item], str, bool]]) -> bool:
-    """Whether nobody is in two of the audiences."""
-    groups = [group for audience, *_ in pending for group in audience]
-    return len(set[object]().union(*groups)) == sum(map(len, groups))
