@@ -51,12 +51,12 @@ def test_ids_beyond_the_window_are_forgotten_and_those_within_are_not() -> None:
     log = Log("g", Limits(messages=5))
     for n in range(1_000):
         log.append(Draft(f"m{n}", n, b""), float(n))
-        assert len(log._mids) <= 136, "no more than those of the window, and a batch that waits"
+        assert len(log._ids) <= 136, "no more than those of the window, and a batch that waits"
     assert log.append(Draft("m880", 1, b""), 1_000.0).duplicate
     assert not log.append(Draft("m879", 1, b""), 1_000.0).duplicate
     assert log.append(Draft("m879", 2, b""), 1_001.0).duplicate
     log.expire(1_200.0)
-    assert not log._mids
+    assert not log._ids
 
 
 def test_an_id_is_remembered_when_its_entry_is_gone() -> None:

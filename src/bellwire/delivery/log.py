@@ -26,6 +26,7 @@ from bellwire.delivery.answer import PAGE_BYTES, PAGE_MESSAGES, Answer, Page, Re
 from bellwire.delivery.chain import Chain, Place
 from bellwire.delivery.entry import MARKER_MID, Draft, Entry, enter, marker
 from bellwire.delivery.position import START, Generations, Point, Position, position
+from bellwire.delivery.recent_ids import RecentIds
 
 
 class Limits(NamedTuple):
@@ -57,10 +58,6 @@ def limits_of(config: Config) -> Limits:
     """Return what a server's settings say."""
     standing = config.session_lifetime + _MARGIN
     return Limits(config.history_messages, config.history_bytes, config.history_seconds, standing=standing)
-
-
-_LAZY: Final = 1.125
-"""Ids are forgotten when the oldest one is so much older than their window: many at a time, and not one by one."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -106,7 +103,7 @@ class Log:
     ``bare`` says that nothing but markers was ever appended.
     """
 
-    __slots__ = ("_chain", "_limits", "_mids", "_mids_due", "_step", "bare", "due", "generations", "touched")
+    __slots__ = ("_chain", "_ids", "_ids_due", "_limits", "_step", "bare", "due", "generations", "touched")
 
     def __init__(
         self, gen: str, limits: Limits = DEFAULT_LIMITS, step: Callable[[int], int] = dense, now: float = 0.0
@@ -118,9 +115,8 @@ class Log:
         self._limits = limits
         self._step = step
         self._chain = Chain()
-        # Plain tuples of what has no parts, for there may be very many: the garbage collector lets them alone.
-        self._mids: dict[str, tuple[float, str, int, int, int, int]] = {}
-        self._mids_due = math.inf
+        self._ids = RecentIds()
+        self._ids_due = math.inf
 
     @classmethod
     def on(cls, footing: Footing, limits: Limits, step: Callable[[int], int] = dense) -> "Log":
@@ -168,12 +164,10 @@ class Log:
         """Append a message, or find it: an id that was appended within the window is not appended again."""
         if now > self.due:
             self.expire(now)
-        known = self._mids.get(draft.mid)
-        if known is not None:
-            if known[0] >= now - self._limits.dedupe:
-                _, gen, *numbers = known
-                return Appended(gen, Point(*numbers[:2]), Point(*numbers[2:]), duplicate=True)
-            del self._mids[draft.mid]
+        known = self._ids.find(draft.mid)
+        if known is not None and known[0] >= now - self._limits.dedupe:
+            _, gen, *numbers = known
+            return Appended(gen, Point(*numbers[:2]), Point(*numbers[2:]), duplicate=True)
         gen, chain, limits = self.generations.current, self._chain, self._limits
         prev = chain.top
         point = self._enter(draft, self._step(prev.seq), prev, now)
@@ -189,10 +183,11 @@ class Log:
         self._chain.append(entry)
         self.touched = now
         self.bare = self.bare and draft.mid == MARKER_MID
-        if not self._mids:
-            self._mids_due = now + self._limits.dedupe * _LAZY
-            self.due = min(self.due, self._mids_due)
-        self._mids[draft.mid] = (now, self.generations.current, seq, draft.tag, prev.seq, prev.tag)
+        window = self._limits.dedupe
+        if self._ids_due == math.inf:
+            self._ids_due = now + window
+            self.due = min(self.due, self._ids_due)
+        self._ids.add(draft.mid, (now, self.generations.current, seq, draft.tag, prev.seq, prev.tag), window)
         return entry.point
 
     def read(
@@ -221,23 +216,14 @@ class Log:
         """Drop what is too old at ``now``, the broker's time in seconds."""
         if now <= self.due:
             return
-        if now > self._mids_due:
+        if now > self._ids_due:
             self._forget(now - self._limits.dedupe)
         self._trim(now)
 
     def _forget(self, horizon: float) -> None:
-        """Forget the ids from before: many at once, for a dictionary finds its first one ever slower."""
-        mids, old = self._mids, []
-        for mid, (at, *_) in mids.items():
-            if at >= horizon:
-                self._mids_due = at + self._limits.dedupe * _LAZY
-                break
-            old.append(mid)
-        else:
-            self._mids, self._mids_due = {}, math.inf
-            return
-        for mid in old:
-            del mids[mid]
+        self._ids.forget(horizon)
+        oldest = self._ids.oldest
+        self._ids_due = math.inf if oldest is None else oldest + self._limits.dedupe
 
     def _trim(self, now: float) -> None:
         chain, limits = self._chain, self._limits
@@ -251,7 +237,7 @@ class Log:
                 chain.shift()
                 behind -= 1
         # What is appended later will be too old later.
-        self.due = min(self._mids_due, chain.oldest.at + limits.age) if behind > 0 else self._mids_due
+        self.due = min(self._ids_due, chain.oldest.at + limits.age) if behind > 0 else self._ids_due
 
     # --- what happens to brokers, for the one in memory to simulate
 
@@ -264,7 +250,7 @@ class Log:
         keep = max(0, len(entries) - count)
         gone = self._chain.cut(entries[keep - 1].point if keep else self._chain.base)
         for entry in gone:
-            self._mids.pop(entry.mid, None)
+            self._ids.discard(entry.mid)
         last = self._chain.top.seq
         self.generations.clip(last)
         if gen is not None:
@@ -273,8 +259,8 @@ class Log:
 
     def forget_mids(self) -> None:
         """Lose the memory of ids, as a purge followed by a restart does."""
-        self._mids.clear()
-        self._mids_due = math.inf
+        self._ids.clear()
+        self._ids_due = math.inf
 
     def truncate(self, keep: int) -> None:
         """Keep only the newest ``keep`` entries."""
