@@ -232,12 +232,9 @@ class Log:
             chain.shift()
             behind -= 1
         if chain.size > limits.size:  # hardly ever: only then it must be known what the newest one has
-            most = limits.size + chain.newest.size
-            while behind > 0 and chain.size > most:
-                chain.shift()
-                behind -= 1
+            chain.shorten(len(chain), limits.size + chain.newest.size)
         # What is appended later will be too old later.
-        self.due = min(self._ids_due, chain.oldest.at + limits.age) if behind > 0 else self._ids_due
+        self.due = min(self._ids_due, chain.oldest.at + limits.age) if len(chain) > 1 else self._ids_due
 
     # --- what happens to brokers, for the one in memory to simulate
 
