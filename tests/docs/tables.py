@@ -4,20 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from bench.contestants import (
-    BUN,
-    GUARDED,
-    NCHAN,
-    OVER_NATS,
-    OVER_VALKEY,
-    PLAIN,
-    PYTHON_OVER_VALKEY,
-    PYTHON_SOCKETIO,
-    SOCKET_IO,
-    TWO_WORKERS,
-    V1,
-    WS,
-)
+from bench.contestants import BUN, GUARDED, NCHAN, OVER_VALKEY, PLAIN, PYTHON_SOCKETIO, SOCKET_IO, TWO_WORKERS
+from bench.works import BROKERS, EVERYONE, OURS
 
 import bellwire
 from bellwire.core.config import Option, config_options
@@ -72,7 +60,7 @@ def speed_table() -> str:
 
 def nodes_table() -> str:
     """What two nodes with a broker did in the whole matrix."""
-    return tables.table(tables.read(tables.MATRIX), (OVER_VALKEY, OVER_NATS, PYTHON_OVER_VALKEY), (OVER_VALKEY,))
+    return tables.table(tables.read(tables.MATRIX), BROKERS, (OVER_VALKEY,))
 
 
 def workers_table() -> str:
@@ -85,13 +73,12 @@ def workers_table() -> str:
 
 def recovery_table() -> str:
     """What recovery costs, in the run of the README."""
-    return tables.table(tables.read(tables.SPEED), (PLAIN, GUARDED, V1), (PLAIN,), also=(CPU,))
+    return tables.table(tables.read(tables.SPEED), OURS, (PLAIN,), also=(CPU,))
 
 
 def matrix_table() -> str:
     """All that was measured of one process."""
-    servers = (PLAIN, GUARDED, V1, BUN, SOCKET_IO, WS, PYTHON_SOCKETIO, NCHAN)
-    return tables.table(tables.read(tables.MATRIX), servers, (PLAIN,), also=(P99, IDLE_CPU))
+    return tables.table(tables.read(tables.MATRIX), EVERYONE, (PLAIN,), also=(P99, IDLE_CPU))
 
 
 def replaced(name: str, table: str) -> str:
