@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bellwire.delivery import offset as module
 from bellwire.delivery.offset import CONNECTED, MAX_ENTRIES, MAX_OTHERS, Trail, claimed, decode, mark, stand
-from bellwire.delivery.position import Point, Position
+from bellwire.delivery.position import Position
 
 STREAMS: Final = [f"{n:016x}" + "0" * 16 for n in range(1, 15)]
 ROOM, OTHER, THIRD = STREAMS[:3]
@@ -19,7 +19,7 @@ ROOM, OTHER, THIRD = STREAMS[:3]
 def moved(*steps: tuple[str, int], gen: str = "g", start: Trail = CONNECTED) -> Trail:
     """The trail after events of these streams with these numbers; tags are made of the numbers."""
     for stream, seq in steps:
-        start = start.step(mark(stream, gen, Point(seq, seq + 1000)))
+        start = start.step(mark(stream, gen, seq, seq + 1000))
     return start
 
 
@@ -31,12 +31,12 @@ def at(seq: int, gen: str = "g") -> Position:
 
 
 def test_an_offset_is_these_characters() -> None:
-    trail = CONNECTED.step(mark("0123456789abcdef" * 2, "g1", Point(42, 0x01020304)))
+    trail = CONNECTED.step(mark("0123456789abcdef" * 2, "g1", 42, 0x01020304))
     own = bytes.fromhex("0123456789abcdef") + module._hash("g1") + bytes(7) + b"\x2a\x01\x02\x03\x04"
     head = b"\x01" + bytes(8)
     assert trail.offset == (urlsafe_b64encode(own)[:38] + urlsafe_b64encode(head)).decode()
     assert len(trail.offset) == 50
-    then = trail.step(mark(ROOM, "g2", Point(2**63 - 1, 2**32 - 1)))
+    then = trail.step(mark(ROOM, "g2", 2**63 - 1, 2**32 - 1))
     assert then.offset[38:] == trail.offset[38:] + trail.offset[:38]
     assert urlsafe_b64decode(then.offset[:38] + "==")[-12:] == b"\x7f" + b"\xff" * 11
 
@@ -54,7 +54,7 @@ def test_an_offset_says_what_moved() -> None:
 def test_json_needs_no_escapes_for_it() -> None:
     trail = CONNECTED
     for n, stream in enumerate(STREAMS):
-        trail = trail.step(mark(stream, f"g{n}", Point(2**62 + n, 0xFBFFBFFB)))
+        trail = trail.step(mark(stream, f"g{n}", 2**62 + n, 0xFBFFBFFB))
     assert set(trail.offset) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -67,7 +67,7 @@ def test_who_stands_alike_shares_a_trail_by_whatever_way_it_came() -> None:
     assert moved((ROOM, 1), (OTHER, 1), (THIRD, 1), (ROOM, 2)) is moved((THIRD, 1), (OTHER, 1), (ROOM, 2))
     assert moved((ROOM, 1)) is not moved((ROOM, 1), gen="h")
     assert moved((ROOM, 1), (OTHER, 2)) is not moved((OTHER, 2))
-    assert CONNECTED.step(mark(ROOM, "g", Point(1, 1))) is not CONNECTED.step(mark(ROOM, "g", Point(1, 2)))
+    assert CONNECTED.step(mark(ROOM, "g", 1, 1)) is not CONNECTED.step(mark(ROOM, "g", 1, 2))
 
 
 def test_trails_that_nobody_has_are_forgotten() -> None:
@@ -289,7 +289,7 @@ class Model:
         self.append(stream)
         if stream in self.joined:
             self.stands[stream] = top = self.tops[stream]
-            self.trail = self.trail.step(mark(stream, top.gen, top.point))
+            self.trail = self.trail.step(mark(stream, top.gen, top.seq, top.tag))
 
     def join(self, stream: str) -> None:
         self.append(stream)

@@ -37,7 +37,7 @@ from weakref import WeakValueDictionary, ref
 
 import msgspec
 
-from bellwire.delivery.position import Point, Position
+from bellwire.delivery.position import Position
 
 MAX_OTHERS: Final = 8
 """How many streams an offset lists beside its own before a checkpoint is due."""
@@ -83,10 +83,8 @@ def make_mark(stream: str, gen: str, seq: int, tag: int) -> Mark:
     return Mark(stream, gen, seq, tag, urlsafe_b64encode(data)[:_ENTRY_LENGTH].decode())
 
 
-@lru_cache(maxsize=1024)
-def mark(stream: str, gen: str, point: Point) -> Mark:
-    """Return the same, for those who may ask for one mark many times."""
-    return make_mark(stream, gen, *point)
+mark: Final = lru_cache(maxsize=1024)(make_mark)
+"""The same for those who may ask for one mark many times."""
 
 
 @lru_cache(maxsize=1024)
@@ -317,7 +315,7 @@ def stand(
         entry = claim.entries.get(stream[:16])
         if entry is not None and entry.seq > at.seq:
             gens = (at.gen, start.gen, present.get(stream, at.gen))
-            moved[stream] = mark(stream, _resolve(entry.gen, gens), Point(entry.seq, entry.tag))
+            moved[stream] = mark(stream, _resolve(entry.gen, gens), entry.seq, entry.tag)
             at = moved[stream].at
         positions[stream] = at
     return Standing(positions, _tail(Trail, claim.checkpoint, moved).at(None))

@@ -221,7 +221,7 @@ class RecoveringReader(Reader):
         self.socket.settle()  # what was broadcast before brings the place before
         dialect = self.socket.dialect
         if isinstance(dialect, Recovering):
-            self.socket.dialect = dialect.step(mark(room.stream, to.gen, to.point))
+            self.socket.dialect = dialect.step(mark(room.stream, to.gen, to.seq, to.tag))
 
     @override
     def say(self, message: Control) -> None:
