@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from bellwire import Config, Namespace, Server, Socket
 from bellwire.load.clients.base import LoadError
-from bellwire.server.fanout import REST
+from bellwire.server.fanout import BETWEEN
 from bellwire.transports.engine import Engine
 from bench.carriers import SILENT, Member, connect, enter
 from bench.curve import FLAT, LINEAR, Curve, Found
@@ -80,7 +80,7 @@ async def best(do: Callable[[], Awaitable[object]], operations: int, rounds: int
 async def go_round(members: int = 0) -> None:
     """Let the loop turn until a broadcast to so many is with all of them."""
     batches = members // BATCH
-    await turn(2 + (batches + 1) * (REST + 1) * bool(batches))
+    await turn(2 + (batches + 1) * (BETWEEN + 1) * bool(batches))
 
 
 async def turn(times: int) -> None:

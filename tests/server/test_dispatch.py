@@ -4,14 +4,12 @@ import gc
 import types
 import weakref
 from collections.abc import AsyncIterator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from bellwire import Server, Socket
 from bellwire.server.dispatch import MAX_IDLE, Dispatcher, Outcome
-from bellwire.testing import connect
 from bellwire.testing.clock import advance
 
 COLOUR: contextvars.ContextVar[str] = contextvars.ContextVar("COLOUR", default="none")
@@ -586,26 +584,3 @@ async def test_it_works_on_uvloop() -> None:
         async with asyncio.timeout(5):
             await done.wait()
         assert ends == [Outcome("timed out")]
-
-
-async def test_whoever_leaves_may_take_the_whole_room_along(caplog: pytest.LogCaptureFixture) -> None:
-    """Each farewell disconnects the rest of the room, whose farewells would otherwise run inside of each other."""
-    server = Server()
-    root = server.namespace("/")
-    left: list[str] = []
-
-    @root.on_connect
-    async def enter(socket: Socket) -> None:
-        await socket.join("game")
-
-    @root.on_disconnect
-    async def end(socket: Socket, reason: str) -> None:
-        left.append(socket.id)
-        await root.to("game").disconnect()
-
-    async with server.lifespan(), AsyncExitStack() as players:
-        clients = [await players.enter_async_context(connect(server)) for _ in range(300)]
-        await clients[0].disconnect()
-        await advance()
-        assert sorted(left) == sorted(client.id for client in clients)
-    assert not caplog.records

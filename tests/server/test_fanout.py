@@ -9,7 +9,7 @@ from bellwire.protocol.outgoing import Message, join
 from bellwire.protocol.post import Delivery, Post
 from bellwire.server.backlog import Audience
 from bellwire.server.dialects import STOCK, Dialect, Item, Stock, embedded, raw
-from bellwire.server.fanout import REST, Fanout
+from bellwire.server.fanout import BETWEEN, Fanout
 from bellwire.server.latest import Fresh, Latest
 from bellwire.server.socket import Socket
 from bellwire.testing import connect
@@ -339,7 +339,7 @@ class Crowd:
 
 async def turn() -> None:
     """Let it get to the next batch."""
-    for _ in range(REST + 1):
+    for _ in range(BETWEEN + 1):
         await asyncio.sleep(0)
 
 
@@ -362,10 +362,10 @@ async def test_between_two_batches_the_loop_turns_several_times() -> None:
     members = crowd.make(4)
     crowd.fanout.cast(to(*members), A)
     served = []
-    for _ in range(REST + 2):
+    for _ in range(BETWEEN + 2):
         await asyncio.sleep(0)
         served.append(count(members))
-    assert served == [2] * (REST + 1) + [4]
+    assert served == [2] * (BETWEEN + 1) + [4]
 
 
 async def test_a_room_of_one_batch_is_served_in_one_turn() -> None:

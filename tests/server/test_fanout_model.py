@@ -11,7 +11,7 @@ from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.post import Post
 from bellwire.server.backlog import Audience
-from bellwire.server.fanout import REST, Fanout
+from bellwire.server.fanout import BETWEEN, Fanout
 from bellwire.server.socket import Socket
 from bellwire.transports.tick import Tick
 from tests.server.test_fanout import Recorder, post
@@ -100,6 +100,6 @@ def test_everyone_gets_what_its_memberships_say_each_room_in_order(data: st.Data
     world = World(data)
     for _ in range(data.draw(st.integers(1, 40))):
         world.step()
-    for _ in range(200 * (REST + 1)):
+    for _ in range(200 * (BETWEEN + 1)):
         world.turn()
     world.check()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.protocol.post import Post
-from bellwire.server.fanout import REST, Fanout
+from bellwire.server.fanout import BETWEEN, Fanout
 from bellwire.server.gathering import ENOUGH, MANY, PAUSE
 from bellwire.server.socket import Socket
 from bellwire.testing.clock import VirtualClockLoop, advance
@@ -227,7 +227,7 @@ def test_rooms_keep_their_order_whoever_comes_and_goes_while_something_is_gather
             await advance(data.draw(st.sampled_from((0, PAUSE))))
         world.turn()  # what is left begins to wait
         await advance(PAUSE)
-        for _ in range(200 * (REST + 1)):
+        for _ in range(200 * (BETWEEN + 1)):
             world.turn()
         world.check()
 

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
@@ -306,3 +307,26 @@ async def test_a_reply_leaves_behind_what_was_broadcast_before_it() -> None:
         raw(client, '420["poke"]')
         await advance()
         assert packets == ['42["say","before"]', "430[]"]
+
+
+async def test_whoever_leaves_may_take_the_whole_room_along(caplog: pytest.LogCaptureFixture) -> None:
+    """Each farewell disconnects the rest of the room, whose farewells would otherwise run inside of each other."""
+    server = Server()
+    root = server.namespace("/")
+    left: list[str] = []
+
+    @root.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.join("game")
+
+    @root.on_disconnect
+    async def end(socket: Socket, reason: str) -> None:
+        left.append(socket.id)
+        await root.to("game").disconnect()
+
+    async with server.lifespan(), AsyncExitStack() as players:
+        clients = [await players.enter_async_context(connect(server)) for _ in range(300)]
+        await clients[0].disconnect()
+        await advance()
+        assert sorted(left) == sorted(client.id for client in clients)
+    assert not caplog.records

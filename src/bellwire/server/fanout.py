@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.server.backlog import Audience, Backlog
@@ -28,25 +30,40 @@ if TYPE_CHECKING:
     from bellwire.server.socket import Socket
 
 
-REST: Final = 7
+BETWEEN: Final = 7
 """Turns of the event loop between two batches. An event takes several of them: it is read, handled, brought to the
 broker and back. With none between, each of these steps would take as long as a batch does."""
+
+
+class _Cast(msgspec.Struct):
+    """Events to the same sockets, all of this tick; ``members`` says how many these are."""
+
+    audience: Audience
+    items: list[Item]
+    room: str
+    volatile: bool
+    members: int
+
+    @property
+    def stream(self) -> str:
+        """As in `Runs`."""
+        return self.room if self.volatile else ""
 
 
 class Fanout:
     """The broadcasts of this tick, in order, and those that large rooms still wait for."""
 
-    __slots__ = ("_backlogs", "_cast", "_config", "_counters", "_gathering", "_pending", "_rest", "_tick")
+    __slots__ = ("_backlogs", "_cast_bytes", "_config", "_counters", "_gathering", "_pending", "_tick", "_turns_left")
 
     def __init__(self, tick: Tick, counters: Counters, config: Config) -> None:
         self._tick = tick
         self._counters = counters
         self._config = config
-        self._pending: deque[tuple[Audience, list[Item], str, bool]] = deque()
+        self._pending: deque[_Cast] = deque()
         self._backlogs: dict[str, Backlog] = {}  # by rooms; the first has the next turn
-        self._cast: dict[str, int] = {}  # bytes of this tick, by rooms that will let them wait
+        self._cast_bytes: dict[str, int] = {}  # bytes of this tick, by rooms that will let them wait
         self._gathering = Gathering(tick.wake)
-        self._rest = 0  # turns until the next batch
+        self._turns_left = 0  # until the next batch
         tick.turn = self._turn
 
     def cast(self, audience: Audience, item: Item, *, room: str = "", volatile: bool = False) -> None:
@@ -55,18 +72,15 @@ class Fanout:
         Events to the same tuple are joined: keep one for an audience that lasts. ``room`` names the stream; all that
         have none take turns together. Of a ``volatile`` event those who do not keep up get a newer one in its place.
         """
-        pending = self._pending
-        if not volatile and sum(map(len, audience)) > self._config.fanout_batch:
-            self._cast[room] = self._cast.get(room, 0) + item.stock.size
-        if pending:
-            last_audience, items, last_room, was_volatile = pending[-1]
-            if last_audience is audience and last_room == room and was_volatile is volatile:
-                items.append(item)
-                if self._gathering.completes(items):
-                    self._tick.wake()
-                return
-        pending.append((audience, [item], room, volatile))
-        self._tick.wake()
+        last = self._pending[-1] if self._pending else None
+        if last is None or last.audience is not audience or last.room != room or last.volatile is not volatile:
+            last = _Cast(audience, [], room, volatile, sum(map(len, audience)))
+            self._pending.append(last)
+        last.items.append(item)
+        if not volatile and last.members > self._config.fanout_batch:
+            self._cast_bytes[room] = self._cast_bytes.get(room, 0) + item.stock.size
+        if len(last.items) == 1 or self._gathering.completes(last.items):
+            self._tick.wake()
 
     def settle(self, socket: "Socket | None" = None) -> None:
         """Hand what is pending to the carriers, in order; they write at the end of the tick.
@@ -86,22 +100,21 @@ class Fanout:
     def _hand_out(self, *, ending: bool = False) -> None:
         """Hand out what is pending; ``ending`` if the tick does."""
         pending = self._pending
-        self._cast.clear()
+        self._cast_bytes.clear()
         self._gathering.rest()
         apart = ending and self._apart()
         while pending:  # what comes behind a fault is still there
-            audience, items, room, volatile = pending.popleft()
-            members = sum(map(len, audience))
-            if members > self._config.fanout_batch:
-                self._let_wait(audience, items, room, volatile=volatile)
+            cast = pending.popleft()
+            if cast.members > self._config.fanout_batch:
+                self._let_wait(cast)
                 continue
-            runs = Runs(items, room if volatile else "")
+            runs = Runs(cast.items, cast.stream)
             last = apart or (ending and not (pending or self._backlogs))
-            for sockets in audience:
+            for sockets in cast.audience:
                 self._bring(sockets)
                 runs.hand(sockets, last=last)
-            if room and members >= MANY:
-                self._gathering.wrote(room, len(items))
+            if cast.room and cast.members >= MANY:
+                self._gathering.wrote(cast.room, len(cast.items))
 
     def _apart(self) -> bool:
         """Whether all that is pending is handed out now, and nobody is in two of its audiences."""
@@ -110,10 +123,10 @@ class Fanout:
         if len(self._pending) < 2:
             return True
         seen: set[Socket] = set()
-        for audience, *_ in self._pending:
-            if sum(map(len, audience)) > self._config.fanout_batch:
+        for cast in self._pending:
+            if cast.members > self._config.fanout_batch:
                 return False
-            for sockets in audience:
+            for sockets in cast.audience:
                 if not seen.isdisjoint(sockets):
                     return False
                 seen.update(sockets)
@@ -123,9 +136,8 @@ class Fanout:
         """Whether what is pending waits for more of its kind."""
         if len(self._pending) != 1 or self._backlogs:
             return False
-        audience, items, room, _ = self._pending[0]
-        members = sum(map(len, audience))
-        return MANY <= members <= self._config.fanout_batch and self._gathering.waits(room, items)
+        cast = self._pending[0]
+        return MANY <= cast.members <= self._config.fanout_batch and self._gathering.waits(cast.room, cast.items)
 
     def _bring(self, sockets: "Collection[Socket]") -> None:
         """What was broadcast to them before goes first."""
@@ -135,13 +147,13 @@ class Fanout:
 
     # --- large rooms
 
-    def _let_wait(self, audience: Audience, items: list[Item], room: str, *, volatile: bool) -> None:
-        backlog = self._backlogs.get(room)
+    def _let_wait(self, cast: _Cast) -> None:
+        backlog = self._backlogs.get(cast.room)
         if backlog is None:
             config = self._config
             backlog = Backlog(config.send_buffer_bytes, config.volatile_buffer_bytes)
-            self._backlogs[room] = backlog
-        dropped = backlog.add(audience, items, room if volatile else "")
+            self._backlogs[cast.room] = backlog
+        dropped = backlog.add(cast.audience, cast.items, cast.stream)
         if dropped:
             self._counters.dropped("volatile", reason="room_full", policy="newest_kept", n=dropped)
 
@@ -152,10 +164,10 @@ class Fanout:
             return
         try:
             self._hand_out(ending=True)
-            if backlogs and self._rest:
-                self._rest -= 1
+            if backlogs and self._turns_left:
+                self._turns_left -= 1
             elif backlogs:
-                self._rest = REST
+                self._turns_left = BETWEEN
                 self._serve(backlogs)
         finally:
             if backlogs or self._pending:
@@ -171,16 +183,16 @@ class Fanout:
 
     def full(self, rooms: Iterable[str]) -> bool:
         """Whether so much waits for one of ``rooms`` that whoever emits to it is to wait: see `room_in`."""
-        return bool(self._backlogs or self._cast) and any(map(self._is_full, rooms))
+        return bool(self._backlogs or self._cast_bytes) and any(map(self._is_full, rooms))
 
     def _is_full(self, room: str) -> bool:
         backlog = self._backlogs.get(room)
-        return (backlog is not None and backlog.full) or self._cast.get(room, 0) >= self._config.send_buffer_bytes
+        return (backlog is not None and backlog.full) or self._cast_bytes.get(room, 0) >= self._config.send_buffer_bytes
 
     async def room_in(self, rooms: Iterable[str], size: int) -> None:
         """Return when there is room in each of ``rooms`` for an event of ``size`` bytes."""
         for room in rooms:
-            if self._cast.get(room, 0) >= self._config.send_buffer_bytes:
+            if self._cast_bytes.get(room, 0) >= self._config.send_buffer_bytes:
                 await asyncio.sleep(0)  # this tick ends: what was emitted in it waits as well
             backlog = self._backlogs.get(room)
             if backlog is not None and backlog.full:

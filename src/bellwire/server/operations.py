@@ -268,13 +268,13 @@ class Operations:
             return
         number, audience = hub.next_ack(), local.answering()
         message = asked.read(lambda _: Post.read(wanted.selection.namespace, wanted.body, number))
-        gathering = _Gathering(audience, asked)
-        asked.withdrawn = gathering.give_up
-        telling = asyncio.ensure_future(gathering.tell())
+        reporting = _Reporting(audience, asked)
+        asked.withdrawn = reporting.give_up
+        telling = asyncio.ensure_future(reporting.tell())
         try:
-            missing = await local.call(message, number, gathering, audience)
+            missing = await local.call(message, number, reporting, audience)
         finally:
-            gathering.close()
+            reporting.close()
             await telling
         ids = sorted(missing)
         for start in range(0, len(ids), PART_ITEMS):
@@ -296,7 +296,7 @@ def _pass_on(heard: Heard, call: Call[Any]) -> None:
         call.fail(heard.id, EventRefused("invalid_reply", str(error)[:MAX_MESSAGE_LENGTH]))
 
 
-class _Gathering(Waiting):
+class _Reporting(Waiting):
     """Acknowledgements for another node: told as they come, those of one turn of the loop together."""
 
     __slots__ = ("_asked", "_closed", "_heard", "_news")
