@@ -113,15 +113,10 @@ async def test_who_has_no_proper_name_is_refused_with_the_reason(auth: dict[str,
     assert "$.name" in refused.value.data["detail"] or "$.key" in refused.value.data["detail"] or not auth
 
 
-@pytest.mark.parametrize("name", ["x" * 32, "محمد", "می\u200cکنم", "👩\u200d🚀", "O'Neil-Смит 3"])
+@pytest.mark.parametrize("name", ["x" * 32, "محمد", "می\u200cکنم", "👩\u200d🚀", "O'Neil-Смит 3", "<b>A</b> & Co"])
 async def test_names_of_all_scripts_are_names(name: str) -> None:
     async with person(name) as (_, you):
         assert you.name == name
-
-
-async def test_a_name_is_escaped() -> None:
-    async with person("<b>A</b> & Co") as (_, you):
-        assert you.name == "&lt;b&gt;A&lt;/b&gt; &amp; Co"
 
 
 # --- rooms
@@ -164,7 +159,7 @@ async def test_a_lost_connection_leaves_all_its_rooms() -> None:
 async def test_a_room_of_ones_own_is_listed_for_all_until_its_last_has_left() -> None:
     async with person("Ada") as (ada, _), person("Grace") as (grace, _):
         await grace.call(ROOM_JOIN, RoomRef("  R&D   Lab "))
-        assert await ada.receive(ROOM_LISTED) == RoomListed("r&amp;d lab", open=True)
+        assert await ada.receive(ROOM_LISTED) == RoomListed("r&d lab", open=True)
         state = await ada.call(ROOM_JOIN, RoomRef("r&d lab"))
         assert [p.person.name for p in state.people] == ["Grace", "Ada"]
         await grace.call(ROOM_LEAVE, RoomRef("R&D lab"))
@@ -180,7 +175,7 @@ async def test_leaving_a_room_that_one_is_not_in_tells_nobody() -> None:
         await ada.receive_nothing()
 
 
-@pytest.mark.parametrize("name", [" ", "\u200b", "a\x07b", "<i></i>", "&" * 30])
+@pytest.mark.parametrize("name", [" ", "\u200b", "a\x07b"])
 async def test_a_room_needs_a_visible_name(name: str) -> None:
     async with person("Ada") as (ada, _):
         refused = await refusal(ada, ROOM_JOIN, RoomRef(name))
@@ -210,19 +205,18 @@ async def test_a_message_reaches_the_others_in_the_room_and_its_writer_gets_a_re
         await ada.receive_nothing()
 
 
-async def test_what_people_write_cannot_become_html() -> None:
-    written = "<b>hi</b> & <script>alert(1)</script> 5 < 6"
+async def test_what_people_write_goes_out_as_they_wrote_it() -> None:
+    written = "List<String> & if a<b and c>d, &lt;"
     async with person("Ada", LOBBY) as (ada, _), person("Grace", LOBBY) as (grace, _):
         receipt = await ada.call(MESSAGE_SEND, Draft("lobby", written))
-        assert receipt.text == "hi &amp;  5 &lt; 6"
+        assert receipt.text == written
         assert (await grace.receive(MESSAGE_RECEIVED)).text == receipt.text
         assert (await ada.call(ROOM_JOIN, LOBBY)).messages[0].text == receipt.text
 
 
-@pytest.mark.parametrize("text", ["<i></i>", "   ", " <script>alert(1)</script> "])
-async def test_a_message_of_which_nothing_is_left_is_refused(text: str) -> None:
+async def test_a_message_of_blanks_is_refused() -> None:
     async with person("Ada", LOBBY) as (ada, _):
-        refused = await refusal(ada, MESSAGE_SEND, Draft("lobby", text))
+        refused = await refusal(ada, MESSAGE_SEND, Draft("lobby", "   "))
         assert (refused.code, refused.path) == ("empty_message", "$.text")
         assert list(chat.rooms["lobby"].messages) == []
 

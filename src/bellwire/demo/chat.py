@@ -11,7 +11,6 @@ process lasts.
 """
 
 import hashlib
-import html
 import itertools
 import secrets
 import time
@@ -74,7 +73,7 @@ def identify(payload: Mapping[str, Any]) -> Person:
         introduction = msgspec.convert(payload, Introduction)
     except msgspec.ValidationError as error:
         raise _nameless(str(error)) from None
-    name = tidy(html.escape(introduction.name, quote=False))
+    name = tidy(introduction.name)
     if name is None:
         raise _nameless("Control and other invisible characters do not make a name - at `$.name`")
     key = introduction.key or secrets.token_hex(16)
@@ -136,7 +135,7 @@ async def send(socket: Socket, draft: Draft) -> Receipt:
     """Keep a message and pass it to the others in the room; the receipt is the writer's."""
     name = _entered(socket, draft.room)
     if not draft.text.strip():
-        raise EventRefused("empty_message", "Nothing is left of this message without its HTML tags.", path="$.text")
+        raise EventRefused("empty_message", "There is nothing in this message but blanks.", path="$.text")
     message = ChatMessage(
         id=f"{_start}-{next(_numbers)}",
         room=name,
@@ -175,7 +174,7 @@ def _channel(name: str) -> str:
 
 
 def _room_name(text: str) -> str:
-    """A room's name in the server's spelling: single blanks, lower case; entities count in its length."""
+    """A room's name in the server's spelling: single blanks, lower case."""
     name = tidy(text)
     if name is None or len(name) > MAX_ROOM_NAME:
         message = f"A room's name has 1 to {MAX_ROOM_NAME} visible characters."

@@ -1,15 +1,13 @@
 """Every event of the demo chat, each with the types of its payload.
 
-What people write is declared as PlainText: the server takes HTML tags away and turns ``<`` and ``&``
-into entities before a handler sees it, so that no page can be made to run it. The demo's own page
-turns the entities back into characters and writes them as text, never as HTML.
+What people write goes out as they wrote it, ``<`` and ``&`` as well: the page shows it as text, never as HTML.
 """
 
 from typing import Annotated, Final
 
 import msgspec
 
-from bellwire import Event, PlainText
+from bellwire import Event
 
 MAX_NAME: Final = 32
 """Characters in a person's name."""
@@ -20,7 +18,7 @@ MAX_ROOM_NAME: Final = 64
 MAX_TEXT: Final = 2000
 """Characters in a message."""
 
-RoomName = Annotated[PlainText, msgspec.Meta(min_length=1, max_length=MAX_ROOM_NAME)]
+RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ROOM_NAME)]
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -73,8 +71,8 @@ class Draft(msgspec.Struct, frozen=True):
     """A message on its way in. ``ref`` comes back with it, so that a page knows its own message again."""
 
     room: RoomName
-    text: Annotated[PlainText, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
-    ref: Annotated[PlainText, msgspec.Meta(max_length=36)] = ""
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+    ref: Annotated[str, msgspec.Meta(max_length=36)] = ""
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -33,15 +33,6 @@ function newRoom(name) {
   return { name, entered: false, messages: [], people: new Map(), typists: new Map(), twins: new Set(), unread: 0 };
 }
 
-/** Characters instead of the entities into which the server turns what people write. Only for use as text! */
-function asWritten(value) {
-  const characters = { lt: "<", gt: ">", amp: "&" };
-  if (typeof value === "string") return value.replace(/&(lt|gt|amp);/g, (_, name) => characters[name]);
-  if (Array.isArray(value)) return value.map(asWritten);
-  if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, asWritten(inner)]));
-}
-
 // Each tab has its own name and rooms; a new tab starts with the name used last.
 const memory = {
   get name() { return sessionStorage.getItem("bellwire.name") ?? localStorage.getItem("bellwire.name") ?? ""; },
@@ -71,12 +62,8 @@ const socket = io("/chat", {
 /** Send an event and wait for its answer; a refusal is an Error with the server's `code` and `path`. */
 async function ask(event, payload) {
   const reply = await socket.timeout(ANSWER_MS).emitWithAck(event, payload);
-  if (reply?.error) throw Object.assign(new Error(asWritten(reply.error.message)), reply.error);
-  return asWritten(reply);
-}
-
-function listen(event, handler) {
-  socket.on(event, (payload) => handler(asWritten(payload)));
+  if (reply?.error) throw Object.assign(new Error(reply.error.message), reply.error);
+  return reply;
 }
 
 socket.on("connect", async () => {
@@ -101,26 +88,26 @@ socket.on("disconnect", (reason) => {
 
 socket.on("connect_error", (error) => {
   if (socket.active) return; // the network: it tries again by itself
-  showState("refused", asWritten(error.message));
-  if (error.data?.code === "name") introduce(asWritten(error.message));
+  showState("refused", error.message);
+  if (error.data?.code === "name") introduce(error.message);
 });
 
 socket.io.on("reconnect_attempt", (attempt) => showState("reconnecting", "", attempt));
 
-listen("welcome", (welcome) => {
+socket.on("welcome", (welcome) => {
   me = welcome.you;
   listed = welcome.rooms;
   paintMe();
   paintRooms();
 });
 
-listen("room:listed", ({ room, open }) => {
+socket.on("room:listed", ({ room, open }) => {
   listed = listed.filter((name) => name !== room);
   if (open) listed.push(room);
   paintRooms();
 });
 
-listen("presence:changed", ({ room: name, person, tabs }) => {
+socket.on("presence:changed", ({ room: name, person, tabs }) => {
   const room = rooms.get(name);
   if (!room) return;
   if (tabs > 0) room.people.set(person.id, { person, tabs });
@@ -130,7 +117,7 @@ listen("presence:changed", ({ room: name, person, tabs }) => {
   if (room === current) paintPeople();
 });
 
-listen("typing:seen", ({ room: name, person }) => {
+socket.on("typing:seen", ({ room: name, person }) => {
   const room = rooms.get(name);
   if (!room || person.id === me.id) return;
   clearTimeout(room.typists.get(person.id)?.timer);
@@ -138,7 +125,7 @@ listen("typing:seen", ({ room: name, person }) => {
   if (room === current) paintTyping();
 });
 
-listen("message:received", (message) => {
+socket.on("message:received", (message) => {
   const room = rooms.get(message.room);
   if (!room) return void socket.emit("room:leave", { room: message.room }); // we left it while we were away
   if (room.messages.some(({ id }) => id === message.id)) return;
