@@ -220,6 +220,11 @@ def test_the_tutorials_first_page_chats(tmp_path: Path) -> None:
         for tab in tabs:
             tab.until_text("li", ": <b>hello</b>")
             assert len(tab.texts("li")) == 2
+        tabs[1].write("#text", "hi")
+        tabs[1].enter()
+        tabs[0].until_text("li", ": hi")
+        authors = {line.split(":")[0] for line in tabs[0].texts("li")[1:]}
+        assert len(authors) == 2
         assert browser.complaints == []
 
 
