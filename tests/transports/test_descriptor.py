@@ -141,6 +141,13 @@ def test_each_gets_back_what_was_not_taken_also_behind_one_that_failed() -> None
         theirs.close()
 
 
+class Pieces:
+    """Looking through them runs code in Python, which must not begin with an exception set."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b""])
+
+
 @pytest.mark.skipif(write_all is write_in_python, reason="the compiled part is not there")
 class TestCompiled:
     """What only the compiled one could do wrong."""
@@ -150,6 +157,7 @@ class TestCompiled:
         [
             ([1], [], ValueError),
             (1, [b""], TypeError),
+            (1, Pieces(), TypeError),
             ([1], b"", ValueError),
             ([1, "a"], [b"", b""], TypeError),
             ([1, 1], [b"", "a"], TypeError),

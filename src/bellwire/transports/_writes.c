@@ -76,10 +76,12 @@ static PyObject *write_all(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "OO", &descriptors, &pieces))
         return NULL;
     descriptors = PySequence_List(descriptors);
+    if (descriptors == NULL)
+        return NULL;
     pieces = PySequence_List(pieces);
-    if (descriptors != NULL && pieces != NULL)
+    if (pieces != NULL)
         made = write_lists(descriptors, pieces);
-    Py_XDECREF(descriptors);
+    Py_DECREF(descriptors);
     Py_XDECREF(pieces);
     return made;
 }
