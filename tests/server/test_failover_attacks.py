@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bellwire import Socket
 from bellwire.testing.clock import advance
 from tests.guarantee.world import SAY, Make, Node, World, stream, stream_of_all, stream_of_user, world_on
 from tests.server.midway import A, newcomer, slow, steps
@@ -184,6 +185,34 @@ async def test_a_stock_client_that_left_behind_a_failover_starts_over(make: Make
         await advance(1)
         assert not client.recovered
         client.cut()
+
+
+@both_kinds
+async def test_what_is_emitted_as_a_stock_client_starts_over_comes_behind_what_the_others_lack(
+    make: Make, same: bool
+) -> None:
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+        room = node.namespace.to("a")
+
+        @node.namespace.on_disconnect
+        async def left(socket: Socket, reason: str) -> None:
+            await room.emit(SAY, "left")
+
+        client, other = Stock("u"), Stock("v")
+        for stock in (client, other):
+            await stock.connect(node)
+            await node.namespace.to(stock.id).join("a")
+        await node.say("a", "one")
+        await room.except_(other.id).emit(SAY, "phantom")
+        await advance(1)
+        await fail_over(world, node, same=same)
+        await node.say("a", "two")
+        await node.say("a", "three")
+        await advance(1)
+        assert client.connection.reason is not None
+        assert other.labels == ["one", "instead", "two", "left", "three"]
+        other.cut()
 
 
 # --- several rooms

@@ -53,6 +53,7 @@ class Room(Standing):
         "_due",
         "_gen",
         "_page_read",
+        "_untold",
         "plain",
     )
 
@@ -69,6 +70,7 @@ class Room(Standing):
         self._again = False  # all who resume are due, not just
         self._due: dict[Socket, None] | None = None
         self._page_read: tuple[str, Position, int, int] | None = None  # the key of the newest
+        self._untold: list[Output[Socket]] | None = None  # while something is told
 
     def __repr__(self) -> str:
         return f"Room({self._hub.name!r}, {self.key!r})"
@@ -211,7 +213,7 @@ class Room(Standing):
         feed = self.feed
         apart = bool(entry.excluded or entry.copies)
         outputs: Sequence[Output[Socket]] = () if feed is None else feed.live(gen, entry)
-        if feed is not None and len(outputs) == 1 and not apart:
+        if feed is not None and len(outputs) == 1 and not apart and self._untold is None:
             output = outputs[0]
             if type(output) is Cast and output.members is feed.audience.live and post is not None:
                 self._streams.fanout.cast(self._all, self._place(post, gen, entry, entry.prev), room=self.stream)
@@ -274,24 +276,34 @@ class Room(Standing):
 
     @override
     def _tell(self, feed: "Feed[Socket]", outputs: "Sequence[Output[Socket]]") -> None:
-        for output in outputs:
-            match output:
-                case Cast(gen, entry, members):
-                    post = self._streams.read(self._hub.name, entry.body)
-                    if post is not None:
-                        item = self._place(post, gen, entry, entry.prev)
-                        self._streams.fanout.cast((members,), item, room=self.stream)
-                    else:
-                        for socket in tuple(members):
-                            self._pass_over(socket, gen, entry.prev, entry)
-                case Own(gen, entry, socket, prev):
-                    self._hand(socket, gen, prev, (entry,))
-                case Told(socket, reason, restart):
-                    self._reader(socket).reset(self, reason, restart)
-                case Advance(socket, prev, to):
-                    self._reader(socket).advance(self, prev, to)
+        if self._untold is not None:  # who was told left, and its handler emitted: that goes behind the rest
+            self._untold.extend(map(_kept, outputs))
+            return
+        self._untold = list(outputs)
+        try:
+            for output in self._untold:
+                self._say(output)
+        finally:
+            self._untold = None
         if feed.question is not None:  # who resumes needs nothing of this: it goes on when its socket has room
             self.drive()
+
+    def _say(self, output: "Output[Socket]") -> None:
+        match output:
+            case Cast(gen, entry, members):
+                post = self._streams.read(self._hub.name, entry.body)
+                if post is not None:
+                    item = self._place(post, gen, entry, entry.prev)
+                    self._streams.fanout.cast((members,), item, room=self.stream)
+                else:
+                    for socket in tuple(members):
+                        self._pass_over(socket, gen, entry.prev, entry)
+            case Own(gen, entry, socket, prev):
+                self._hand(socket, gen, prev, (entry,))
+            case Told(socket, reason, restart):
+                self._reader(socket).reset(self, reason, restart)
+            case Advance(socket, prev, to):
+                self._reader(socket).advance(self, prev, to)
 
     def _hand(self, socket: "Socket", gen: str, prev: Point, entries: Sequence[Entry]) -> None:
         items: list[Delivery] = []
@@ -536,3 +548,8 @@ class Room(Standing):
                 self._quieten(idle=True)
         finally:
             self._hub.part(self)
+
+
+def _kept(output: "Output[Socket]") -> "Output[Socket]":
+    """An output for later, when the audience may have changed."""
+    return Cast(output.gen, output.entry, tuple(output.members)) if isinstance(output, Cast) else output
