@@ -279,6 +279,20 @@ async def test_small_rooms_are_written_at_once_where_nobody_is_in_two_of_them() 
     assert (one.asked, two.asked, three.asked) == ({0}, {0, 2}, set())
 
 
+async def test_small_rooms_with_more_members_than_a_batch_are_not_all_written_at_once() -> None:
+    """What their members are sent is for the tick to write, which spreads it over several turns of the loop."""
+    fanout = Fanout(Tick(asyncio.get_running_loop()), Counters(), Config(fanout_batch=2))
+    recorders = [Recorder() for _ in range(3)]
+    for recorder in recorders:
+        fanout.cast(to(recorder), A)
+    await advance()
+    assert [recorder.asked for recorder in recorders] == [set(), set(), {0}]
+    for recorder in recorders[:2]:
+        fanout.cast(to(recorder), A)
+    await advance()
+    assert [recorder.asked for recorder in recorders[:2]] == [{1}, {1}]
+
+
 async def test_a_message_is_framed_once_however_many_receive_it() -> None:
     """Every recipient is given the same object, also by the server as a whole."""
     server = Server()

@@ -117,15 +117,15 @@ class Fanout:
                 self._gathering.wrote(cast.room, len(cast.items))
 
     def _apart(self) -> bool:
-        """Whether all that is pending is handed out now, and nobody is in two of its audiences."""
+        """Whether all that is pending may be written in one turn of the loop, and nobody is in two of its audiences."""
         if self._backlogs:
             return False
         if len(self._pending) < 2:
             return True
+        if sum([cast.members for cast in self._pending]) > self._config.fanout_batch:
+            return False
         seen: set[Socket] = set()
         for cast in self._pending:
-            if cast.members > self._config.fanout_batch:
-                return False
             for sockets in cast.audience:
                 if not seen.isdisjoint(sockets):
                     return False
