@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bellwire import Socket
+from bellwire.server.recovery import CHECK_SECONDS
 from bellwire.testing.clock import advance
 from tests.guarantee.world import SAY, Make, Node, World, stream, stream_of_all, stream_of_user, world_on
 from tests.server.midway import A, newcomer, slow, steps
@@ -185,6 +186,32 @@ async def test_a_stock_client_that_left_behind_a_failover_starts_over(make: Make
         await advance(1)
         assert not client.recovered
         client.cut()
+
+
+@both_kinds
+async def test_a_stock_client_that_starts_over_as_it_comes_back_is_not_looked_after_any_more(
+    make: Make, same: bool
+) -> None:
+    """Its offset was to be looked at every second: the timer would find nobody there, and fail."""
+    async with make(connection_state_recovery=True) as world:
+        node = await world.node()
+
+        @node.namespace.on_connect
+        async def came(socket: Socket) -> None:
+            if socket.recovered:
+                await fail_over(world, node, same=same)
+                await node.say("a", "two")
+
+        client = Stock("u")
+        await client.connect(node)
+        await node.namespace.to(client.id).join("a")
+        await node.say("a", "one", "phantom")
+        await advance(1)
+        client.cut()
+        await client.connect(node)
+        await advance(2 * CHECK_SECONDS)
+        assert client.recovered
+        assert client.connection.reason is not None
 
 
 @both_kinds

@@ -235,9 +235,9 @@ class RecoveringReader(Reader):
 
     @override
     def begin(self) -> None:
-        super().begin()
         if self.recovered:
             self.socket.node.checkpoints.watch(self)
+        super().begin()  # which may end it
 
     @override
     def _stay(self, room: Room, span: Membership) -> None:
