@@ -26,6 +26,7 @@
     soak         half of the most that a server can do, for half an hour
     paced        its load
     verdict      whether something stayed as it was
+    amounts      numbers of the command lines
 """
 
 from pathlib import Path

@@ -9,6 +9,7 @@ from pathlib import Path
 from bellwire.load import machine
 from bellwire.load.machine import Machine, raise_file_limit
 from bench import peers, plot, report
+from bench.amounts import amount, count
 from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
 from bench.works import FULL, QUICK, Work
@@ -58,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full", action="store_true", help="everything, a quarter of an hour a round; without it ten minutes at most"
     )
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each server (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement (default: 1)")
+    parser.add_argument("--rounds", type=count, default=5, help="rounds of each server (default: 5)")
+    parser.add_argument("--seconds", type=amount, default=1.0, help="length of a measurement (default: 1)")
     parser.add_argument("--only", choices=list(CONTESTANTS), action="append", metavar="NAME", help=_names())
     works = dict.fromkeys(work.kind for work in FULL)
     parser.add_argument("--work", choices=list(works), help="one kind of work only")
@@ -69,12 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names() -> str:
     return f"one of {', '.join(map(repr, CONTESTANTS))}; may be repeated"
-
-
-def _positive(value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is no number from 1 on")
-    return int(value)
 
 
 def _skipped(asked: list[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from bellwire.load.program import NAMESPACE
 from bellwire.load.result import own_memory, quantiles
 from bellwire.load.swarm import Connection, Swarm
 from bench import ROOT, brokers
+from bench.amounts import count
 
 NODE = "-m bellwire run bellwire.load.program:server --host {host} --port {port} --broker"
 SIZE = 128
@@ -241,9 +242,9 @@ def report(found: Crowd) -> str:
 def main() -> None:
     """Parse the arguments, and be a part or start all of them."""
     parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--nodes", type=int, default=6, help="servers (default: 6)")
-    parser.add_argument("--connections", type=int, default=17_000, help="clients of each (default: 17000)")
-    parser.add_argument("--messages", type=int, default=10, help="broadcasts, one after the other (default: 10)")
+    parser.add_argument("--nodes", type=count, default=6, help="servers (default: 6)")
+    parser.add_argument("--connections", type=count, default=17_000, help="clients of each (default: 17000)")
+    parser.add_argument("--messages", type=count, default=10, help="broadcasts, one after the other (default: 10)")
     parser.add_argument("--options", default="", help="more for the servers, such as '--fanout-batch 1000000'")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     parser.add_argument("--attend", type=int, metavar="PORT", help=argparse.SUPPRESS)

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from bellwire.load import machine
 from bellwire.load.processes import HOST, ProcessError, on_core, running
+from bench.amounts import amount, count
 from bench.peers import SERVERS
 
 SIZE = 142
@@ -108,8 +109,8 @@ def _computed(process: int) -> tuple[int, int]:
 def main(words: Sequence[str] | None = None) -> None:
     """Parse the arguments, measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.floor", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: 2)")
+    parser.add_argument("--rounds", type=count, default=5, help="default: 5")
+    parser.add_argument("--seconds", type=amount, default=2.0, help="of each measurement (default: 2)")
     options = parser.parse_args(words)
     machine.raise_file_limit()
     try:

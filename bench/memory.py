@@ -26,6 +26,7 @@ from bellwire.load.fanout import text
 from bellwire.load.processes import ProcessError
 from bellwire.load.result import own_memory
 from bench import ROOT
+from bench.amounts import count
 from bench.carriers import SILENT, connect
 
 NUMBER = 2_000
@@ -159,8 +160,8 @@ def per_thing(what: str, number: int) -> float:
 def main() -> None:
     """Parse the arguments, measure, and print the report."""
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each; the median counts (default: 3)")
-    parser.add_argument("--number", type=int, default=NUMBER, help=f"how many are made (default: {NUMBER})")
+    parser.add_argument("--rounds", type=count, default=3, help="measurements of each; the median counts (default: 3)")
+    parser.add_argument("--number", type=count, default=NUMBER, help=f"how many are made (default: {NUMBER})")
     parser.add_argument("--thing", choices=list(THINGS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ import msgspec
 
 from bellwire.delivery.ring import RING_MESSAGES
 from bench import growth
+from bench.amounts import count
 from bench.growth import FILE
 from bench.storm import NEVER, Broadcast, Comeback, broadcast, come_back
 
@@ -398,22 +399,24 @@ def table(found: Sequence[Prediction]) -> str:
     return "\n".join([*lines, *(f"| {title} | {' | '.join(said)} |" for title, said in rows(found))])
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Parse the arguments, reckon, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--costs", type=Path, default=FILE, metavar="FILE", help="what bench.growth has written")
-    parser.add_argument("--nodes", type=int, help="reckon with so many nodes, in place of what is common")
-    parser.add_argument("--connections", type=int, default=100_000, help="and so many clients (default: 100000)")
-    parser.add_argument(
-        "--client", choices=[GUEST, USER, RECOVERING], default=USER, help="who they are (default: user)"
-    )
+    parser.add_argument("--nodes", type=count, help="reckon with so many nodes, in place of what is common")
+    parser.add_argument("--connections", type=count, help="and so many clients (default: 100000)")
+    parser.add_argument("--client", choices=[GUEST, USER, RECOVERING], help="who they are (default: user)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write model.json into it")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
+    if options.nodes is None and (options.connections or options.client):
+        parser.error("--connections and --client say who is on so many --nodes: give these as well")
     try:
         costs = read(options.costs)
     except (OSError, msgspec.MsgspecError) as error:
         sys.exit(f"{options.costs} cannot be read: {error}. python -m bench.growth --out docs/figures writes it.")
-    asked = [common(options.nodes, options.connections, options.client)] if options.nodes else SCENARIOS
+    asked: Sequence[Deployment] = SCENARIOS
+    if options.nodes:
+        asked = (common(options.nodes, options.connections or 100_000, options.client or USER),)
     found = [predict(each, costs) for each in asked]
     print(table(found))
     print("\nWhat is left out:", *(f"- {each}" for each in LEFT_OUT), sep="\n")

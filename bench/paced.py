@@ -19,6 +19,7 @@ from bellwire.load.fanout import DISCARD, VERIFIED, Fanout, verify
 from bellwire.load.machine import raise_file_limit
 from bellwire.load.result import Meter, Result, Shape
 from bellwire.load.swarm import Swarm
+from bench.amounts import amount, count
 
 ROOM = "paced"
 """Where it happens: others may come and go in the namespace."""
@@ -86,11 +87,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--server", type=int, metavar="PID")
     parser.add_argument("--client", choices=list(CLIENTS), default="recovering")
-    parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--rate", type=float, required=True, help="messages a second")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--every", type=float, default=60.0)
+    parser.add_argument("--connections", type=count, default=1000)
+    parser.add_argument("--size", type=count, default=128)
+    parser.add_argument("--rate", type=amount, required=True, help="messages a second")
+    parser.add_argument("--seconds", type=amount, required=True)
+    parser.add_argument("--every", type=amount, default=60.0)
     options = parser.parse_args()
     raise_file_limit()
     gc.disable()

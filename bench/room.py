@@ -22,6 +22,7 @@ from bellwire import Config, Event, Server
 from bellwire.load import wire
 from bellwire.load.clients.base import LoadError
 from bellwire.load.result import own_memory, quantiles
+from bench.amounts import count
 from bench.carriers import SILENT, Member, connect
 
 MSG = Event("msg", str)
@@ -224,10 +225,10 @@ def text(room: Room) -> str:
 def main() -> None:
     """Parse the arguments, measure, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.room", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--members", type=int, default=100_000, help="of the huge room (default: 100000)")
-    parser.add_argument("--batch", type=int, default=Config().fanout_batch, help="Config.fanout_batch (default: its)")
-    parser.add_argument("--messages", type=int, default=20, help="broadcasts, one after the other (default: 20)")
-    parser.add_argument("--burst", type=int, default=2_000, help="broadcasts that do not wait (default: 2000)")
+    parser.add_argument("--members", type=count, default=100_000, help="of the huge room (default: 100000)")
+    parser.add_argument("--batch", type=count, default=Config().fanout_batch, help="Config.fanout_batch (default: its)")
+    parser.add_argument("--messages", type=count, default=20, help="broadcasts, one after the other (default: 20)")
+    parser.add_argument("--burst", type=count, default=2_000, help="broadcasts that do not wait (default: 2000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     options = parser.parse_args()
     try:

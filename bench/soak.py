@@ -13,7 +13,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,11 +30,12 @@ from bellwire.load.result import Result, own_memory
 from bellwire.load.roundtrips import RoundTrips
 from bellwire.load.swarm import Address, swarm
 from bench import brokers
+from bench.amounts import amount, count, fraction
 from bench.contestants import RECOVERING
 from bench.paced import parts
 from bench.peers import SERVERS
 from bench.rounds import progress
-from bench.verdict import Tolerance, Verdict, judge
+from bench.verdict import FEWEST, Tolerance, Verdict, judge
 
 MEMORY = "memory"
 VISITORS = 20
@@ -221,16 +222,19 @@ async def _count_messages(address: str) -> int:
         await link.close()
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Parse the arguments, soak, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="default: 30")
-    parser.add_argument("--every", type=float, default=60.0, help="seconds of a line (default: 60)")
-    parser.add_argument("--connections", type=int, default=1_000, help="default: 1000")
-    parser.add_argument("--share", type=float, default=0.5, help="of the most that it can do (default: 0.5)")
+    parser.add_argument("--minutes", type=amount, default=30.0, help="default: 30")
+    parser.add_argument("--every", type=amount, default=60.0, help="seconds of a line (default: 60)")
+    parser.add_argument("--connections", type=count, default=1_000, help="default: 1000")
+    parser.add_argument("--share", type=fraction, default=0.5, help="of the most that it can do (default: 0.5)")
     parser.add_argument("--broker", choices=[MEMORY, brokers.VALKEY, brokers.NATS], default=MEMORY)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all minutes to this file as well")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
+    if parts(seconds := options.minutes * 60, options.every) < FEWEST:
+        less = f"a longer time, or --every {seconds / FEWEST:g} or less"
+        parser.error(f"{seconds:g} s are no {FEWEST} lines of {options.every:g} s, which a verdict takes: give {less}")
     machine.raise_file_limit()
     minutes: list[Minute] = []
     try:

@@ -5,6 +5,9 @@ from itertools import combinations
 from statistics import median
 from typing import NamedTuple
 
+FEWEST = 3
+"""Values that a verdict takes: one in each third."""
+
 
 class Tolerance(NamedTuple):
     """What may be added: a share of what there was, and an amount."""
@@ -34,14 +37,17 @@ def judge(name: str, values: Sequence[float], tolerance: Tolerance) -> Verdict:
     """Judge by the slope of the second and the last third of the values; the first warmed up. To sink is always flat.
 
     What it rises by in a third of the time has to be within the tolerance.
+
+    Raises:
+        ValueError: there are fewer than `FEWEST` values.
+
     """
-    third = max(1, len(values) // 3)
+    third = len(values) // 3
     seen = values[-2 * third :]
-    before, after, slope = median(seen[:-third] or seen), median(seen[-third:]), slope_of(seen)
+    before, after, slope = median(seen[:-third]), median(seen[-third:]), slope_of(seen)
     return Verdict(name, before, after, slope, slope * third <= before * tolerance.share + tolerance.amount)
 
 
 def slope_of(values: Sequence[float]) -> float:
     """The median of the slopes between each two values (Theil and Sen's): a few that stand out do not move it."""
-    slopes = [(late - early) / (b - a) for (a, early), (b, late) in combinations(enumerate(values), 2)]
-    return median(slopes) if slopes else 0.0
+    return median((late - early) / (b - a) for (a, early), (b, late) in combinations(enumerate(values), 2))

@@ -21,5 +21,12 @@ def test_less_is_flat_and_the_beginning_does_not_count() -> None:
     assert judge("x", [500, 500, 10, 10, 5, 5], Tolerance(0.0, 0.0)).flat
 
 
-def test_of_one_value_nothing_is_said_against_it() -> None:
-    assert judge("x", [7], Tolerance(0.0, 0.0)).flat
+@pytest.mark.parametrize("values", [[], [7], [7, 7]])
+def test_of_fewer_values_than_thirds_nothing_is_said(values: list[int]) -> None:
+    with pytest.raises(ValueError, match="median"):
+        judge("x", values, Tolerance(0.0, 0.0))
+
+
+def test_three_values_are_enough() -> None:
+    assert judge("x", [9, 7, 7], Tolerance(0.0, 0.0)).flat
+    assert not judge("x", [9, 7, 8], Tolerance(0.0, 0.0)).flat

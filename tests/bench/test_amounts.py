@@ -1,0 +1,59 @@
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+import pytest
+from bench.__main__ import main
+from bench.amounts import amount, count, fraction
+
+from bench import ROOT, model, soak
+
+NONE = ("0", "-1", "nan", "inf", "-inf", "", "many")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [(count, (*NONE, "1.5")), (amount, NONE), (fraction, (*NONE, "1.01"))],
+    ids=lambda each: str(each),
+)
+def test_what_cannot_be_measured_is_refused(kind: Callable[[str], float], wrong: tuple[str, ...]) -> None:
+    for word in wrong:
+        with pytest.raises(ArgumentTypeError, match="is"):
+            kind(word)
+
+
+def test_what_can_be_measured_is_taken() -> None:
+    assert (count("1"), amount("0.05"), fraction("1"), fraction("0.2")) == (1, 0.05, 1.0, 0.2)
+
+
+def test_no_command_takes_a_number_that_is_not_looked_at() -> None:
+    code = "".join(file.read_text() for file in (ROOT / "bench").glob("*.py"))
+    unseen = set(re.findall(r'"--(\w+)", type=(?:int|float)\b', code))
+    assert unseen == {"port", "server", "attend", "observe"}, "ports and processes, for the parts that it starts itself"
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "why"),
+    [
+        (main, "--seconds nan", "'nan' is no number above 0"),
+        (soak.main, "--share 1.5", "'1.5' is more than 1, the whole"),
+        (soak.main, "--connections 0", "'0' is no number from 1 on"),
+        (soak.main, "--minutes 0.2", "give a longer time, or --every 4 or less"),
+        (soak.main, "--minutes 2", "120 s are no 3 lines of 60 s, which a verdict takes"),
+        (model.main, "--nodes 0 --connections 10", "'0' is no number from 1 on"),
+        (model.main, "--connections 10", "--nodes"),
+        (model.main, "--client guest", "--nodes"),
+    ],
+)
+def test_a_command_says_which_number_is_wrong(
+    command: Callable[[list[str]], None], words: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(words.split())
+    assert end.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_the_model_reckons_with_so_many_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    model.main(["--nodes", "2"])
+    assert capsys.readouterr().out.startswith("| | 100,000 on 2 |\n")
