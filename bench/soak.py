@@ -161,8 +161,9 @@ FIGURES: tuple[tuple[str, str, float, int], ...] = (
 
 
 def table(minutes: list[Minute], title: str, every: float) -> str:
-    """Lay out what was seen, in Markdown: each figure's medians, its slope, and the verdict if there is one."""
-    lines = [f"| {title} | first | second third | last third | an hour adds | |", "|---|--:|--:|--:|--:|---|"]
+    """Lay out what was seen, in Markdown: each figure's first value, medians, slope, and verdict if it has one."""
+    first = "first minute" if every == 60 else f"first {every:g} s"
+    lines = [f"| {title} | {first} | second third | last third | an hour adds | |", "|---|--:|--:|--:|--:|---|"]
     for name, figure, unit, digits in FIGURES:
         values = [getattr(each, figure) / unit for each in minutes]
         within = TOLERANCES.get(figure)
