@@ -14,7 +14,7 @@ NONE = ("0", "-1", "nan", "inf", "-inf", "", "many")
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [(count, (*NONE, "1.5")), (amount, NONE), (fraction, (*NONE, "1.01"))],
-    ids=lambda each: str(each),
+    ids=["count", "amount", "fraction"],
 )
 def test_what_cannot_be_measured_is_refused(kind: Callable[[str], float], wrong: tuple[str, ...]) -> None:
     for word in wrong:
