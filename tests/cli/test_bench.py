@@ -93,6 +93,12 @@ def test_an_application_that_is_not_there_is_told_as_run_tells_it(tmp_path: Path
     assert "ping_interval" in result(said)["errors"][0]
 
 
+def test_why_a_load_fails_is_told_and_not_what_the_server_said(tmp_path: Path) -> None:
+    code, _, errors = ran(tmp_path, *QUICK, "--client", "recovering")
+    assert code == 1
+    assert errors.endswith(": the server has connection state recovery off: add --connection-state-recovery\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -103,6 +109,8 @@ def test_an_application_that_is_not_there_is_told_as_run_tells_it(tmp_path: Path
         (["--url", "http://localhost:1", "app:server"], "give --url, or MODULE:SERVER and settings"),
         (["--url", "http://localhost:1", "--ping-interval", "3"], "give --url, or MODULE:SERVER and settings"),
         (["--auth", "{"], "it is no JSON"),
+        (["--connections", "0"], "0 is not in the range"),
+        *((["--seconds", each], "is no length of a measurement") for each in ("nan", "inf", "0", "-1", "101")),
     ],
 )
 def test_what_cannot_be_meant_is_told(arguments: list[str], told: str) -> None:

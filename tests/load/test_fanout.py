@@ -159,7 +159,7 @@ def test_an_event_without_an_offset_is_found() -> None:
 
 
 def test_a_server_that_recovers_nobody_is_found() -> None:
-    with running() as (port, _), pytest.raises(LoadError, match="there is no pid"):
+    with running() as (port, _), pytest.raises(LoadError, match="add --connection-state-recovery"):
         fan_out(port, connections=2, size=64, windows=[4], seconds=0.02, client=Recovering)
 
 

@@ -39,10 +39,35 @@ def test_a_server_that_a_script_has_started_ends_with_it() -> None:
 def test_a_server_that_does_not_start_is_quoted() -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
     with (
-        pytest.raises(ProcessError, match=r"(?s)poor: the server ended with status 1.*no such luck"),
+        pytest.raises(ProcessError, match=r"(?s)poor ended with status 1.*no such luck"),
         running("poor", command, None),
     ):
         pytest.fail("it does not serve")
+
+
+def test_what_fails_while_a_server_runs_is_not_said_to_be_the_servers() -> None:
+    failed = ProcessError("the load generator failed", 1)
+    with (
+        pytest.raises(ProcessError) as raised,
+        running("server", [sys.executable, "-c", LISTEN, "{host}", "{port}"], None),
+    ):
+        raise failed
+    assert (raised.value, str(failed)) == (failed, "the load generator failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--connections", "0"], "at least one has to come"),
+        (["--seconds", "nan"], "no time to measure in"),
+        (["--seconds", "inf"], "no time to measure in"),
+        (["--seconds", "0"], "no time to measure in"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is(arguments: list[str], told: str) -> None:
+    with pytest.raises(ProcessError, match=told) as failed:
+        measure(["fanout", *arguments], 1, None, None)
+    assert failed.value.code == 2
 
 
 def test_a_load_that_fails_is_quoted() -> None:

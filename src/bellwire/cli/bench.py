@@ -25,6 +25,18 @@ BUILT_IN: Final = "bellwire.load.program:server"
 PACKAGES: Final = ("bellwire", "uvicorn", "uvloop", "msgspec")
 
 
+LONGEST: Final = 100.0
+"""Seconds of one measurement: fan-out takes two, and a load generator is given up after `LOADING`."""
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0 < value <= LONGEST:  # nor is nan
+        raise click.BadParameter(
+            f"{value:g} is no length of a measurement: write 0.1, or up to {LONGEST:g}", ctx, param
+        )
+    return value
+
+
 class Served(NamedTuple):
     """A server that is measured; its process is known if it was started here."""
 
@@ -38,9 +50,7 @@ class Served(NamedTuple):
 @click.option("--url", metavar="URL", help="Measure a server that runs, such as http://10.0.0.5:8000, instead.")
 @click.option("--connections", type=click.IntRange(1), default=1000, show_default=True, help="How many clients come.")
 @click.option("--size", type=click.IntRange(8, 60_000), default=128, show_default=True, help="Bytes of a message.")
-@click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="Of each load."
-)
+@click.option("--seconds", type=float, callback=_seconds, default=2.0, show_default=True, help="Of each load.")
 @click.option(
     "--client",
     type=click.Choice([name for name in CLIENTS if name != "raw"]),

@@ -14,6 +14,7 @@ At the end every connection must have received exactly the bytes of all messages
 import argparse
 import gc
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> str:
-    """Return what does not go together, or nothing."""
+    """Return what is impossible, or does not go together, or nothing."""
+    if options.connections < 1:
+        return "at least one has to come: --connections 1"
+    if not 0 < options.seconds < math.inf:
+        return f"{options.seconds:g} s are no time to measure in"
     if options.kind != ECHO and options.client != "v1":
         return "only clients of bellwire.v1 number their events here"
     if options.client == POLLING and options.work != "idle":

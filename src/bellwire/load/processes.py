@@ -63,11 +63,8 @@ def running(
                 words, stdout=said, stderr=said, env=environment, start_new_session=True
             )
         try:
-            _await(process, lambda: ready.encode() in _said(said) if ready else _listens(port))
+            _await(name, process, said, lambda: ready.encode() in _said(said) if ready else _listens(port))
             yield port, process.pid
-        except ProcessError as error:
-            last = _said(said)[-3000:].decode(errors="replace").strip()
-            raise ProcessError(f"{name}: {error.message}", error.code, last) from error
         finally:
             _stop(process)
 
@@ -112,13 +109,14 @@ def free_port() -> int:
     raise ProcessError("of 100 ports not one is free")
 
 
-def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+def _await(name: str, process: subprocess.Popen[bytes], said: IO[bytes], ready: Callable[[], bool]) -> None:
+    """Wait until it is ready. Raises `ProcessError` with what it said if it ends before, or takes too long."""
     deadline = time.monotonic() + STARTING
     while not ready():
         if process.poll() is not None:
-            raise ProcessError(f"the server ended with status {process.returncode}", process.returncode)
+            raise ProcessError(f"{name} ended with status {process.returncode}", process.returncode, _last(said))
         if time.monotonic() > deadline:
-            raise ProcessError(f"the server did not listen within {STARTING:g} s")
+            raise ProcessError(f"{name} did not listen within {STARTING:g} s", None, _last(said))
         time.sleep(0.05)
 
 
@@ -130,6 +128,10 @@ def _listens(port: int) -> bool:
 def _said(output: IO[bytes]) -> bytes:
     """What a process has written so far; reading does not move the place where it writes."""
     return os.pread(output.fileno(), 1 << 20, 0)
+
+
+def _last(output: IO[bytes]) -> str:
+    return _said(output)[-3000:].decode(errors="replace").strip()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

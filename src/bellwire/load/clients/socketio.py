@@ -106,7 +106,7 @@ class Recovering(Stock):
     def connected(self, data: dict[str, object]) -> None:
         """It needs a private id to come back with."""
         if not isinstance(data.get("pid"), str):
-            raise LoadError("the server has connection state recovery off: there is no pid")
+            raise LoadError("the server has connection state recovery off: add --connection-state-recovery")
 
     def check(self, arguments: list[object]) -> list[object]:
         """The last argument is the offset, and further than the one before it."""
