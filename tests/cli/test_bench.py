@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from bellwire.cli import main
+from bellwire.cli.address import GIVES_UP
+from bellwire.cli.bench import cause_of
+from bellwire.load.processes import ProcessError
 from tests.cli.process import bellwire, write_application
 
 QUICK = ("--connections", "5", "--seconds", "0.05")
@@ -97,6 +100,20 @@ def test_why_a_load_fails_is_told_and_not_what_the_server_said(tmp_path: Path) -
     code, _, errors = ran(tmp_path, *QUICK, "--client", "recovering")
     assert code == 1
     assert errors.endswith(": the server has connection state recovery off: add --connection-state-recovery\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "told"),
+    [
+        (2, "Error: there is no such setting", "there is no such setting"),
+        (1, "", "it is late"),
+        (None, "", "it is late"),
+        (None, "one\ntwo", "it is late: two"),
+        (None, f"w {GIVES_UP}: no\nw {GIVES_UP}: no connection\nw {GIVES_UP}", "it is late: no connection"),
+    ],
+)
+def test_why_a_server_does_not_serve_is_told_once(code: int | None, said: str, told: str) -> None:
+    assert cause_of(ProcessError("it is late", code, said)) == told
 
 
 @pytest.mark.parametrize(

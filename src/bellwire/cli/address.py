@@ -19,6 +19,8 @@ PATIENCE: Final = 2.0
 """Seconds of waiting after which a line says so, and"""
 TELL_EVERY: Final = 10.0
 """after which it says so again."""
+GIVES_UP: Final = "(Ctrl+C gives up)"
+"""Stands between the address of a broker that is waited for and why."""
 
 
 class WrongUse(click.ClickException):
@@ -83,7 +85,7 @@ class Waiting:
         if self._said is None or now - self._said >= TELL_EVERY:
             self._said = now
             why = "" if error is None else f": {error}"
-            click.echo(f"Waiting for the broker at {self._address} (Ctrl+C gives up){why}", err=True)
+            click.echo(f"Waiting for the broker at {self._address} {GIVES_UP}{why}", err=True)
 
 
 @asynccontextmanager

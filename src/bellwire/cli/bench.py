@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from bellwire.cli.address import WrongUse
+from bellwire.cli.address import GIVES_UP, WrongUse
 from bellwire.cli.settings import settings_flags
 from bellwire.load import machine
 from bellwire.load.clients import CLIENTS
@@ -94,8 +94,8 @@ def command(
         run.end(url or target or BUILT_IN)
     except click.ClickException as error:
         _fail(error.message, error.exit_code, as_json=as_json)
-    except ProcessError as error:  # what a server says at its end is the error already
-        _fail((error.said or error.message).removeprefix("Error: "), error.code or 1, as_json=as_json)
+    except ProcessError as error:
+        _fail(cause_of(error), error.code or 1, as_json=as_json)
 
 
 class _Run:
@@ -207,6 +207,15 @@ def _served(target: str | None, url: str | None, toml: Path | None, flags: dict[
     core, _ = machine.cores()
     with running("the server", command, core, ready="Bellwire serves") as (port, process):
         yield Served(HOST, port, process)
+
+
+def cause_of(error: ProcessError) -> str:
+    """What to say of it: a server that ended has said it already, one that waits has said why again and again."""
+    if error.code is not None:
+        return (error.said or error.message).removeprefix("Error: ")
+    lines = error.said.splitlines()
+    causes = [why for line in lines if (why := line.partition(f"{GIVES_UP}: ")[2])] or lines
+    return ": ".join([error.message, *causes[-1:]])
 
 
 def _address(url: str) -> Served:

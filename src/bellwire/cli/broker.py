@@ -20,6 +20,7 @@ import click
 
 from bellwire.brokers.base import Broker
 from bellwire.brokers.urls import make_broker
+from bellwire.cli.address import GIVES_UP
 from bellwire.cli.settings import Setting, SettingsError, merge, trace
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
@@ -191,7 +192,7 @@ async def until_it_answers(broker: Broker, address: str, tell: Callable[[str], N
         except BrokerUnavailable as error:
             if not failed or loop.time() - told >= TELL_EVERY:
                 told = loop.time()
-                tell(f"Waiting for the broker at {address} (Ctrl+C gives up): {error}")
+                tell(f"Waiting for the broker at {address} {GIVES_UP}: {error}")
             failed = True
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret
             pause = min(MAX_PAUSE, pause * 2)
