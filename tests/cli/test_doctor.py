@@ -66,3 +66,8 @@ def test_a_wrong_command_line_is_told(folder: Path, arguments: tuple[str, ...]) 
     assert result.exit_code == 2
     if "--url" in arguments or "--auth" in arguments:  # before it looks at anything
         assert result.output.startswith("Usage: ")
+    as_json = doctor(*arguments, "--json")
+    assert (as_json.exit_code, as_json.stderr) == (2, "")
+    report = json.loads(as_json.stdout)
+    assert report["ok"] is False
+    assert len(report["errors"]) == 1

@@ -11,6 +11,7 @@ from bellwire.cli.broker import check_broker
 from bellwire.cli.certificate import certificate_of
 from bellwire.cli.loading import load_server
 from bellwire.cli.settings import Setting, merge, settings_flags, trace, variable_warnings
+from bellwire.cli.told import told
 from bellwire.core.config import shown
 from bellwire.server.server import Server
 
@@ -26,7 +27,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
     defaults, and what set each. Exits with 1 if the application cannot be loaded, with 2 if a setting or the
     certificate is wrong.
     """
-    try:
+    with told(as_json=as_json):
         server = load_server(target)
         settings = [
             setting._replace(value=shown(setting.field, setting.value))
@@ -35,12 +36,6 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
         ]
         check_broker(server.config, toml, flags)
         certificate_of(merge(server.config, toml, flags))
-    except click.ClickException as error:
-        if as_json:
-            click.echo(_encode({"ok": False, "errors": [error.message]}))
-        else:
-            error.show()
-        raise click.exceptions.Exit(error.exit_code) from None
     warnings = _warnings(server)
     if as_json:
         click.echo(_encode({"ok": True, "errors": [], "warnings": warnings, "settings": _as_data(settings)}))

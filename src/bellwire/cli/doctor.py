@@ -14,6 +14,7 @@ from bellwire.cli import checks
 from bellwire.cli.checks import Finding
 from bellwire.cli.loading import LoadError, load_server
 from bellwire.cli.settings import merge, settings_flags
+from bellwire.cli.told import told
 from bellwire.cli.visit import Visit
 from bellwire.core.config import Config
 
@@ -41,14 +42,15 @@ def command(
     Looks at this machine, at the settings with which "bellwire run" would serve MODULE:SERVER, at their certificate and
     their broker, and as a client at URL. Each line says what was found, and what to do. Exits with 1 if one fails.
     """
-    packet = _connect_packet(namespace, auth)
-    if url is not None:
-        _check_url(url)
     found = []
-    for finding in _look(target, toml, flags, url, packet):
-        found.append(finding)
-        if not as_json:
-            _print(finding)
+    with told(as_json=as_json):
+        packet = _connect_packet(namespace, auth)
+        if url is not None:
+            _check_url(url)
+        for finding in _look(target, toml, flags, url, packet):
+            found.append(finding)
+            if not as_json:
+                _print(finding)
     well = all(finding.status != "fail" for finding in found)
     if as_json:
         report = {"ok": well, "findings": [finding._asdict() for finding in found]}

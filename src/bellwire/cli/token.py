@@ -11,8 +11,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,6 +21,7 @@ import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
 from bellwire.cli.address import WrongUse
+from bellwire.cli.told import told
 from bellwire.core.errors import ConfigError, TokenRefused
 from bellwire.guard.jwt import ALGORITHMS, MAX_TOKEN, JWTAuth
 
@@ -107,7 +107,7 @@ def make(
     now = int(time.time())
     said: dict[str, Any] = {user_claim: user, "iat": now, "exp": now + expires}
     said |= {name: value for name, value in (("aud", audience), ("iss", issuer)) if value is not None}
-    with _told(as_json=as_json):
+    with told(as_json=as_json):
         said |= dict(map(_claim, claims))
         token = _signed(said, _key(key_file, key_env, ask=True), algorithm, None if kid is None else {"kid": kid})
     click.echo(_encode({"ok": True, "token": token, "claims": said}) if as_json else token)
@@ -133,7 +133,7 @@ def inspect(
     With a key, the secret or the public one, it is verified as a server would: the exit code is 1 if it is refused.
     Without one anybody may have made it.
     """
-    with _told(as_json=as_json):
+    with told(as_json=as_json):
         key = _key(key_file, key_env, ask=False)
         token = _token(file)
         header, claims = _parts(token)
@@ -146,18 +146,6 @@ def inspect(
         _print(header, claims, _verdict(refusal, verified=key is not None))
     if refusal is not None:
         raise click.exceptions.Exit(1)
-
-
-@contextmanager
-def _told(*, as_json: bool) -> Iterator[None]:
-    """Tell what is wrong in the form that was asked for."""
-    try:
-        yield
-    except click.ClickException as error:
-        if not as_json:
-            raise
-        click.echo(_encode({"ok": False, "errors": [error.message]}))
-        raise click.exceptions.Exit(error.exit_code) from None
 
 
 def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -193,7 +181,7 @@ def _claim(text: str) -> tuple[str, Any]:
 
 
 def _signed(claims: dict[str, Any], key: str | None, algorithm: str, headers: dict[str, Any] | None) -> str:
-    with warnings.catch_warnings(record=True, category=InsecureKeyLengthWarning) as told:
+    with warnings.catch_warnings(record=True, category=InsecureKeyLengthWarning) as warned:
         warnings.simplefilter("always", InsecureKeyLengthWarning)
         try:
             token = jwt.encode(claims, key or "", algorithm, headers)
@@ -201,7 +189,7 @@ def _signed(claims: dict[str, Any], key: str | None, algorithm: str, headers: di
             raise WrongUse(f'{algorithm} needs the package cryptography: pip install "bellwire[crypto]"') from None
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError):  # the last for public keys
             raise WrongUse(f"this is no key to sign with {algorithm}") from None
-    if told:
+    if warned:
         click.echo("warning: the key is short, and who has a token can guess it: openssl rand -base64 48", err=True)
     return token
 
