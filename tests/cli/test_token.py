@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,10 @@ def test_it_says_what_is_in_a_token_and_when() -> None:
         ({"exp": 1}, (), ("token_expired", "Signature has expired")),
         ({"exp": None}, (), ("token_invalid", 'Token is missing the "exp" claim')),
         ({"key": "x" * 64}, (), ("token_invalid", "Signature verification failed")),
-        ({"aud": "chat"}, (), ("token_invalid", "Invalid audience")),
+        ({"aud": "chat"}, (), ("token_invalid", 'it is for the audience "chat": give --audience')),
+        ({"aud": ["chat", "x"]}, (), ("token_invalid", 'it is for the audience ["chat", "x"]: give --audience')),
+        ({"aud": 7}, (), ("token_invalid", "it is for the audience 7: give --audience")),
+        ({"aud": "chat"}, ("--audience", "x"), ("token_invalid", "Audience doesn't match")),
         ({"aud": "chat"}, ("--audience", "chat"), None),
         ({"iss": "x"}, ("--issuer", "me"), ("token_invalid", "Invalid issuer")),
         ({"sub": ""}, (), ("token_invalid", "it names no user")),
@@ -152,6 +157,8 @@ def test_a_time_that_is_now_has_passed() -> None:
         (("--key-env", "KEY", "--expires", "soon"), "write 90s, 15m, 1h or 7d"),
         (("--key-env", "KEY", "--expires", "0s"), "write 90s, 15m, 1h or 7d"),
         (("--key-env", "KEY", "--claim", "role"), "write --claim role=admin"),
+        (("--key-env", "KEY", "--user", ""), "servers refuse an id that has not 1 to 255 characters"),
+        (("--key-env", "KEY", "--user", "x" * 256), "servers refuse an id that has not 1 to 255 characters"),
         (("--key-env", "KEY", "--algorithm", "none"), "'none' is not one of"),
         (("--key-env", "KEY", "--algorithm", "RS256"), "this is no key to sign with RS256"),
     ],
@@ -161,6 +168,15 @@ def test_what_cannot_be_meant_is_told(arguments: tuple[str, ...], told: str) -> 
     assert found.exit_code == 2
     assert told in found.stderr
     assert SECRET not in found.output
+
+
+def test_without_a_terminal_nobody_is_asked() -> None:
+    command = [sys.executable, "-m", "bellwire", "token", "make", "--user", "ada"]
+    done = subprocess.run(
+        command, input=f"{SECRET}\n", capture_output=True, text=True, start_new_session=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: there is no terminal to ask for the key: give --key-file or --key-env\n"
 
 
 def test_a_short_secret_is_told() -> None:

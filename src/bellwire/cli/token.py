@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
+from getpass import GetPassWarning
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from bellwire.cli.address import WrongUse
 from bellwire.cli.told import told
 from bellwire.core.errors import ConfigError, TokenRefused
-from bellwire.guard.jwt import ALGORITHMS, MAX_TOKEN, JWTAuth
+from bellwire.guard.jwt import ALGORITHMS, MAX_TOKEN, MAX_USER, JWTAuth
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if found is None:
         raise click.BadParameter(f"{value!r} is no duration: write 90s, 15m, 1h or 7d", ctx, param)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _user(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not 0 < len(value) <= MAX_USER:
+        raise click.BadParameter(f"servers refuse an id that has not 1 to {MAX_USER} characters", ctx, param)
+    return value
 
 
 def _key_options(command: F) -> F:
@@ -68,7 +75,7 @@ def command() -> None:
 
 @command.command("make")
 @_key_options
-@click.option("--user", required=True, metavar="ID", help="Whose token it is.")
+@click.option("--user", required=True, callback=_user, metavar="ID", help="Whose token it is.")
 @click.option("--user-claim", default="sub", show_default=True, metavar="NAME", help="The claim that is the user's id.")
 @click.option(
     "--expires",
@@ -166,7 +173,10 @@ def _refusal(token: str, key: str, algorithm: str, audience: str | None, issuer:
         asyncio.run(auth(None, {"token": token}))
     except TokenRefused as refused:
         # What a client is not told: the error that the refusal stands for. Whoever has the key may know.
-        return refused.code, str(refused.__context__ or refused)
+        cause = refused.__context__ or refused
+        if audience is None and isinstance(cause, jwt.InvalidAudienceError):
+            return refused.code, f"it is for the audience {_encode(_parts(token)[1]['aud'])}: give --audience"
+        return refused.code, str(cause)
     return None
 
 
@@ -203,7 +213,16 @@ def _key(file: Path | None, variable: str | None, *, ask: bool) -> str | None:
         if variable not in os.environ:
             raise WrongUse(f"--key-env {variable}: there is no such variable")
         return os.environ[variable]
-    return str(click.prompt("Key", hide_input=True, err=True)) if ask else None
+    return _asked() if ask else None
+
+
+def _asked() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GetPassWarning)
+        try:
+            return str(click.prompt("Key", hide_input=True, err=True))
+        except GetPassWarning:
+            raise WrongUse("there is no terminal to ask for the key: give --key-file or --key-env") from None
 
 
 def _token(file: Path | None) -> str:
