@@ -92,7 +92,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("transports", (), r"transports = \(\): Expected `array` of length >= 1"),
     ("transports", ("smoke",), r"transports = \('smoke',\): .*polling, websocket, or both"),
     ("transports", ("polling", "polling"), r"transports .* holds one twice"),
-    ("per_message_deflate", 1, r"per_message_deflate = 1: Expected `bool`, got `int`"),
+    ("per_message_deflate", 1, r"per_message_deflate = 1: Expected true or false, got `int`"),
     ("path", "/a b/", r"path = '/a b/': .*between two slashes"),
     ("path", "/a\n", r"path = "),
     ("path", "/a?b", r"path = "),
@@ -217,6 +217,10 @@ def test_an_error_names_the_variable_the_flag_or_the_file(tmp_path: Path) -> Non
         Config.load(toml=file, environ=NO_ENVIRONMENT)
     with pytest.raises(ConfigError, match=r"pong_timeout = '' \(from BELLWIRE_PONG_TIMEOUT\): Expected `float`"):
         Config.load(environ={"BELLWIRE_PONG_TIMEOUT": ""})
+    with pytest.raises(
+        ConfigError, match=r"'yes' \(from BELLWIRE_PER_MESSAGE_DEFLATE\): Expected true or false, got `str`"
+    ):
+        Config.load(environ={"BELLWIRE_PER_MESSAGE_DEFLATE": "yes"})
     with pytest.raises(ConfigError, match=r"pong_timeout = -1 \(from --pong-timeout\): Expected `float` > 0"):
         Config.load(environ=NO_ENVIRONMENT, flags={"pong_timeout": -1})
 

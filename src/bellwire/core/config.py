@@ -483,6 +483,7 @@ def _checked(option: Option, value: Any, *, lax: bool, origin: str | None = None
     except msgspec.ValidationError as error:
         where = f" (from {origin})" if origin is not None else ""
         fault = re.sub(r"`str` matching regex '.*'", "another form", str(error))  # the help says it in words
+        fault = fault.replace("Expected `bool`", "Expected true or false")
         raise ConfigError(f"{option.field} = {shown(option.field, value)!r}{where}: {fault} ({option.help})") from None
 
 
