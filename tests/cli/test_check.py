@@ -45,6 +45,11 @@ def test_other_settings_are_shown_with_their_source(folder: Path, monkeypatch: p
     ]
 
 
+def test_what_was_given_is_shown_though_it_is_the_default() -> None:
+    result = check("app:server", "--max-message-bytes", "1e6")
+    assert result.output.splitlines()[0] == "max_message_bytes = 1000000 from --max-message-bytes (default: 1000000)"
+
+
 def test_json_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BELLWIRE_MAX_ROOM_NAME", "64")
     result = check("app:server", "--json")

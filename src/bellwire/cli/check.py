@@ -23,9 +23,9 @@ from bellwire.server.server import Server
 def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None:
     """Find out whether MODULE:SERVER can be run.
 
-    Loads it and merges its settings as "bellwire run" does, without serving. Prints the settings that are not the
-    defaults, and what set each. Exits with 1 if the application cannot be loaded, with 2 if a setting or the
-    certificate is wrong.
+    Loads it and merges its settings as "bellwire run" does, without serving. Prints the settings that were given,
+    and what set each. Exits with 1 if the application cannot be loaded, with 2 if a setting or the certificate is
+    wrong.
     """
     with told(as_json=as_json):
         server = load_server(target)
