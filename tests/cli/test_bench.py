@@ -70,7 +70,10 @@ def test_of_a_server_that_runs_is_measured_what_it_serves(tmp_path: Path) -> Non
         nothing = ran(tmp_path, "--url", url, *QUICK, "--namespace", "/elsewhere")
     assert code == 0
     assert nothing[0] == 1
-    assert nothing[2].startswith(f"Error: nothing was measured: connecting at {url.removeprefix('http://')}: ")
+    assert nothing[2] == (
+        f"Error: nothing was measured: connecting at {url.removeprefix('http://')}: the server refused the namespace: "
+        "'Invalid namespace'. Name with --namespace one that it serves\n"
+    )
     assert "Connecting, 5 clients, 100 at a time" in said
     assert "us of the server" not in said, "whose process is not known"
     assert said.count("was not measured: ") == 3
@@ -82,9 +85,12 @@ def test_clients_that_an_application_turns_away_are_told_of_auth(tmp_path: Path)
     write_application(tmp_path, GUARDED)
     code, _, errors = ran(tmp_path, "app:server", *QUICK)
     assert code == 1
-    assert "no token" in errors
-    assert "Say with --auth" in errors
-    assert "bellwire run" not in errors, "it serves the namespace already"
+    assert errors.endswith(
+        ": the server refused the namespace: 'no token'. Say with --auth what its clients have to say to be let in\n"
+    )
+    code, _, errors = ran(tmp_path, "app:server", *QUICK, "--auth", "{}")
+    assert code == 1
+    assert errors.endswith(": the server refused the namespace: 'no token'\n"), "it says what is wrong with it"
 
 
 def test_an_application_that_is_not_there_is_told_as_run_tells_it(tmp_path: Path) -> None:

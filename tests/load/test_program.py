@@ -77,7 +77,7 @@ def test_clients_can_be_idle(plain: Served, client: str, transport: str) -> None
 
 @pytest.mark.parametrize("client", ["stock", "v1", "polling"])
 def test_a_namespace_that_is_not_served_is_told(plain: Served, client: str) -> None:
-    with pytest.raises(RefusedError, match="the server refused the namespace"):
+    with pytest.raises(RefusedError, match=r"the server refused the namespace: 'Invalid namespace'$"):
         plain.load(f"{'idle' if client == 'polling' else 'connecting'} --namespace /elsewhere", client)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bellwire.load.clients.base import ECHO, NUMBERED, RELAY, Client, LoadError, Manner
+from bellwire.load.clients.base import ECHO, NUMBERED, RELAY, Client, LoadError, Manner, RefusedError
 from bellwire.load.clients.socketio import Stock
 from bellwire.load.clients.v1 import V1
 from bellwire.load.result import Result
@@ -47,12 +47,22 @@ def test_a_reply_to_another_request_is_found() -> None:
         round_trips(port, connections=1, size=64, seconds=0.02)
 
 
-def test_a_refused_namespace_is_told() -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('44{"message":"no","data":{"code":7}}', "'no'"),
+        ('44"no"', "'no'"),
+        ('44{"message":7}', "b'44{\"message\":7}'"),
+        ("41", "b'41'"),
+    ],
+)
+def test_a_refused_namespace_is_told_with_what_the_server_says(answer: str, told: str) -> None:
     def refuse(_: int, packet: Any) -> list[Any]:
-        return ['44{"message":"no"}'] if packet.startswith("40") else [packet]
+        return [answer] if packet.startswith("40") else [packet]
 
-    with running(refuse) as (port, _), pytest.raises(LoadError, match=r'refused the namespace.*"no"'):
+    with running(refuse) as (port, _), pytest.raises(RefusedError) as raised:
         round_trips(port, connections=1, size=64, seconds=0.02)
+    assert str(raised.value) == f"the server refused the namespace: {told}"
 
 
 @pytest.mark.parametrize("kind", [ECHO, NUMBERED, RELAY])

@@ -128,16 +128,17 @@ class _Run:
         except ProcessError as error:
             if error.code != REFUSED:
                 raise
-            self._skip(work, f"{error}. {self._remedy(namespace)}")
+            remedy = self._remedy(namespace, error.message)
+            self._skip(work, f"{error.message}. {remedy}" if remedy else error.message)
             return
         self._found += found
         for result in found:
             self._tell(_line(result))
 
-    def _remedy(self, namespace: str) -> str:
-        if namespace != NAMESPACE:
-            return "Give --namespace or --auth"
-        return _ELSEWHERE if self._served.process is None else _HERE
+    def _remedy(self, namespace: str, why: str) -> str:
+        if "Invalid namespace" in why:
+            return _ELSEWHERE if namespace == NAMESPACE else _OTHERS
+        return "" if "--auth" in self._common else _AUTH
 
     def _skip(self, work: str, why: str) -> None:
         self._skipped[work] = why
@@ -181,7 +182,8 @@ _FIGURES: Final = {
     IDLE_CPU: "{:.1f} % of a core for all",
 }
 _ELSEWHERE: Final = f"That needs the namespace {NAMESPACE}, which `bellwire run {BUILT_IN}` serves"
-_HERE: Final = "Say with --auth what its clients have to say to be let in"
+_OTHERS: Final = "Name with --namespace one that it serves"
+_AUTH: Final = "Say with --auth what its clients have to say to be let in"
 
 
 @contextmanager

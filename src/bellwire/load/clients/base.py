@@ -26,7 +26,10 @@ class LoadError(Exception):
 
 
 class RefusedError(LoadError):
-    """The server lets nobody into the namespace."""
+    """The server lets nobody into the namespace; it said why, or something else than an answer."""
+
+    def __init__(self, said: str | bytes) -> None:
+        super().__init__(f"the server refused the namespace: {said[:200]!r}")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,22 @@ import json
 from base64 import urlsafe_b64decode
 from struct import Struct
 
+from bellwire.core.errors import PacketError
 from bellwire.load import wire
 from bellwire.load.clients.base import ECHO, Client, Content, LoadError, Manner, RefusedError, Said
+from bellwire.protocol.socketio import read_refusal
 
 OPEN, PING, PONG = b"0", b"2", b"3"  # Engine.IO packets
 CONNECT, CONNECT_ERROR, EVENT, ACK, BINARY_EVENT = b"40", b"44", b"42", b"43", b"451-"  # Socket.IO packets in messages
 PLACEHOLDER: object = {"_placeholder": True, "num": 0}
+
+
+def refusal(packet: bytes, namespace: bytes) -> str | bytes:
+    """What CONNECT_ERROR says; any other packet as it is. ``namespace`` is how packets begin there."""
+    try:
+        return read_refusal(packet.removeprefix(CONNECT_ERROR + namespace).decode())[0]
+    except (PacketError, UnicodeDecodeError):
+        return packet
 
 
 class Stock(Client):
@@ -38,7 +48,7 @@ class Stock(Client):
             auth = b"" if self.manner.auth is None else _json(self.manner.auth)
             return wire.masked(CONNECT + self._namespace + auth)
         if not payload.startswith(CONNECT):
-            raise RefusedError(f"the server refused the namespace: {payload[:200]!r}")
+            raise RefusedError(refusal(payload, self._namespace))
         self.connected(json.loads(payload[len(CONNECT + self._namespace) :]))
         self.ready = True
         return b""

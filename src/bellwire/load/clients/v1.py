@@ -37,8 +37,10 @@ class V1(Client):
     def enter(self, payload: bytes) -> bytes:
         """Wait for ``connected``."""
         tag, *rest = _unpack(payload)
+        if tag == "refused" and len(rest) > 1:
+            raise RefusedError(str(rest[1]))
         if tag != "connected" or len(rest) < 4:
-            raise RefusedError(f"the server refused the namespace: {payload[:200]!r}")
+            raise RefusedError(payload)
         self.ready = True
         return b""
 
