@@ -50,5 +50,5 @@ def test_it_is_no_success_if_one_fails_and_that_is_told_in_full_once(
     assert ended("--only", PLAIN, *ONE, "--rounds", "2") == 1
     said = capsys.readouterr()
     assert said.err.count("FAILED") == said.err.count("Traceback") == 1, "of two servers, and two rounds"
-    assert f"Failed: {PLAIN}: {PLAIN}: the server ended with status 1 ... last" in said.out
+    assert f"Failed: {PLAIN}: {PLAIN} ended with status 1 ... last" in said.out
     assert "Traceback" not in said.out
