@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from bellwire.cli.address import GIVES_UP, WrongUse
 from bellwire.cli.settings import settings_flags
+from bellwire.cli.told import fail, print_json, told
 from bellwire.load import machine
 from bellwire.load.clients import CLIENTS
 from bellwire.load.machine import Machine
@@ -87,15 +87,14 @@ def command(
     """
     common = ["--client", client, "--seconds", str(seconds), "--size", str(size)]
     common += [] if auth is None else ["--auth", _checked(auth)]
-    try:
-        with _served(target, url, toml, flags) as served:
-            run = _Run(served, common, quiet=as_json)
-            run.all(connections, namespace or ("/" if url else NAMESPACE))
-        run.end(url or target or BUILT_IN)
-    except click.ClickException as error:
-        _fail(error.message, error.exit_code, as_json=as_json)
-    except ProcessError as error:
-        _fail(cause_of(error), error.code or 1, as_json=as_json)
+    with told(as_json=as_json):
+        try:
+            with _served(target, url, toml, flags) as served:
+                run = _Run(served, common, quiet=as_json)
+                run.all(connections, namespace or ("/" if url else NAMESPACE))
+            run.end(url or target or BUILT_IN)
+        except ProcessError as error:
+            fail(cause_of(error), error.code or 1, as_json=as_json)
 
 
 class _Run:
@@ -160,16 +159,14 @@ class _Run:
         if any(result.busy >= SATURATED for result in self._found):
             self._tell("* The load generator used its whole core: the server may be faster than this.")
         if self._quiet:
-            click.echo(
-                _encode(
-                    {
-                        "ok": True,
-                        "server": what,
-                        "machine": self._machine,
-                        "results": [_as_data(result) for result in self._found],
-                        "skipped": self._skipped,
-                    }
-                )
+            print_json(
+                {
+                    "ok": True,
+                    "server": what,
+                    "machine": self._machine,
+                    "results": [_as_data(result) for result in self._found],
+                    "skipped": self._skipped,
+                }
             )
 
 
@@ -257,15 +254,3 @@ def _as_data(result: Found) -> dict[str, Any]:
         "load_busy": result.busy,
         "saturated": result.busy >= SATURATED,
     }
-
-
-def _fail(message: str, code: int, *, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(_encode({"ok": False, "errors": [message]}))
-    else:
-        click.echo(f"Error: {message}", err=True)
-    raise click.exceptions.Exit(code) from None
-
-
-def _encode(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value)).decode()

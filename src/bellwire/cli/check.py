@@ -11,7 +11,7 @@ from bellwire.cli.broker import check_broker
 from bellwire.cli.certificate import certificate_of
 from bellwire.cli.loading import load_server
 from bellwire.cli.settings import Setting, merge, settings_flags, trace, variable_warnings
-from bellwire.cli.told import told
+from bellwire.cli.told import print_json, told
 from bellwire.core.config import shown
 from bellwire.server.server import Server
 
@@ -38,7 +38,7 @@ def command(target: str, as_json: bool, toml: Path | None, **flags: Any) -> None
         certificate_of(merge(server.config, toml, flags))
     warnings = _warnings(server)
     if as_json:
-        click.echo(_encode({"ok": True, "errors": [], "warnings": warnings, "settings": _as_data(settings)}))
+        print_json({"ok": True, "errors": [], "warnings": warnings, "settings": _as_data(settings)})
     else:
         _print(target, settings, warnings)
 
@@ -53,10 +53,6 @@ def _warnings(server: Server) -> list[str]:
 
 def _as_data(settings: list[Setting]) -> dict[str, Any]:
     return {field: {"value": value, "default": default, "source": source} for field, value, default, source in settings}
-
-
-def _encode(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 def _print(target: str, settings: list[Setting], warnings: list[str]) -> None:

@@ -8,13 +8,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from bellwire.cli import checks
 from bellwire.cli.checks import Finding
 from bellwire.cli.loading import LoadError, load_server
 from bellwire.cli.settings import merge, settings_flags
-from bellwire.cli.told import told
+from bellwire.cli.told import print_json, told
 from bellwire.cli.visit import Visit
 from bellwire.core.config import Config
 
@@ -53,8 +52,7 @@ def command(
                 _print(finding)
     well = all(finding.status != "fail" for finding in found)
     if as_json:
-        report = {"ok": well, "findings": [finding._asdict() for finding in found]}
-        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        print_json({"ok": well, "findings": [finding._asdict() for finding in found]})
     if not well:
         raise click.exceptions.Exit(1)
 

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import click
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from bellwire.cli.address import WrongUse, broker_of, broker_options, telling
 from bellwire.cli.loading import LoadError, load_event
 from bellwire.cli.routes import type_name
+from bellwire.cli.told import print_json, told
 from bellwire.core.errors import BellwireError
 from bellwire.core.events import Event
 from bellwire.emitter.emitter import Emitter
@@ -56,23 +57,22 @@ def command(
     \b
     bellwire publish chat.events:SENT '{"author": "ada", "text": "hello"}' --namespace /chat --to room:lobby
     """
-    try:
-        settings = broker_of(broker, prefix, toml)
-        found = _untyped(event, payload) if untyped else _load(event)
-        arguments = _arguments(found, payload)
-        emitter = Emitter(settings.broker, prefix=settings.prefix)
-        target = _target(emitter, namespace, rooms, users, excluded)
-        check_mid(found, mid)
-        asyncio.run(_publish(emitter, settings.broker, target, found, arguments, mid))
-    except click.ClickException as error:
-        _fail(error, as_json=as_json)
-    except BellwireError as error:
-        _fail(click.ClickException(str(error)), as_json=as_json)
-    except (TypeError, ValueError) as error:  # a name or an id has the wrong form
-        _fail(WrongUse(str(error)), as_json=as_json)
+    with told(as_json=as_json):
+        try:
+            settings = broker_of(broker, prefix, toml)
+            found = _untyped(event, payload) if untyped else _load(event)
+            arguments = _arguments(found, payload)
+            emitter = Emitter(settings.broker, prefix=settings.prefix)
+            target = _target(emitter, namespace, rooms, users, excluded)
+            check_mid(found, mid)
+            asyncio.run(_publish(emitter, settings.broker, target, found, arguments, mid))
+        except BellwireError as error:
+            raise click.ClickException(str(error)) from None
+        except (TypeError, ValueError) as error:  # a name or an id has the wrong form
+            raise WrongUse(str(error)) from None
     whom = [*rooms, *(f"user {user}" for user in users)]
     if as_json:
-        click.echo(_encode({"ok": True, "event": found.name, "namespace": namespace, "to": whom, "mid": mid}))
+        print_json({"ok": True, "event": found.name, "namespace": namespace, "to": whom, "mid": mid})
     else:
         click.echo(f"Published {found.name} to {', '.join(whom) or 'everyone'} in {namespace}")
 
@@ -130,15 +130,3 @@ def _target(
     for user in users:
         target = target.user(user)
     return target.except_(*excluded)
-
-
-def _fail(error: click.ClickException, *, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(_encode({"ok": False, "errors": [error.message]}))
-    else:
-        error.show()
-    raise click.exceptions.Exit(error.exit_code) from None
-
-
-def _encode(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value)).decode()

@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from bellwire.cli.loading import load_server
+from bellwire.cli.told import print_json
 from bellwire.core.events import Event, PlainText, RichText
 from bellwire.server.namespace import Namespace
 from bellwire.server.server import Server
@@ -42,7 +43,7 @@ def command(target: str, as_json: bool) -> None:
     """
     routes = routes_of(load_server(target))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(routes)).decode())
+        print_json(routes)
     elif routes:
         _print(routes)
     else:
