@@ -23,6 +23,12 @@ GIVES_UP: Final = "(Ctrl+C gives up)"
 """Stands between the address of a broker that is waited for and why."""
 
 
+def awaited(address: str, error: BrokerUnavailable | None = None) -> str:
+    """The line that says that a broker is waited for; with why, if that is known."""
+    why = "" if error is None else f": {error}"
+    return f"Waiting for the broker at {address} {GIVES_UP}{why}"
+
+
 class WrongUse(click.ClickException):
     """What is on the command line cannot be meant; the message says what to write."""
 
@@ -84,8 +90,7 @@ class Waiting:
         now = asyncio.get_running_loop().time()
         if self._said is None or now - self._said >= TELL_EVERY:
             self._said = now
-            why = "" if error is None else f": {error}"
-            click.echo(f"Waiting for the broker at {self._address} {GIVES_UP}{why}", err=True)
+            click.echo(awaited(self._address, error), err=True)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ import click
 
 from bellwire.brokers.base import Broker
 from bellwire.brokers.urls import make_broker
-from bellwire.cli.address import GIVES_UP
+from bellwire.cli.address import TELL_EVERY, awaited
 from bellwire.cli.settings import Setting, SettingsError, merge, trace
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
@@ -29,9 +29,6 @@ from bellwire.delivery.log import Limits, limits_of
 
 MAX_PAUSE: Final = 5.0
 """Seconds between two attempts, at most; the first comes after a `_FIRST_PAUSE`."""
-
-TELL_EVERY: Final = 10.0
-"""Seconds after which it is said again that the broker does not answer."""
 
 _FIRST_PAUSE: Final = 0.25
 
@@ -192,7 +189,7 @@ async def until_it_answers(broker: Broker, address: str, tell: Callable[[str], N
         except BrokerUnavailable as error:
             if not failed or loop.time() - told >= TELL_EVERY:
                 told = loop.time()
-                tell(f"Waiting for the broker at {address} {GIVES_UP}: {error}")
+                tell(awaited(address, error))
             failed = True
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret
             pause = min(MAX_PAUSE, pause * 2)
