@@ -176,7 +176,7 @@ def _channel(name: str) -> str:
 def _room_name(text: str) -> str:
     """A room's name in the server's spelling: single blanks, lower case."""
     name = tidy(text)
-    if name is None or len(name) > MAX_ROOM_NAME:
+    if name is None:
         message = f"A room's name has 1 to {MAX_ROOM_NAME} visible characters."
         raise EventRefused("room_name", message, path="$.room")
     return name.lower()
