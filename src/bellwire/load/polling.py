@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bellwire.load.clients.base import LoadError, Manner, RefusedError
-from bellwire.load.clients.socketio import refusal
+from bellwire.load.clients.socketio import CONNECT, prefix, refusal
 from bellwire.load.swarm import CONNECTING, PATIENCE, Address
 
 OPENING, POSTING, ENTERING, WAITING, PONGING = "opening", "posting", "entering", "waiting", "ponging"
@@ -31,7 +31,7 @@ class Poller:
 
     def __init__(self, address: Address, manner: Manner) -> None:
         self._host, self._manner = f"{address[0]}:{address[1]}", manner
-        self._where = "" if manner.namespace == "/" else f"{manner.namespace},"
+        self._namespace = prefix(manner.namespace)
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.fd = self.socket.fileno()
@@ -55,8 +55,8 @@ class Poller:
             self._sid = f"&sid={json.loads(body[1:])['sid']}"
             self._post(self._connect(), POSTING)
         elif self.state == ENTERING:
-            if not packets[0].startswith(b"40"):
-                raise RefusedError(refusal(packets[0], self._where.encode()))
+            if not packets[0].startswith(CONNECT):
+                raise RefusedError(refusal(packets[0], self._namespace))
             self._get(WAITING)
         elif self.state == WAITING and b"2" in packets:
             self._post(b"3", PONGING)
@@ -65,7 +65,7 @@ class Poller:
 
     def _connect(self) -> bytes:
         auth = "" if self._manner.auth is None else json.dumps(self._manner.auth)
-        return f"40{self._where}{auth}".encode()
+        return CONNECT + self._namespace + auth.encode()
 
     def _get(self, state: str) -> None:
         self.state = state

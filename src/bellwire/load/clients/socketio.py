@@ -14,8 +14,13 @@ CONNECT, CONNECT_ERROR, EVENT, ACK, BINARY_EVENT = b"40", b"44", b"42", b"43", b
 PLACEHOLDER: object = {"_placeholder": True, "num": 0}
 
 
+def prefix(namespace: str) -> bytes:
+    """What stands behind the type of each packet of a namespace."""
+    return b"" if namespace == "/" else namespace.encode() + b","
+
+
 def refusal(packet: bytes, namespace: bytes) -> str | bytes:
-    """What CONNECT_ERROR says; any other packet as it is. ``namespace`` is how packets begin there."""
+    """What CONNECT_ERROR says; any other packet as it is. ``namespace`` is its `prefix`."""
     try:
         return read_refusal(packet.removeprefix(CONNECT_ERROR + namespace).decode())[0]
     except (PacketError, UnicodeDecodeError):
@@ -31,7 +36,7 @@ class Stock(Client):
 
     def __init__(self, manner: Manner, room: str = "") -> None:
         super().__init__(manner, room)
-        self._namespace = b"" if manner.namespace == "/" else manner.namespace.encode() + b","
+        self._namespace = prefix(manner.namespace)
         self._announced: Said | None = None  # an event whose bytes are in the next message
 
     def target(self, query: str) -> str:
