@@ -1,12 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.delivery.recent_ids import FEW, SLICES, RecentIds, Standing
+from bellwire.delivery.recent_ids import FEW, SLICES, Known, RecentIds
 
 WINDOW = 80.0
 
 
-def standing(at: float, number: int = 1) -> Standing:
+def standing(at: float, number: int = 1) -> Known:
     return at, "g", number, 0, 0, 0
 
 

@@ -7,7 +7,7 @@ leaves a hole in memory that nothing else may fit into.
 
 from typing import Final, TypeAlias
 
-Standing: TypeAlias = tuple[float, str, int, int, int, int]
+Known: TypeAlias = tuple[float, str, int, int, int, int]
 """When a message was appended, the generation, its own number and tag, and those of the entry before. A plain tuple of
 what has no parts: the garbage collector lets it alone."""
 
@@ -23,7 +23,7 @@ class RecentIds:
     __slots__ = ("_slices",)
 
     def __init__(self) -> None:
-        self._slices: list[dict[str, Standing]] = []  # the newest first
+        self._slices: list[dict[str, Known]] = []  # the newest first
 
     def __len__(self) -> int:
         return sum(map(len, self._slices))
@@ -33,20 +33,20 @@ class RecentIds:
         """When the last of the oldest slice was appended, which is forgotten as a whole."""
         return _last(self._slices[-1]) if self._slices else None
 
-    def find(self, mid: str) -> Standing | None:
+    def find(self, mid: str) -> Known | None:
         """Return where it stands, if it is known; it may be older than the window."""
         for ids in self._slices:
             if mid in ids:
                 return ids[mid]
         return None
 
-    def add(self, mid: str, standing: Standing, window: float) -> None:
+    def add(self, mid: str, known: Known, window: float) -> None:
         """Remember it; what was known of the same id counts no longer."""
         slices = self._slices
-        if not slices or (len(slices[0]) >= FEW and standing[0] - _first(slices[0]) > window / SLICES):
+        if not slices or (len(slices[0]) >= FEW and known[0] - _first(slices[0]) > window / SLICES):
             slices.insert(0, {})
         slices[0].pop(mid, None)  # the last one in is the newest
-        slices[0][mid] = standing
+        slices[0][mid] = known
 
     def forget(self, horizon: float) -> None:
         """Forget the slices from before."""
@@ -62,9 +62,9 @@ class RecentIds:
         self._slices.clear()
 
 
-def _first(ids: dict[str, Standing]) -> float:
+def _first(ids: dict[str, Known]) -> float:
     return next(iter(ids.values()))[0]
 
 
-def _last(ids: dict[str, Standing]) -> float:
+def _last(ids: dict[str, Known]) -> float:
     return next(reversed(ids.values()))[0]
