@@ -33,11 +33,12 @@ def main(words: Sequence[str] | None = None) -> None:
     skipped = _skipped(asked)
     here = _described()
     done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)
+    rows = report.rows(done.rounds)
     print(report.text(here, done, skipped))
     if options.out:
         path = options.out / ("matrix" if options.full else "speed")
-        _write(path, report.summary(here, done, skipped), plot.svg(report.rows(done.rounds), here))
-    sys.exit(1 if done.failures or not report.rows(done.rounds) else 0)
+        _write(path, report.summary(here, done, skipped), plot.svg(rows, here))
+    sys.exit(1 if done.failures or not rows else 0)
 
 
 def _chosen(selection: Sequence[Work], work: str | None, only: Sequence[str] | None) -> tuple[list[Work], list[str]]:
