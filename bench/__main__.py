@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bellwire.load import machine
+from bellwire.load.amounts import amount, count
 from bellwire.load.machine import Machine, raise_file_limit
 from bench import peers, plot, report
-from bench.amounts import amount, count
 from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
 from bench.works import FULL, QUICK, Work

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from bellwire.load.amounts import count
 from bellwire.load.clients.base import LoadError, Manner
 from bellwire.load.clients.socketio import Stock
 from bellwire.load.fanout import text
@@ -28,7 +29,6 @@ from bellwire.load.program import NAMESPACE
 from bellwire.load.result import own_memory, quantiles
 from bellwire.load.swarm import Connection, Swarm
 from bench import ROOT, brokers
-from bench.amounts import count
 
 NODE = "-m bellwire run bellwire.load.program:server --host {host} --port {port} --broker"
 SIZE = 128

@@ -16,8 +16,8 @@ from statistics import median
 from typing import NamedTuple, TypeAlias
 
 from bellwire.load import machine
+from bellwire.load.amounts import amount, count
 from bellwire.load.processes import HOST, ProcessError, on_core, running
-from bench.amounts import amount, count
 from bench.peers import SERVERS
 
 SIZE = 142

@@ -22,11 +22,11 @@ from bellwire.brokers.memory import MemoryBroker
 from bellwire.delivery.entry import Draft
 from bellwire.delivery.position import Position
 from bellwire.delivery.session import Member, encode_record, new_record
+from bellwire.load.amounts import count
 from bellwire.load.fanout import text
 from bellwire.load.processes import ProcessError
 from bellwire.load.result import own_memory
 from bench import ROOT
-from bench.amounts import count
 from bench.carriers import SILENT, connect
 
 NUMBER = 2_000

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from bellwire.delivery.ring import RING_MESSAGES
+from bellwire.load.amounts import count
 from bench import growth
-from bench.amounts import count
 from bench.growth import FILE
 from bench.storm import NEVER, Broadcast, Comeback, broadcast, come_back
 

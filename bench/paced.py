@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import msgspec
 
 from bellwire.load import swarm as crowds
+from bellwire.load.amounts import amount, count
 from bellwire.load.clients import CLIENTS
 from bellwire.load.clients.base import LoadError, Manner
 from bellwire.load.fanout import DISCARD, VERIFIED, Fanout, verify
 from bellwire.load.machine import raise_file_limit
 from bellwire.load.result import Meter, Result, Shape
 from bellwire.load.swarm import Swarm
-from bench.amounts import amount, count
 
 ROOM = "paced"
 """Where it happens: others may come and go in the namespace."""

@@ -20,9 +20,9 @@ import uvloop
 
 from bellwire import Config, Event, Server
 from bellwire.load import wire
+from bellwire.load.amounts import count
 from bellwire.load.clients.base import LoadError
 from bellwire.load.result import own_memory, quantiles
-from bench.amounts import count
 from bench.carriers import SILENT, Member, connect
 
 MSG = Event("msg", str)

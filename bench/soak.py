@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from bellwire.load import machine
+from bellwire.load.amounts import amount, count, fraction
 from bellwire.load.clients.base import LoadError, Manner
 from bellwire.load.clients.socketio import Recovering, Stock
 from bellwire.load.processes import HOST, ProcessError, measure, on_core, running
@@ -30,7 +31,6 @@ from bellwire.load.result import Result, own_memory
 from bellwire.load.roundtrips import RoundTrips
 from bellwire.load.swarm import Address, swarm
 from bench import brokers
-from bench.amounts import amount, count, fraction
 from bench.contestants import RECOVERING
 from bench.paced import parts
 from bench.peers import SERVERS

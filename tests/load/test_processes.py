@@ -55,18 +55,9 @@ def test_what_fails_while_a_server_runs_is_not_said_to_be_the_servers() -> None:
     assert (raised.value, str(failed)) == (failed, "the load generator failed")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--connections", "0"], "at least one has to come"),
-        (["--seconds", "nan"], "no time to measure in"),
-        (["--seconds", "inf"], "no time to measure in"),
-        (["--seconds", "0"], "no time to measure in"),
-    ],
-)
-def test_what_cannot_be_measured_is_told_before_anything_is(arguments: list[str], told: str) -> None:
-    with pytest.raises(ProcessError, match=told) as failed:
-        measure(["fanout", *arguments], 1, None, None)
+def test_what_cannot_be_measured_is_told_before_anything_is() -> None:
+    with pytest.raises(ProcessError, match="'nan' is no number above 0") as failed:
+        measure(["fanout", "--seconds", "nan"], 1, None, None)
     assert failed.value.code == 2
 
 

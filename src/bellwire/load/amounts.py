@@ -11,6 +11,11 @@ def count(word: str) -> int:
     return int(word)
 
 
+def counts(words: str) -> list[int]:
+    """Several numbers from 1 on, with commas between."""
+    return [count(word) for word in words.split(",")]
+
+
 def amount(word: str) -> float:
     """How much of something: more than 0, and finite."""
     try:

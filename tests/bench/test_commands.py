@@ -1,29 +1,10 @@
 import re
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 
 import pytest
 from bench.__main__ import main
-from bench.amounts import amount, count, fraction
 
 from bench import ROOT, model, soak
-
-NONE = ("0", "-1", "nan", "inf", "-inf", "", "many")
-
-
-@pytest.mark.parametrize(
-    ("kind", "wrong"),
-    [(count, (*NONE, "1.5")), (amount, NONE), (fraction, (*NONE, "1.01"))],
-    ids=["count", "amount", "fraction"],
-)
-def test_what_cannot_be_measured_is_refused(kind: Callable[[str], float], wrong: tuple[str, ...]) -> None:
-    for word in wrong:
-        with pytest.raises(ArgumentTypeError, match="is"):
-            kind(word)
-
-
-def test_what_can_be_measured_is_taken() -> None:
-    assert (count("1"), amount("0.05"), fraction("1"), fraction("0.2")) == (1, 0.05, 1.0, 0.2)
 
 
 def test_no_command_takes_a_number_that_is_not_looked_at() -> None:
