@@ -6,7 +6,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bellwire.cli.settings import Setting, SettingsError, merge, misspelt_variables, settings_flags, trace
+from bellwire.cli.settings import (
+    Setting,
+    SettingsError,
+    merge,
+    misspelt_variables,
+    settings_flags,
+    trace,
+    variable_warnings,
+)
 from bellwire.core.config import Config, config_options
 
 
@@ -86,3 +94,11 @@ def test_nearly_a_variable_is_found_and_others_are_left_alone() -> None:
         "PING_INTERVALL": "1",
     }
     assert misspelt_variables(environ) == [("BELLWIRE_PING_INTERVALL", "BELLWIRE_PING_INTERVAL")]
+
+
+def test_a_variable_named_after_an_option_is_told() -> None:
+    assert variable_warnings({"BELLWIRE_PORT": "80", "BELLWIRE_LOG_LEVEL": "info"}) == [
+        "BELLWIRE_PORT is no setting: give --port to bellwire run",
+        "BELLWIRE_LOG_LEVEL is no setting: give --log-level to bellwire run",
+    ]
+    assert variable_warnings({"BELLWIRE_PORT": "tcp://10.0.0.1:80"}) == [], "Kubernetes makes it"

@@ -131,10 +131,11 @@ def variable_warnings(environ: Mapping[str, str]) -> list[str]:
 def _options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables that nothing reads, each with the option of ``bellwire run`` that it is named after.
 
-    ``BELLWIRE_PORT`` is none of them: Kubernetes makes one for a service called bellwire.
+    A ``BELLWIRE_PORT`` with an address is none of them: Kubernetes makes one for a service called bellwire.
     """
-    named = {f"{ENVIRONMENT_PREFIX}{option}": option for option in ("DATA", "HOST", "LOG_LEVEL", "CONFIG", "WORKERS")}
-    return [(name, f"--{option.lower().replace('_', '-')}") for name, option in named.items() if name in environ]
+    options = ("DATA", "HOST", "PORT", "LOG_LEVEL", "CONFIG", "WORKERS")
+    named = {f"{ENVIRONMENT_PREFIX}{option}": flag_of(option.lower()) for option in options}
+    return [(name, flag) for name, flag in named.items() if name in environ and "://" not in environ[name]]
 
 
 def misspelt_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
