@@ -5,12 +5,35 @@ import errno
 import socket
 import sys
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from bellwire import Config
-from bellwire.cli.binding import BindError, ExposedError, bind, check_exposure, refused, reserve, url_of
+from bellwire.cli.binding import BindError, ExposedError, bind, check_exposure, port_option, refused, reserve, url_of
 
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux deals connections out")
+
+
+@click.command()
+@port_option
+def listening(port: int) -> None:
+    click.echo(port)
+
+
+@pytest.mark.parametrize(("words", "port"), [("--port 0", "0"), ("--port 65535", "65535"), ("", "8001")])
+def test_the_port_is_that_of_the_command_line_or_of_the_variable(words: str, port: str) -> None:
+    assert CliRunner().invoke(listening, words, env={"PORT": "8001"}).output == f"{port}\n"
+    assert CliRunner().invoke(listening, env={"PORT": None}).output == "8000\n"
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "9" * 5000, "many", "tcp://10.0.0.1:80"])
+def test_what_is_no_port_is_told_with_where_it_stands(port: str) -> None:
+    by_flag = CliRunner().invoke(listening, ["--port", port], env={"PORT": "8001"})
+    by_variable = CliRunner().invoke(listening, env={"PORT": port})
+    for result, where in ((by_flag, "--port"), (by_variable, "the variable PORT")):
+        told = f"Error: Invalid value for {where}: {port!r} is no port: write a number from 0 to 65535, such as 8000"
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, told)
 
 
 def test_port_0_takes_a_free_port_which_the_address_shows() -> None:

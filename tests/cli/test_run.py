@@ -58,13 +58,6 @@ def test_a_module_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) 
     assert refusal("ap:server", cwd=tmp_path) == (1, "Error: there is no module 'ap': did you mean 'app'?\n")
 
 
-@pytest.mark.parametrize("port", ["-1", "65536", "many"])
-def test_a_port_is_a_number_that_there_is(tmp_path: Path, port: str) -> None:
-    code, errors = refusal("app:server", "--port", port, cwd=tmp_path)
-    assert code == 2
-    assert "Invalid value for '--port'" in errors
-
-
 def test_a_target_without_a_colon_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     write_application(tmp_path)
     assert refusal("app", cwd=tmp_path) == (2, "Error: 'app' is not MODULE:SERVER: write app:server\n")

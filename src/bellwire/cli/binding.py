@@ -2,15 +2,19 @@
 
 import errno
 import os
+import re
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from bellwire.core.config import Config
 from bellwire.guard.proxies import is_local
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -23,6 +27,32 @@ class ExposedError(click.ClickException):
     """Other machines could reach the server without TLS; the message says what there is to choose from."""
 
     exit_code = 2
+
+
+def port_option(command: F) -> F:
+    """Add ``--port``, which the variable ``PORT`` stands in for; the command gets it as a number."""
+    return click.option(
+        "--port",
+        metavar="NUMBER",
+        callback=_port,
+        default="8000",
+        show_default=True,
+        envvar="PORT",
+        show_envvar=True,
+        help="Port to listen on; 0 takes a free one.",
+    )(command)
+
+
+def _port(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", value) or int(value) > 65535:
+        by_variable = ctx.get_parameter_source("port") is ParameterSource.ENVIRONMENT
+        raise click.BadParameter(
+            f"{value!r} is no port: write a number from 0 to 65535, such as 8000",
+            ctx,
+            param,
+            "the variable PORT" if by_variable else "--port",
+        )
+    return int(value)
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:

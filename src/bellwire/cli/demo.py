@@ -2,21 +2,13 @@
 
 import click
 
-from bellwire.cli.binding import BindError, ExposedError
+from bellwire.cli.binding import BindError, ExposedError, port_option
 from bellwire.cli.loading import load_server
 
 
 @click.command("demo")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    envvar="PORT",
-    show_envvar=True,
-    help="Port to listen on; 0 takes a free one.",
-)
+@port_option
 def command(host: str, port: int) -> None:
     """Serve a chat to try Bellwire with: open its page in two tabs."""
     from bellwire.cli.serve import serve

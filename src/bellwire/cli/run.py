@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bellwire.cli.binding import port_option
 from bellwire.cli.loading import load_server
 from bellwire.cli.logs import LEVELS
 from bellwire.cli.settings import settings_flags, variable_warnings
@@ -15,15 +16,7 @@ from bellwire.cli.settings import settings_flags, variable_warnings
 @click.command("run")
 @click.argument("target", metavar="MODULE:SERVER")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    envvar="PORT",
-    show_envvar=True,
-    help="Port to listen on; 0 takes a free one.",
-)
+@port_option
 @click.option(
     "--workers",
     type=click.IntRange(1),
