@@ -81,9 +81,24 @@ def test_it_says_what_is_in_a_token_and_when() -> None:
     found = run("inspect", stdin=made("--claim", "role=admin"))
     assert found.exit_code == 0
     lines = found.stdout.splitlines()
-    assert lines[:3] == ['header alg: "HS256"', 'header typ: "JWT"', 'sub: "ada"']
+    assert lines[:3] == ['header alg: "HS256"', 'header typ: "JWT"', 'sub: "ada" (the user)']
     assert " UTC, in " in next(line for line in lines if line.startswith("exp: "))
     assert lines[-2:] == ['role: "admin"', "Not verified: give --key-file or --key-env"]
+
+
+def test_the_user_is_in_the_claim_that_it_was_made_with() -> None:
+    text = made("--user-claim", "uid", "--claim", "sub=somebody")
+    seen = run("inspect", "--key-env", "KEY", "--user-claim", "uid", stdin=text)
+    assert 'uid: "ada" (the user)' in seen.stdout.splitlines()
+    assert 'sub: "somebody"' in seen.stdout.splitlines()
+    answer = json.loads(run("inspect", "--user-claim", "uid", "--json", stdin=text).stdout)
+    assert (answer["user"], answer["verified"]) == ("ada", None)
+
+
+def test_a_token_without_the_users_claim_is_refused_by_the_name_of_it() -> None:
+    refused = run("inspect", "--key-env", "KEY", "--user-claim", "uid", "--json", stdin=made())
+    answer = json.loads(refused.stdout)
+    assert (answer["user"], answer["reason"]) == (None, "its claim 'uid' names no user")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +114,7 @@ def test_it_says_what_is_in_a_token_and_when() -> None:
         ({"aud": "chat"}, ("--audience", "x"), ("token_invalid", "Audience doesn't match")),
         ({"aud": "chat"}, ("--audience", "chat"), None),
         ({"iss": "x"}, ("--issuer", "me"), ("token_invalid", "Invalid issuer")),
-        ({"sub": ""}, (), ("token_invalid", "it names no user")),
+        ({"sub": ""}, (), ("token_invalid", "its claim 'sub' names no user")),
         ({}, ("--algorithm", "HS512"), ("token_invalid", "The specified alg value is not allowed")),
     ],
 )

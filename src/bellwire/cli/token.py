@@ -68,6 +68,17 @@ def _key_options(command: F) -> F:
     return command
 
 
+def _user_claim(command: F) -> F:
+    """Add ``--user-claim``, which is ``JWTAuth(user_claim=...)`` of the servers."""
+    return click.option(
+        "--user-claim",
+        default="sub",
+        show_default=True,
+        metavar="NAME",
+        help="The claim that is the user's id.",
+    )(command)
+
+
 @click.group("token")
 def command() -> None:
     """Make and look at JSON Web Tokens, for development."""
@@ -76,7 +87,7 @@ def command() -> None:
 @command.command("make")
 @_key_options
 @click.option("--user", required=True, callback=_user, metavar="ID", help="Whose token it is.")
-@click.option("--user-claim", default="sub", show_default=True, metavar="NAME", help="The claim that is the user's id.")
+@_user_claim
 @click.option(
     "--expires",
     callback=_seconds,
@@ -125,6 +136,7 @@ def make(
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("--audience", metavar="NAME", help="Whom it has to be for (aud).")
 @click.option("--issuer", metavar="NAME", help="Who has to have issued it (iss).")
+@_user_claim
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(
     algorithm: str,
@@ -133,6 +145,7 @@ def inspect(
     file: Path | None,
     audience: str | None,
     issuer: str | None,
+    user_claim: str,
     as_json: bool,
 ) -> None:
     """Print what the token in FILE says, or that on standard input.
@@ -144,13 +157,14 @@ def inspect(
         key = _key(key_file, key_env, ask=False)
         token = _token(file)
         header, claims = _parts(token)
-        refusal = None if key is None else _refusal(token, key, algorithm, audience, issuer)
+        refusal = None if key is None else _refusal(token, key, algorithm, audience, issuer, user_claim)
     if as_json:
         code, reason = refusal or (None, None)
         verdict = {"verified": None if key is None else refusal is None, "code": code, "reason": reason}
-        click.echo(_encode({"ok": not refusal, "header": header, "claims": claims, **verdict}))
+        said = {"header": header, "claims": claims, "user": claims.get(user_claim)}
+        click.echo(_encode({"ok": not refusal, **said, **verdict}))
     else:
-        _print(header, claims, _verdict(refusal, verified=key is not None))
+        _print(header, claims, user_claim, _verdict(refusal, verified=key is not None))
     if refusal is not None:
         raise click.exceptions.Exit(1)
 
@@ -163,10 +177,12 @@ def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise click.ClickException("this is no token: it has three parts with dots between") from None
 
 
-def _refusal(token: str, key: str, algorithm: str, audience: str | None, issuer: str | None) -> tuple[str, str] | None:
+def _refusal(
+    token: str, key: str, algorithm: str, audience: str | None, issuer: str | None, user_claim: str
+) -> tuple[str, str] | None:
     """Return the code with which a server would refuse it, and why, None if it would not."""
     try:
-        auth = JWTAuth(key=key, algorithms=[algorithm], audience=audience, issuer=issuer)
+        auth = JWTAuth(key=key, algorithms=[algorithm], audience=audience, issuer=issuer, user_claim=user_claim)
     except ConfigError as error:
         raise WrongUse(str(error)) from None
     try:
@@ -244,12 +260,12 @@ def _read(file: Path) -> str:
         raise WrongUse(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
 
 
-def _print(header: dict[str, Any], claims: dict[str, Any], verdict: str) -> None:
+def _print(header: dict[str, Any], claims: dict[str, Any], user_claim: str, verdict: str) -> None:
     for name, value in header.items():
         click.echo(f"header {_shown(name)}: {_encode(value)}")
     for name, value in claims.items():
-        when = _when(value) if name in _TIMES else ""
-        click.echo(f"{_shown(name)}: {_encode(value)}{when}")
+        meaning = _when(value) if name in _TIMES else " (the user)" if name == user_claim else ""
+        click.echo(f"{_shown(name)}: {_encode(value)}{meaning}")
     click.echo(verdict)
 
 

@@ -142,7 +142,7 @@ class JWTAuth:
     def _identity(self, claims: dict[str, Any]) -> Identity:
         user = claims.get(self._user_claim)
         if not isinstance(user, str) or not 0 < len(user) <= MAX_USER:
-            raise jwt.InvalidTokenError("it names no user")
+            raise jwt.InvalidTokenError(f"its claim {self._user_claim!r} names no user")
         user.encode()  # a ValueError: lone surrogates are no text that could go anywhere
         issued = claims.get("iat")
         return Identity(
