@@ -1,6 +1,7 @@
 """``bellwire bench``, on small crowds and for short."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_an_application_that_is_not_there_is_told_as_run_tells_it(tmp_path: Path
     code, said, errors = ran(tmp_path, "app:server", "--ping-interval", "-1", "--json")
     assert (code, errors) == (2, "")
     assert "ping_interval" in result(said)["errors"][0]
+
+
+def test_that_the_server_waits_for_its_broker_is_told_at_once(tmp_path: Path) -> None:
+    with bellwire("bench", "--json", "--broker", "nats://127.0.0.1:1", cwd=tmp_path) as bench:
+        assert bench.error_line().startswith(f"Waiting for the broker at nats://127.0.0.1:1 {GIVES_UP}: no connection")
+        bench.signal(signal.SIGINT)
+        assert bench.end()[0] == 1
 
 
 def test_why_a_load_fails_is_told_and_not_what_the_server_said(tmp_path: Path) -> None:

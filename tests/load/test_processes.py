@@ -25,6 +25,24 @@ def test_a_server_runs_on_its_core_while_it_is_wanted(ready: str) -> None:
         socket.create_connection(("127.0.0.1", port))
 
 
+def test_what_a_server_says_while_it_is_waited_for_is_heard_at_once() -> None:
+    """It goes on when its first line has been heard, and so not if that is told in the end."""
+    begin, heard = socket.create_server(("127.0.0.1", 0)), list[str]()
+    script = f"""
+import socket
+print("it waits", flush=True)
+socket.create_connection(("127.0.0.1", {begin.getsockname()[1]})).recv(1)
+"""
+
+    def hear(line: str) -> None:
+        if not heard:
+            begin.accept()[0].close()
+        heard.append(line)
+
+    with begin, running("server", [sys.executable, "-c", script + LISTEN, "{host}", "{port}"], None, hear=hear):
+        assert heard[0] == "it waits"
+
+
 def test_a_server_that_a_script_has_started_ends_with_it() -> None:
     """As the ``node`` of a wheel does it."""
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"

@@ -204,8 +204,14 @@ def _served(target: str | None, url: str | None, toml: Path | None, flags: dict[
     command = [sys.executable, "-m", "bellwire.cli.measured", target or BUILT_IN, "{port}", json.dumps(given)]
     command += [] if toml is None else ["--config", str(toml)]
     core, _ = machine.cores()
-    with running("the server", command, core, ready="Bellwire serves") as (port, process):
+    with running("the server", command, core, ready="Bellwire serves", hear=_pass_on) as (port, process):
         yield Served(HOST, port, process)
+
+
+def _pass_on(line: str) -> None:
+    """Let whoever waits for the server know that it waits for its broker; why it ends is told in the end."""
+    if GIVES_UP in line:
+        click.echo(line, err=True)
 
 
 def cause_of(error: ProcessError) -> str:

@@ -48,11 +48,16 @@ class ProcessError(Exception):
 
 @contextmanager
 def running(
-    name: str, command: Sequence[str], core: int | None, env: Mapping[str, str] | None = None, ready: str = ""
+    name: str,
+    command: Sequence[str],
+    core: int | None,
+    env: Mapping[str, str] | None = None,
+    ready: str = "",
+    hear: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[int, int]]:
     """Start a server on its core and wait until it listens, or says ``ready``; yield its port and its process.
 
-    ``{host}`` and ``{port}`` in its command are where it is to listen.
+    ``{host}`` and ``{port}`` in its command are where it is to listen. ``hear`` gets each line that it says until then.
     """
     port = free_port()
     words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
@@ -63,7 +68,7 @@ def running(
                 words, stdout=said, stderr=said, env=environment, start_new_session=True
             )
         try:
-            _await(name, process, said, lambda: ready.encode() in _said(said) if ready else _listens(port))
+            _await(name, process, said, lambda: ready.encode() in _said(said) if ready else _listens(port), hear)
             yield port, process.pid
         finally:
             _stop(process)
@@ -109,14 +114,25 @@ def free_port() -> int:
     raise ProcessError("of 100 ports not one is free")
 
 
-def _await(name: str, process: subprocess.Popen[bytes], said: IO[bytes], ready: Callable[[], bool]) -> None:
+def _await(
+    name: str,
+    process: subprocess.Popen[bytes],
+    said: IO[bytes],
+    ready: Callable[[], bool],
+    hear: Callable[[str], None],
+) -> None:
     """Wait until it is ready. Raises `ProcessError` with what it said if it ends before, or takes too long."""
     deadline = time.monotonic() + STARTING
+    heard = 0
     while not ready():
         if process.poll() is not None:
             raise ProcessError(f"{name} ended with status {process.returncode}", process.returncode, _last(said))
         if time.monotonic() > deadline:
             raise ProcessError(f"{name} did not listen within {STARTING:g} s", None, _last(said))
+        *lines, _ = _said(said).decode(errors="replace").split("\n")  # the last one is not whole
+        for line in lines[heard:]:
+            hear(line)
+        heard = len(lines)
         time.sleep(0.05)
 
 
