@@ -1,6 +1,7 @@
 """What the doctor finds on this machine, in settings, certificates and brokers."""
 
 import datetime
+import math
 import re
 import ssl
 import time
@@ -14,6 +15,7 @@ from bellwire import Config
 from bellwire.cli import checks
 from bellwire.cli.certificate import load
 from bellwire.cli.checks import EXPIRES_SOON, Finding
+from bellwire.core import open_files
 from tests.brokers.redis_server import RedisServer
 
 AUTHORITY = trustme.CA()
@@ -41,6 +43,16 @@ def test_the_machine_is_looked_at() -> None:
     found = list(checks.machine())
     assert {"open files", "event loop"} <= {finding.check for finding in found}
     assert all(finding.remedy for finding in found if finding.status != "ok")
+
+
+def test_few_open_files_are_told_with_where_more_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_files, "limits", lambda: (1_024, math.inf))
+    few = next(finding for finding in checks.machine() if finding.check == "open files")
+    assert few[1:] == (
+        "warn",
+        "1,024 at a time, and each connection is one",
+        f"{open_files.MORE}, up to any number here",
+    )
 
 
 @pytest.mark.parametrize(("days", "status"), [(90, "ok"), (13, "warn"), (-1, "fail")])

@@ -1,9 +1,11 @@
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
 
+from bellwire.core.open_files import MORE
 from bellwire.load.processes import ProcessError, free_port, measure, on_core, running
 
 LISTEN = (
@@ -83,6 +85,15 @@ def test_a_load_that_fails_is_quoted() -> None:
     with pytest.raises(ProcessError, match=r"connecting at 127.0.0.1:1: nothing listens there") as failed:
         measure(["connecting", "--connections", "1"], 1, None, None)
     assert failed.value.code == 1
+
+
+def test_a_load_that_may_have_no_more_sockets_says_where_more_are_allowed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        load = [sys.executable, "-m", "bellwire.load", "connecting", "--port", str(server.getsockname()[1])]
+        command = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *load, "--connections", "64"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(f"Too many open files: allow more with {MORE}\n")
 
 
 def test_a_process_is_as_free_as_before() -> None:

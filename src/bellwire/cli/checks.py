@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import math
 import ssl
 import statistics
 import sys
@@ -14,6 +15,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from bellwire.brokers.base import Broker
 from bellwire.brokers.urls import make_broker
 from bellwire.cli.certificate import CertificateError, load
+from bellwire.core import open_files
 from bellwire.core.config import Config, shown
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BellwireError
@@ -58,15 +60,15 @@ def machine() -> Iterator[Finding]:
 
 
 def _open_files() -> Finding:
-    try:
-        import resource
-    except ImportError:  # no POSIX
-        return Finding("open files", "warn", "this system does not tell", "serve on Linux")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
-        remedy = f"LimitNOFILE=65536 in the unit of systemd, or ulimit -n (the limit of that is {hard:,} here)"
-        return Finding("open files", "warn", f"{soft:,} at a time, and each connection is one", remedy)
-    return Finding("open files", "ok", "any number" if soft == resource.RLIM_INFINITY else f"{soft:,} at a time")
+    soft, hard = open_files.limits()
+    if soft < FEW_FILES:
+        remedy = f"{open_files.MORE}, up to {_files(hard)} here"
+        return Finding("open files", "warn", f"{_files(soft)} at a time, and each connection is one", remedy)
+    return Finding("open files", "ok", f"{_files(soft)} at a time")
+
+
+def _files(limit: float) -> str:
+    return "any number" if limit == math.inf else f"{limit:,}"
 
 
 def _fast_loop() -> Finding:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from bellwire.core.open_files import explained
 from bellwire.load.amounts import amount, count, counts
 from bellwire.load.clients import CLIENTS
 from bellwire.load.clients.base import ECHO, KINDS, Client, LoadError, Manner, RefusedError
@@ -99,6 +100,12 @@ def check(options: argparse.Namespace) -> str:
     return ""
 
 
+def _why(error: LoadError | OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    return explained(error) if isinstance(error, OSError) else str(error)
+
+
 def main() -> None:
     """Run one kind of load and print the results as JSON."""
     options: Any = parser().parse_args()
@@ -109,8 +116,7 @@ def main() -> None:
     try:
         results = run(options)
     except (LoadError, OSError) as error:
-        why = "nothing listens there" if isinstance(error, ConnectionRefusedError) else error
-        sys.stderr.write(f"{options.work} at {options.host}:{options.port}: {why}\n")
+        sys.stderr.write(f"{options.work} at {options.host}:{options.port}: {_why(error)}\n")
         sys.exit(REFUSED if isinstance(error, RefusedError) else 1)
     sys.stdout.write(f"{msgspec.json.encode(results).decode()}\n")
 

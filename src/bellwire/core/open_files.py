@@ -1,0 +1,25 @@
+"""How many files this process may have open at a time; each connection is one."""
+
+import errno
+import math
+import sys
+from typing import Final
+
+MORE: Final = "LimitNOFILE=65536 in the unit of systemd, or ulimit -n"
+"""Where more are allowed."""
+
+
+def limits() -> tuple[float, float]:
+    """How many, and how many it may allow itself; `math.inf` for any number."""
+    if sys.platform == "win32":  # it has no such limit
+        return math.inf, math.inf
+    import resource
+
+    found = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in found)
+    return soft, hard
+
+
+def explained(error: OSError) -> str:
+    """What is wrong, and what to do about it if it is that no more files may be open."""
+    return f"{error}: allow more with {MORE}" if error.errno == errno.EMFILE else str(error)
