@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from bellwire.brokers.private_nats import STOP_WITHIN
+from bellwire.core.open_files import MORE
 from tests.brokers.nats_server import NatsServer
 from tests.brokers.test_private_nats import is_running
-from tests.cli.process import TIMEOUT, Process, bellwire, write_application
+from tests.cli.process import APPLICATION, TIMEOUT, Process, bellwire, write_application
 from tests.cli.test_serve import websocket
 from tests.ports import free_port
 
@@ -117,6 +118,32 @@ def test_a_variable_that_is_nearly_a_setting_is_told_at_the_start(tmp_path: Path
         "warning: BELLWIRE_PING_INTERVALL is no setting: BELLWIRE_PING_INTERVAL is one",
         "warning: BELLWIRE_WORKERS is no setting: give --workers to bellwire run",
     ]
+
+
+FEW_FILES = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+{APPLICATION}"""
+
+
+def test_a_server_whose_files_are_all_open_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    write_application(tmp_path, FEW_FILES)
+    command = ("run", "app:server", "--port", "0", "--head-timeout", "60")
+    with bellwire(*command, cwd=tmp_path) as process, ExitStack() as stack:
+        address = ("127.0.0.1", process.port())
+        crowd = [stack.enter_context(socket.create_connection(address, TIMEOUT)) for _ in range(100)]
+        assert process.error_line().endswith(
+            " WARNING bellwire.transports: this process has all 64 files open that it may have, and each connection is "
+            f"one: clients that come now are cut off without an answer. Allow more with {MORE}"
+        )
+        crowd[0].sendall(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with crowd[0].makefile() as answer:
+            assert answer.readline() == "HTTP/1.1 200 OK\n", "who was there before is served"
+        with suppress(ConnectionResetError):
+            assert crowd[-1].recv(1) == b"", "and who comes now is cut off"
+        stack.close()
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
 
 
 # --- the broker

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from bellwire import Config, Server
+from bellwire.core import open_files
 from bellwire.protocol.wire import JSON, PATH
 from bellwire.testing import connect as connect_in_memory
 from bellwire.transports.edge import SPEAKS_WITHIN
@@ -352,6 +353,20 @@ async def test_who_has_joined_is_no_newcomer() -> None:
     async with connect_in_memory(server), connect_in_memory(server):
         assert server.engine.edge.newcomers.count == 0
     assert server.counters.get("sessions_closed_total", reason="transport_close") == 2
+
+
+async def test_the_last_file_that_may_be_open_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(open_files, "limits", lambda: (1_024, 4_096))
+    edge = EchoServer().engine.edge
+    for descriptor in (-1, 3, 1_022):
+        edge.note(descriptor)
+    assert caplog.messages == []
+    for _ in range(2):
+        edge.note(1_023)
+    (told,) = caplog.messages
+    assert told.startswith("this process has all 1,024 files open that it may have")
 
 
 class Knocker:

@@ -21,14 +21,16 @@ from bellwire.transports.base import Sink
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
-    """What the kernel calls the connection of ``transport``; -1 if nobody but the transport may write to it."""
+    """What to write to past ``transport``; -1 if nobody but the transport may write to its connection."""
     if sys.platform == "win32":  # os.write takes descriptors of the C library there, and they are no sockets
         return -1
+    return -1 if transport.get_extra_info("sslcontext") is not None else number_of(transport)
+
+
+def number_of(transport: asyncio.BaseTransport) -> int:
+    """What the kernel calls the connection of ``transport``; -1 if it calls it nothing."""
     connection = transport.get_extra_info("socket")
-    if connection is None or transport.get_extra_info("sslcontext") is not None:
-        return -1
-    descriptor: int = connection.fileno()
-    return descriptor
+    return -1 if connection is None else connection.fileno()
 
 
 def write_in_python(descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> list[int]:

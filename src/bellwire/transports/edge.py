@@ -5,6 +5,7 @@ import math
 import random
 from typing import Final, Protocol
 
+from bellwire.core import open_files
 from bellwire.core.config import Config
 from bellwire.core.counters import Counters
 from bellwire.core.rate import parse_rate
@@ -42,7 +43,17 @@ class Silent(Protocol):
 class Edge:
     """Looks through trusted proxies, and turns away who may not come in."""
 
-    __slots__ = ("_connects", "_counters", "_most", "_origins", "_proxies", "_silent", "_told", "newcomers")
+    __slots__ = (
+        "_connects",
+        "_counters",
+        "_last_file",
+        "_most",
+        "_origins",
+        "_proxies",
+        "_silent",
+        "_told",
+        "newcomers",
+    )
 
     def __init__(self, config: Config, counters: Counters) -> None:
         self._origins = Origins(config.allowed_origins)
@@ -51,6 +62,7 @@ class Edge:
         rate = parse_rate(config.connect_rate_per_address)
         self._connects: Buckets[str] | None = None if rate is None else Buckets(rate)
         self._most = config.half_open
+        self._last_file = open_files.limits()[0] - 1
         self.newcomers = Newcomers(self._most, config.half_open_per_address, self._stands_for_many)
         """The sessions that have not joined a namespace yet."""
         self._silent: dict[Silent, float] = {}
@@ -119,6 +131,18 @@ class Edge:
                 self.spoke(longest)
                 longest.hang_up()
         self._silent[connection] = now
+
+    def note(self, descriptor: int) -> None:
+        """The kernel calls a connection that has come so: by the lowest number that was free (POSIX, §2.6).
+
+        After the last one uvloop closes whoever comes, and tells nobody.
+        """
+        if descriptor >= self._last_file:
+            self._tell_once(
+                "open files",
+                f"this process has all {self._last_file + 1:,} files open that it may have, and each connection is "
+                f"one: clients that come now are cut off without an answer. Allow more with {open_files.MORE}",
+            )
 
     def spoke(self, connection: "Silent") -> None:
         """A connection has said what it wants, or is gone; nothing happens if that is known."""

@@ -12,6 +12,7 @@ from bellwire.core.clock import Timer
 from bellwire.protocol.handshake import asks_for_websocket
 from bellwire.protocol.plain_head import read_plain_head
 from bellwire.transports.base import Request
+from bellwire.transports.descriptor import number_of
 from bellwire.transports.engine import Engine
 from bellwire.transports.native_http import HttpProtocol
 from bellwire.transports.native_upgrade import native_route, open_websocket, request_on
@@ -31,6 +32,7 @@ class FirstRead(asyncio.Protocol):
         engine = self._engine
         self._transport = cast("asyncio.Transport", transport)
         self._uvicorn["server_state"].connections.add(self)
+        engine.edge.note(number_of(transport))
         engine.edge.knock(self, engine.loop.time())
         self._timer: Timer = engine.wheel.after(engine.config.head_timeout, self.hang_up)
 
