@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load import machine
 from bellwire.load.amounts import amount, count
-from bellwire.load.machine import Machine, raise_file_limit
+from bellwire.load.machine import Machine
 from bench import peers, plot, report
 from bench.contestants import CONTESTANTS
 from bench.rounds import progress, run
@@ -29,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error(f"nothing to measure: {_why_nothing(options.work, options.only)}")
     if not hasattr(select, "epoll"):
         sys.exit("The load generator needs epoll, and so Linux.")
-    raise_file_limit()
+    raise_limit()
     skipped = _skipped(asked)
     here = _described()
     done = run([name for name in asked if name not in skipped], works, options.rounds, options.seconds)

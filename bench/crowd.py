@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load.amounts import count
 from bellwire.load.clients.base import LoadError, Manner
 from bellwire.load.clients.socketio import Stock
 from bellwire.load.fanout import text
-from bellwire.load.machine import raise_file_limit
 from bellwire.load.processes import HOST, ProcessError, running
 from bellwire.load.program import NAMESPACE
 from bellwire.load.result import own_memory, quantiles
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--attend", type=int, metavar="PORT", help=argparse.SUPPRESS)
     parser.add_argument("--observe", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    raise_file_limit()
+    raise_limit()
     try:
         if options.attend:
             attend(options.attend, options.connections)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load import machine
 from bellwire.load.amounts import amount, count
 from bellwire.load.processes import HOST, ProcessError, on_core, running
@@ -112,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=count, default=5, help="default: 5")
     parser.add_argument("--seconds", type=amount, default=2.0, help="of each measurement (default: 2)")
     options = parser.parse_args(words)
-    machine.raise_file_limit()
+    raise_limit()
     try:
         for kind, connections in (("echo", 1), ("echo", 100), ("broadcast", 1_000)):
             found = [measure(kind, connections, options.seconds) for _ in range(options.rounds)]

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load import machine
 from bellwire.load.clients.base import LoadError
 from bellwire.load.machine import Machine
@@ -160,7 +161,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.only and options.out:
         parser.error("--out takes the figures of all experiments, of one run: leave --only out")
-    machine.raise_file_limit()
+    raise_limit()
     try:
         if options.run:
             print(msgspec.json.encode(EXPERIMENTS[options.run]()).decode())

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load import swarm as crowds
 from bellwire.load.amounts import amount, count
 from bellwire.load.clients import CLIENTS
 from bellwire.load.clients.base import LoadError, Manner
 from bellwire.load.fanout import DISCARD, VERIFIED, Fanout, verify
-from bellwire.load.machine import raise_file_limit
 from bellwire.load.result import Meter, Result, Shape
 from bellwire.load.swarm import Swarm
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=amount, required=True)
     parser.add_argument("--every", type=amount, default=60.0)
     options = parser.parse_args()
-    raise_file_limit()
+    raise_limit()
     gc.disable()
     client = CLIENTS[options.client]
     try:

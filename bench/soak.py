@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from bellwire.core.open_files import raise_limit
 from bellwire.load import machine
 from bellwire.load.amounts import amount, count, fraction
 from bellwire.load.clients.base import LoadError, Manner
@@ -236,7 +237,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if parts(seconds := options.minutes * 60, options.every) < FEWEST:
         less = f"a longer time, or --every {seconds / FEWEST:g} or less"
         parser.error(f"{seconds:g} s are no {FEWEST} lines of {options.every:g} s, which a verdict takes: give {less}")
-    machine.raise_file_limit()
+    raise_limit()
     minutes: list[Minute] = []
     try:
         with ExitStack() as stack:

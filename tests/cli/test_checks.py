@@ -45,14 +45,19 @@ def test_the_machine_is_looked_at() -> None:
     assert all(finding.remedy for finding in found if finding.status != "ok")
 
 
-def test_few_open_files_are_told_with_where_more_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_files, "limits", lambda: (1_024, math.inf))
-    few = next(finding for finding in checks.machine() if finding.check == "open files")
-    assert few[1:] == (
-        "warn",
-        "1,024 at a time, and each connection is one",
-        f"{open_files.MORE}, up to any number here",
-    )
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        ((65_536, 65_536), ("ok", "65,536 at a time", "")),
+        ((1_024, math.inf), ("ok", "any number at a time, 1,024 under another server than bellwire run", "")),
+        ((1_024, 4_096), ("warn", "4,096 at a time, and each connection is one", open_files.MORE)),
+    ],
+)
+def test_few_open_files_are_told_with_where_more_are_allowed(
+    limits: tuple[float, float], found: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_files, "limits", lambda: limits)
+    assert next(finding[1:] for finding in checks.machine() if finding.check == "open files") == found
 
 
 @pytest.mark.parametrize(("days", "status"), [(90, "ok"), (13, "warn"), (-1, "fail")])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -120,14 +121,22 @@ def test_a_variable_that_is_nearly_a_setting_is_told_at_the_start(tmp_path: Path
     ]
 
 
-FEW_FILES = f"""
-import resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-{APPLICATION}"""
+def with_files(soft: int, hard: int) -> str:
+    """An application whose process may have so many files open, and allow itself so many."""
+    return f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n{APPLICATION}"
+
+
+def test_a_server_allows_itself_as_many_open_files_as_it_may(tmp_path: Path) -> None:
+    write_application(tmp_path, with_files(64, 256))
+    with bellwire("run", "app:server", "--port", "0", cwd=tmp_path) as process:
+        process.port()
+        assert resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE) == (256, 256)
+        process.signal(signal.SIGTERM)
+        assert process.end() == (0, "")
 
 
 def test_a_server_whose_files_are_all_open_says_so_once_and_goes_on(tmp_path: Path) -> None:
-    write_application(tmp_path, FEW_FILES)
+    write_application(tmp_path, with_files(64, 64))
     command = ("run", "app:server", "--port", "0", "--head-timeout", "60")
     with bellwire(*command, cwd=tmp_path) as process, ExitStack() as stack:
         address = ("127.0.0.1", process.port())

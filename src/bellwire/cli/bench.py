@@ -200,7 +200,6 @@ def _served(target: str | None, url: str | None, toml: Path | None, flags: dict[
             raise WrongUse("a server that runs has its settings: give --url, or MODULE:SERVER and settings")
         yield _address(url)
         return
-    machine.raise_file_limit()
     command = [sys.executable, "-m", "bellwire.cli.measured", target or BUILT_IN, "{port}", json.dumps(given)]
     command += [] if toml is None else ["--config", str(toml)]
     core, _ = machine.cores()

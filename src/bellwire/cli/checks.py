@@ -61,10 +61,11 @@ def machine() -> Iterator[Finding]:
 
 def _open_files() -> Finding:
     soft, hard = open_files.limits()
-    if soft < FEW_FILES:
-        remedy = f"{open_files.MORE}, up to {_files(hard)} here"
-        return Finding("open files", "warn", f"{_files(soft)} at a time, and each connection is one", remedy)
-    return Finding("open files", "ok", f"{_files(soft)} at a time")
+    found = f"{_files(hard)} at a time"
+    if hard < FEW_FILES:
+        return Finding("open files", "warn", f"{found}, and each connection is one", open_files.MORE)
+    others = "" if soft == hard else f", {_files(soft)} under another server than bellwire run"
+    return Finding("open files", "ok", f"{found}{others}")
 
 
 def _files(limit: float) -> str:

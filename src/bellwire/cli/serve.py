@@ -33,6 +33,7 @@ from bellwire.cli.collector import rare_collections
 from bellwire.cli.logs import set_up_logging
 from bellwire.cli.settings import merge
 from bellwire.cli.tracebacks import format_user_traceback
+from bellwire.core import open_files
 from bellwire.core.config import Config
 from bellwire.core.errors import BellwireError
 from bellwire.server.server import Server
@@ -99,6 +100,7 @@ def serve(
         click.exceptions.Exit: a second SIGINT cut the shutdown short.
 
     """
+    open_files.raise_limit()
     name = "" if supervisor is None else supervisor.worker
     settings = merge(server.config, toml, flags or {})
     private = _private(server, toml, flags or {}, data, supervisor)

@@ -3,6 +3,7 @@
 import errno
 import math
 import sys
+from contextlib import suppress
 from typing import Final
 
 MORE: Final = "LimitNOFILE=65536 in the unit of systemd, or ulimit -n"
@@ -18,6 +19,17 @@ def limits() -> tuple[float, float]:
     found = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in found)
     return soft, hard
+
+
+def raise_limit() -> None:
+    """Allow this process and those that it starts as many as it may: the lower limit is for users of select(2)."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS knows no infinity here
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def explained(error: OSError) -> str:

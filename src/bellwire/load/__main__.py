@@ -20,14 +20,13 @@ from typing import Any
 
 import msgspec
 
-from bellwire.core.open_files import explained
+from bellwire.core.open_files import explained, raise_limit
 from bellwire.load.amounts import amount, count, counts
 from bellwire.load.clients import CLIENTS
 from bellwire.load.clients.base import ECHO, KINDS, Client, LoadError, Manner, RefusedError
 from bellwire.load.connecting import connecting
 from bellwire.load.fanout import fanout
 from bellwire.load.idle import idle, websockets
-from bellwire.load.machine import raise_file_limit
 from bellwire.load.polling import pollers
 from bellwire.load.processes import REFUSED
 from bellwire.load.result import Idle, Result
@@ -111,7 +110,7 @@ def main() -> None:
     options: Any = parser().parse_args()
     if wrong := check(options):
         parser().error(wrong)
-    raise_file_limit()
+    raise_limit()
     gc.disable()  # there is nothing to collect, and looking for it would be seen in the latencies
     try:
         results = run(options)
