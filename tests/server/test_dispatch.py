@@ -377,6 +377,25 @@ async def test_a_cancellation_that_is_taken_back_in_the_first_step_hits_nobody(w
             assert isinstance((await both_halves(dispatcher, wait(1))).error, TimeoutError)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_cancellation_that_is_taken_back_costs_the_next_job_no_timeout(warm: bool) -> None:
+    async def waver() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.uncancel()
+
+    async def wait() -> None:
+        async with asyncio.timeout(1):
+            await asyncio.sleep(2)
+
+    async with dispatching() as dispatcher:
+        if warm:
+            await both_halves(dispatcher, asyncio.sleep(0))
+        assert await both_halves(dispatcher, waver()) == Outcome()
+        assert isinstance((await both_halves(dispatcher, wait())).error, TimeoutError)
+
+
 @pytest.mark.parametrize("pause", [None, 1.0])
 async def test_what_is_no_future_cannot_be_waited_for_and_the_job_is_told(pause: float | None) -> None:
     @types.coroutine

@@ -74,8 +74,8 @@ class Dispatcher:
             return None
         loop, idle = self._loop, self._idle
         parked = idle.pop() if idle else None
-        if parked is None or parked.task.cancelling():
-            parked = self._take()
+        if parked is None or parked.handover.done() or not parked.begun:
+            parked = self._take(parked)
         outside = asyncio.current_task(loop)
         if outside is not None:
             _leave_task(loop, outside)
@@ -98,12 +98,11 @@ class Dispatcher:
         outcome, parked.outcome = parked.outcome, _NONE
         return outcome
 
-    def _take(self) -> "_Parked":
-        while self._idle:
-            parked = self._idle.pop()
-            if not parked.task.cancelling():  # else a handler cancelled it, or somebody all tasks of the loop
-                return parked
-        return _Parked(self, self._loop, self._context.copy())
+    def _take(self, parked: "_Parked | None") -> "_Parked":
+        """``parked``, or another if it is of no use."""
+        while parked is not None and parked.is_over():
+            parked = self._idle.pop() if self._idle else None
+        return parked or _Parked(self, self._loop, self._context.copy())
 
     def release(self, parked: "_Parked") -> None:
         """A task finished what it had taken over."""
@@ -155,7 +154,7 @@ _DONE: Final = object()
 class _Parked:
     """A task that waits for a coroutine to carry on."""
 
-    __slots__ = ("_begun", "_dispatcher", "_handover", "_loop", "_steps", "context", "outcome", "step", "task")
+    __slots__ = ("_dispatcher", "_loop", "_steps", "begun", "context", "handover", "outcome", "step", "task")
 
     def __init__(self, dispatcher: Dispatcher, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self._dispatcher = dispatcher
@@ -168,7 +167,7 @@ class _Parked:
         self.step = self._steps.send
         """Takes a coroutine, and runs its first step."""
         self.park()
-        self._begun = False
+        self.begun = False
         self.task = dispatcher.create_task(self._carry_on(), context)
         self.task.add_done_callback(self._ended)
 
@@ -188,16 +187,20 @@ class _Parked:
             del job
 
     def park(self) -> None:
-        self._handover: asyncio.Future[tuple[Any, Finished]] = self._loop.create_future()
+        self.handover: asyncio.Future[tuple[Any, Finished]] = self._loop.create_future()
+
+    def is_over(self) -> bool:
+        """Whether a handler cancelled it, or somebody all tasks of the loop: it ends, also if that was taken back."""
+        return self.handover.done() or getattr(self.task, "_must_cancel", False)
 
     def take_over(self, waits_for: Any, finished: Finished) -> None:
         """Carry the coroutine on from its first step, which returned the future ``waits_for``."""
         if hasattr(waits_for, "_asyncio_future_blocking"):
             waits_for._asyncio_future_blocking = False  # others may await the same before the task does
-        if self._handover.done() or self.task.cancelling():  # the first step cancelled its own task
+        if self.handover.done() or self.task.cancelling():  # the first step cancelled its own task
             self._carry_on_elsewhere(waits_for, finished)
         else:
-            self._handover.set_result((waits_for, finished))
+            self.handover.set_result((waits_for, finished))
 
     def _carry_on_elsewhere(self, waits_for: Any, finished: Finished) -> None:
         """Carry it on in another task, cancelled unless that was taken back: this one is no use any more."""
@@ -206,9 +209,9 @@ class _Parked:
 
     def _ended(self, _: asyncio.Task[None]) -> None:
         self._dispatcher.forget(self)
-        if not self._begun and self._handover.done() and not self._handover.cancelled():
+        if not self.begun and self.handover.done() and not self.handover.cancelled():
             # A task that is cancelled before it has begun never does; its coroutine is to know of it all the same.
-            self._carry_on_elsewhere(*self._handover.result())
+            self._carry_on_elsewhere(*self.handover.result())
 
     def is_clean(self, original: contextvars.Context) -> bool:
         """Whether no context variable was left set."""
@@ -218,9 +221,9 @@ class _Parked:
         )
 
     async def _carry_on(self) -> None:
-        self._begun = True
+        self.begun = True
         while True:
-            handover = self._handover
+            handover = self.handover
             cancelled: BaseException | None = None
             try:
                 await handover
@@ -232,7 +235,7 @@ class _Parked:
             await self._finish(waits_for, cancelled, finished)
             del waits_for, finished  # which may hold on to a socket
             self._dispatcher.release(self)
-            if self._handover is handover:
+            if self.handover is handover:
                 return
 
     async def _finish(self, waits_for: Any, cancelled: BaseException | None, finished: Finished) -> None:
