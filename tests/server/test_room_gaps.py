@@ -8,9 +8,11 @@ import pytest
 from bellwire.core.errors import BrokerUnavailable
 from bellwire.delivery.naming import stream_of
 from bellwire.delivery.position import Position
+from bellwire.server.dispatch import Outcome
 from bellwire.testing.clock import advance
 from tests.server.nodes import (
     Gate,
+    Tale,
     away,
     make_node,
     places,
@@ -28,6 +30,33 @@ async def test_a_gap_is_read_from_the_log_for_those_who_recover() -> None:
         assert one.sink.messages[0] is two.sink.messages[0]
         assert [place[:3] for place in places(one)] == [(0, 1, 2), (1, 2, 3), (2, 3, 4)]
         assert plain.got == [2]
+
+
+async def test_what_is_lost_of_a_room_that_is_left_and_entered_while_it_tells_something_is_read_too() -> None:
+    async with make_node() as node:
+        await node.plain("p", "r")  # so the room stays
+        newcomer = await node.reading("b")
+
+        class Leaving(Tale):
+            def advance(self, room: Any, prev: Any, to: Any) -> None:
+                node.leave(self.socket)
+                node.dispatcher.run(enter(), ends.append)
+
+        async def enter() -> None:
+            await node.join(newcomer, "r")
+            newcomer.sink.messages.clear()
+            node.broker.faults.lose_live(R)
+            await write(node, 2)
+
+        ends: list[Outcome] = []
+        last = await node.reading("a")
+        last.reader = Leaving(last)
+        await node.join(last, "r")
+        await node.emit("not for it", "r", excluded=("a",))
+        node.room("r").catch_up(last.itself)
+        assert ends == [Outcome()]
+        await advance()
+        assert newcomer.got == [0, 1]
 
 
 async def test_what_was_lost_before_silence_is_found_by_the_probe() -> None:

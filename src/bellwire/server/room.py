@@ -191,7 +191,7 @@ class Room(Standing):
     def catch_up(self, socket: "Socket") -> None:
         """Tell a recoverable ``socket`` where it stands, if what came last was not for it."""
         if self._feed is not None:
-            self._tell(self._feed, self._feed.catch_up(socket))
+            self._tell(self._feed.catch_up(socket))
 
     def point(self, socket: "Socket") -> Point | None:
         """Behind which entry ``socket`` will stand once it has all that is on its way to it; None if it is not here."""
@@ -222,7 +222,7 @@ class Room(Standing):
             plain = self.plain.difference(self._skipped(entry)) if apart else self.plain
             self._streams.fanout.cast((plain,) if apart else self._bare, post, room=self.stream)
         if feed is not None:
-            self._tell(feed, outputs)
+            self._tell(outputs)
 
     def volatile(self, stream: str, body: bytes) -> None:
         """An event was published beside the log."""
@@ -275,7 +275,7 @@ class Room(Standing):
     # --- to those who recover
 
     @override
-    def _tell(self, feed: "Feed[Socket]", outputs: "Sequence[Output[Socket]]") -> None:
+    def _tell(self, outputs: "Sequence[Output[Socket]]") -> None:
         if self._untold is not None:  # who was told left, and its handler emitted: that goes behind the rest
             self._untold.extend(map(_kept, outputs))
             return
@@ -285,7 +285,8 @@ class Room(Standing):
                 self._say(output)
         finally:
             self._untold = None
-        if feed.question is not None:  # who resumes needs nothing of this: it goes on when its socket has room
+        feed = self._feed  # another than before, if all left and somebody came
+        if feed is not None and feed.question is not None:  # who resumes goes on when its socket has room
             self.drive()
 
     def _say(self, output: "Output[Socket]") -> None:
@@ -406,7 +407,7 @@ class Room(Standing):
         while (feed := self._feed) is not None and (question := feed.question) is not None:
             answer = await self._read(feed, question)
             if answer is not None and self._feed is feed and feed.question == question:
-                self._tell(feed, feed.answered(answer))
+                self._tell(feed.answered(answer))
             repaired = True
         return repaired
 

@@ -93,7 +93,7 @@ class Standing(ABC):
         """Ask the broker to tell it what is new."""
 
     @abstractmethod
-    def _tell(self, feed: "Feed[Socket]", outputs: "Sequence[Output[Socket]]") -> None:
+    def _tell(self, outputs: "Sequence[Output[Socket]]") -> None:
         """Hand out what the feed says."""
 
     @abstractmethod
@@ -227,7 +227,7 @@ class Standing(ABC):
         if self._at is not None:
             self._at = top
         elif self._feed is not None:
-            self._tell(self._feed, self._feed.opened(top))
+            self._tell(self._feed.opened(top))
 
     async def now(self) -> Position:
         """Return the position behind all that was emitted before, whether it is here yet or not.
@@ -246,7 +246,7 @@ class Standing(ABC):
         if place is Place.PROVED and top.seq >= here.seq:
             return max(top, feed.ring.top, key=attrgetter("seq"))  # something may have come since it was asked
         if place is not Place.AHEAD:
-            self._tell(feed, feed.probe(top))
+            self._tell(feed.probe(top))
         return top
 
     async def _find_top(self, *, new: bool) -> Position:
@@ -275,5 +275,5 @@ class Standing(ABC):
         if feed is None:
             return True
         told = top.point == feed.ring.top.point
-        self._tell(feed, feed.probe(top))
+        self._tell(feed.probe(top))
         return told
