@@ -110,13 +110,13 @@ class Rest(Sink):
     writable = True
 
     def __init__(self) -> None:
-        self.rest: list[bytes | bytearray] = []
+        self.rest: list[memoryview] = []
 
     @override
     def send(self, message: Message) -> None: ...
 
     @override
-    def unwritten(self, data: bytes | bytearray) -> None:
+    def unwritten(self, data: memoryview) -> None:
         self.rest.append(data)
 
 
@@ -134,6 +134,7 @@ def test_each_gets_back_what_was_not_taken_also_behind_one_that_failed() -> None
     (part,) = sinks[0].rest
     assert 0 < len(part) < 100_000
     assert set(part) == {65}
+    assert part.obj is pieces[0], "it is a part of what all share, and no copy"
     assert [sink.rest for sink in sinks[1:]] == [[pieces[1]], [], []]
     assert [len(theirs.recv(200_000)) for _, theirs in pairs[2:]] == [100_000, 100_000]
     for ours, theirs in pairs:

@@ -25,11 +25,11 @@ class Outlet(Sink):
     def __init__(self, descriptor: int = -1) -> None:
         self.outlet = descriptor
         self.sent: list[Message] = []
-        self.rest: list[bytes | bytearray] = []
+        self.rest: list[bytes] = []
 
     @override
-    def unwritten(self, data: bytes | bytearray) -> None:
-        self.rest.append(data)
+    def unwritten(self, data: memoryview) -> None:
+        self.rest.append(bytes(data))
 
     @override
     def send(self, message: Message) -> None:

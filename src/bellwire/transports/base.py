@@ -154,7 +154,7 @@ class Sink(ABC):
     It is good for as long as nothing else is done. `unwritten` is called for what the kernel did not take.
     """
 
-    def unwritten(self, data: bytes | bytearray) -> None:
+    def unwritten(self, data: memoryview) -> None:
         """The kernel took none of ``data``, which was to be written to the descriptor."""
         raise NotImplementedError(f"{type(self).__name__} has no outlet, but {len(data)} bytes were written to it")
 

@@ -54,10 +54,11 @@ except ImportError:  # it was not compiled
 def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> None:
     """Write to each sink's descriptor its piece; then give back to each what the kernel did not take of it.
 
-    All of it where the client is gone: its transport finds that out when it tries.
+    All of it where the client is gone: its transport finds that out when it tries. It is not copied: many may be given
+    the same piece, and then they share what waits for them.
     """
     taken = write_all(descriptors, pieces)
     if taken != list(map(len, pieces)):  # hardly ever
         for sink, piece, count in zip(sinks, pieces, taken, strict=True):
             if count < len(piece):
-                sink.unwritten(piece[count:])
+                sink.unwritten(memoryview(piece)[count:])

@@ -216,7 +216,7 @@ class NativeWebSocket(asyncio.Protocol, Carrier):
         return message.frames_base64
 
     @override
-    def unwritten(self, data: bytes | bytearray) -> None:
+    def unwritten(self, data: memoryview) -> None:
         self._transport.write(data)  # which pauses this
 
     @override
