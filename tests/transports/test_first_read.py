@@ -42,6 +42,7 @@ class Connection(asyncio.Transport):
     def __init__(self, make: Any) -> None:
         super().__init__({"peername": ("127.0.0.1", 4711), "sockname": ("127.0.0.1", 8000)})
         self.written = b""
+        self.writes = 0
         self.closed = False
         self.protocol = make()
         self.protocol.connection_made(self)
@@ -54,6 +55,7 @@ class Connection(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         self.written += data
+        self.writes += 1
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -305,3 +307,14 @@ async def test_the_response_and_the_first_packet_are_one_write() -> None:
         await until(lambda: not server.engine.sessions)
         _, ws = await client.open_websocket()
         await ws.close()
+
+
+async def test_an_answer_of_long_polling_is_one_write() -> None:
+    connection = Place().connection()
+    connection.protocol.data_received(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: h:8000\r\n\r\n")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert connection.written.startswith(b"HTTP/1.1 200 ")
+    assert connection.written.partition(b"\r\n\r\n")[2].startswith(b'0{"sid":')
+    assert connection.writes == 1
+    connection.protocol.connection_lost(None)

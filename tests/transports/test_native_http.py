@@ -1,5 +1,6 @@
-"""What a client of HTTP does not read: answers of long-polling, and of the application beside it."""
+"""How HTTP is answered, and what a client does not read: answers of long-polling, and of the application beside it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bellwire import Server
 from bellwire.core.config import Config
 from bellwire.transports.base import Receive, Scope, Send
+from bellwire.transports.native_http import Joined
 from tests.serving import serve
 from tests.transports.sluggish import sluggish
 from tests.transports.wire import EchoServer, connect, until
@@ -28,6 +30,58 @@ def poll(sid: str) -> bytes:
 def no_progress(server: Any) -> int:
     count: int = server.counters.get("slow_consumers_total", cause="no_progress")
     return count
+
+
+class Pieces(asyncio.Transport):
+    """A transport that keeps each piece that is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def joined() -> tuple[Joined, Pieces]:
+    pieces = Pieces()
+    return Joined(pieces, asyncio.get_running_loop()), pieces
+
+
+async def test_the_head_of_a_response_leaves_with_what_follows_at_once() -> None:
+    response, pieces = joined()
+    for piece in (b"head", b"body", b"more"):
+        response.write(piece)
+    await asyncio.sleep(0)
+    assert pieces.written == [b"headbody", b"more"]
+
+
+async def test_a_head_that_nothing_follows_at_once_leaves_by_itself() -> None:
+    """As that of a stream of events does, from which a page sees that it is open."""
+    response, pieces = joined()
+    response.write(b"head")
+    assert pieces.written == []
+    await asyncio.sleep(0)
+    assert pieces.written == [b"head"]
+    response.write(b"event")
+    assert pieces.written == [b"head", b"event"]
+
+
+async def test_a_head_leaves_before_its_connection_ends() -> None:
+    response, pieces = joined()
+    response.write(b"head")
+    response.close()
+    assert response.is_closing()
+    await asyncio.sleep(0)
+    assert pieces.written == [b"head"]
 
 
 async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:

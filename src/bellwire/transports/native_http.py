@@ -5,7 +5,8 @@ it likes ("slowloris"), and so does one whose bytes begin no request. A response
 ever, also where it closes the connection; here it counts among what is `bellwire.transports.unread`.
 """
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -26,6 +27,42 @@ MAX_DISCARDED = 2 * 1024 * 1024
 """Bytes that are read after a head was refused, and looked at no more."""
 
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Joined:
+    """What one response is written to: its head leaves with what follows in the same turn of the loop, in one write.
+
+    uvicorn writes each by itself, which a short answer is not worth.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None  # b"" once it has left
+
+    def write(self, data: bytes) -> None:
+        """Write the head, or what follows."""
+        if self._head is None:
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """End the connection."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is about to end."""
+        return self._transport.is_closing()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -89,6 +126,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._overhead = 0
         self._head_came()
         super().on_headers_complete()
+        if self.cycle is not None:  # else this begins a WebSocket
+            self.cycle.transport = cast("Any", Joined(self.transport, self._engine.loop))
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
