@@ -1,7 +1,7 @@
 """Requests of long-polling without a network: who answers them, and when they are read no further."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -28,12 +28,11 @@ class Call(Exchange):
         self.left = list(chunks)
         self.gone = asyncio.Event()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while self.left:
-            chunk = self.left.pop(0)
-            if chunk is None:
-                raise Abandoned
-            yield chunk
+    async def chunk(self) -> tuple[bytes, bool]:
+        chunk = self.left.pop(0)
+        if chunk is None:
+            raise Abandoned
+        return chunk, bool(self.left)
 
     async def disconnected(self) -> None:
         await self.gone.wait()
@@ -136,9 +135,9 @@ async def test_an_upgrade_is_checked_before_it_is_handed_on() -> None:
 class Stalled(Call):
     """A request of whose body nothing comes."""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunk(self) -> tuple[bytes, bool]:
         await self.gone.wait()
-        yield b""
+        return b"", False
 
 
 async def test_a_post_that_is_being_read_may_lose_its_session_in_two_steps() -> None:

@@ -24,7 +24,7 @@ What becomes of the client in such a case::
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -268,9 +268,10 @@ class _Call(Receiver):
         """Send the request, as fast as it comes in."""
         await self.channel.send(_encode(Head.of(exchange.request, exchange.method)))
         if exchange.method == "POST":
-            async for chunk in exchange.chunks():
-                await self.channel.send(_encode(Chunk(chunk)))
-            await self.channel.send(_encode(Chunk(b"", last=True)))
+            more = True
+            while more:
+                data, more = await exchange.chunk()
+                await self.channel.send(_encode(Chunk(data, last=not more)))
 
     @override
     def arrived(self, message: bytes) -> None:
@@ -323,14 +324,11 @@ class _Served(Exchange, Receiver):
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @override
-    async def chunks(self) -> AsyncIterator[bytes]:
-        last = False
-        while not last:
-            chunk = await self._chunks.get()
-            if chunk is None:
-                raise Abandoned
-            yield chunk.data
-            last = chunk.last
+    async def chunk(self) -> tuple[bytes, bool]:
+        chunk = await self._chunks.get()
+        if chunk is None:
+            raise Abandoned
+        return chunk.data, not chunk.last
 
     @override
     async def disconnected(self) -> None:

@@ -6,7 +6,7 @@ transport has none of these, and is used wherever Bellwire runs the server itsel
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import ClassVar
 
 from typing_extensions import override
@@ -49,14 +49,11 @@ class _Exchange(Exchange):
         self._receive = receive
 
     @override
-    async def chunks(self) -> AsyncIterator[bytes]:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Abandoned
-            yield message.get("body", b"")
-            more = message.get("more_body", False)
+    async def chunk(self) -> tuple[bytes, bool]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Abandoned
+        return message.get("body", b""), message.get("more_body", False)
 
     @override
     async def disconnected(self) -> None:

@@ -6,7 +6,7 @@ another node; that one has the owner answer it, through a *forwarder*, and hands
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,8 +32,8 @@ class Exchange(ABC):
         self.method = method
 
     @abstractmethod
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes. Raises `Abandoned`."""
+    async def chunk(self) -> tuple[bytes, bool]:
+        """Return the next piece of the body, and whether there are others behind it. Raises `Abandoned`."""
 
     @abstractmethod
     async def disconnected(self) -> None:
@@ -124,7 +124,9 @@ async def _read_body(engine: "Engine", session: Session, exchange: Exchange) -> 
     late = partial(session.close, "message timeout")
     arrival = Arrival(engine.wheel, engine.config.message_timeout, lambda: len(body), late)
     try:
-        async for chunk in exchange.chunks():
+        more = True
+        while more:
+            chunk, more = await exchange.chunk()
             session.alive = True  # a slow upload is a sign of life as well
             body += chunk
             if len(body) > limit:
