@@ -71,6 +71,16 @@ async def test_head_of_a_later_request_has_the_deadline_too() -> None:
 
 
 @real
+async def test_head_behind_a_request_that_waits_for_its_answer_has_the_deadline_too() -> None:
+    server = EchoServer(head_timeout=0.15)
+    async with serve(server) as url, connect(url) as client, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        sid = await client.open()
+        writer.write(f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: h\r\n\r\nGET /".encode())
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+@real
 async def test_idle_connection_is_kept_and_used_again() -> None:
     server = EchoServer(head_timeout=0.1)
     async with serve(server) as url, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):

@@ -80,6 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline: Timer | None = deadline
         self._overhead = 0  # bytes since a head, or a piece of a body, was complete
         self._fields = 0
+        self._begun = False  # a head, which is not complete
         self._refused = False
 
     def data_received(self, data: bytes) -> None:
@@ -92,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._overhead > MAX_HEAD and not self._refused:
             self._refuse_head()
-        elif self._deadline is None and self._idle:
+        elif self._deadline is None and (self._begun or self._idle):
             self._expect_head()
 
     @property
@@ -111,8 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
         """A further request on the same connection began."""
         super().on_message_begin()
         self._fields = 0
-        if self._deadline is None:
-            self._expect_head()
+        self._begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head."""
@@ -124,6 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here."""
         self._overhead = 0
+        self._begun = False
         self._head_came()
         super().on_headers_complete()
         if self.cycle is not None:  # else this begins a WebSocket
