@@ -8,6 +8,9 @@ acknowledgement comes with the broker's, as ever. With one that is `immediate` n
 The order is kept when an answer is missing, too: nothing new leaves until all have their outcomes, and what is tried
 again waits until all before it has, and all behind it has been answered or waits as well. If the broker has something
 behind it by then it is not tried again, since it could arrive there only now: its outcome is unknown.
+
+One order is lost, as nobody can see it: where of two without an answer the broker has the second alone. For that it has
+to lose one and take the next, as while its leader changes, and its connection has to end before it answers.
 """
 
 import asyncio
