@@ -49,9 +49,6 @@ def test_burst(transport: str, node: Node, workers: ServerProcess) -> None:
 
 # --- the client of python-socketio
 
-forgetful = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""It forgets to close responses when its connection ends, and aiohttp warns of that."""
-
 
 async def everybody_hears_everybody(clients: list[socketio.AsyncClient], heard: list[Collected], room: str) -> None:
     for number, client in enumerate(clients):
@@ -63,7 +60,6 @@ async def everybody_hears_everybody(clients: list[socketio.AsyncClient], heard: 
 
 
 @real
-@forgetful
 @each_transport
 async def test_a_room_of_many_clients(workers: ServerProcess, transport: str) -> None:
     async with AsyncExitStack() as stack:
@@ -77,7 +73,6 @@ async def test_a_room_of_many_clients(workers: ServerProcess, transport: str) ->
 
 
 @real
-@forgetful
 @pytest.mark.timeout(120)
 @each_transport
 async def test_clients_come_back_when_a_worker_is_killed(workers: ServerProcess, transport: str) -> None:
