@@ -11,6 +11,7 @@ import uvloop
 from bellwire.brokers import nats_link
 from bellwire.brokers.nats_link import Link, Message, Unanswered
 from bellwire.core.errors import BrokerUnavailable, MessageTooLarge
+from bellwire.testing.clock import advance
 from tests.brokers.nats_server import NatsServer, Proxy
 
 pytestmark = pytest.mark.bellwire(clock="real")
@@ -125,6 +126,28 @@ async def test_whoever_has_much_to_write_waits_no_longer_than_there_is_a_connect
         await link.close()
     finally:
         server.thaw()
+
+
+@pytest.mark.bellwire(clock="virtual")
+async def test_each_question_waits_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(*_: Any, **__: Any) -> None: ...
+
+    link = Link()
+    link._loop = asyncio.get_running_loop()
+    monkeypatch.setattr(link, "publish", publish)
+    for _ in range(2):
+        asked = [asyncio.create_task(link.ask("first", b""))]
+        await advance(2)
+        asked.append(asyncio.create_task(link.ask("second", b"")))
+        await advance(1)
+        asked.append(asyncio.create_task(link.ask("third", b"")))
+        for answered in (0, 0, 1, 1, 2, 3):
+            assert sum(task.done() for task in asked) == answered
+            await advance(1)
+        for task, subject in zip(asked, ("first", "second", "third"), strict=True):
+            with pytest.raises(Unanswered, match=subject):
+                task.result()
+        assert link._expiry is None
 
 
 async def test_answers_find_their_questions(server: NatsServer) -> None:

@@ -129,13 +129,14 @@ class _Sink:
 class _Question:
     """An answer, or the parts of one up to the message that ends it, for whoever waits."""
 
-    __slots__ = ("done", "many", "parts", "subject")
+    __slots__ = ("done", "due", "many", "parts", "subject")
 
-    def __init__(self, subject: str, *, many: bool) -> None:
+    def __init__(self, subject: str, loop: asyncio.AbstractEventLoop, *, many: bool) -> None:
         self.subject = subject
         self.many = many
         self.parts: list[Message] = []
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.due = loop.time() + ANSWER_TIMEOUT
 
     def take(self, message: Message) -> None:
         if self.done.done():
@@ -161,6 +162,8 @@ class Link:
         self._refusal: Exception | None = None
         self._asked = 0
         self._questions: dict[str, _Question] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._expiry: asyncio.TimerHandle | None = None  # one for all: they are as old as they are far in front
 
     async def open(self, url: str, *, name: str = "bellwire") -> None:
         """Connect to one of the servers at ``url``, an address as `NatsAddress` reads it.
@@ -171,6 +174,7 @@ class Link:
 
         """
         address = NatsAddress.parse(url)
+        self._loop = asyncio.get_running_loop()
         self._client.encrypted = address.encrypted
         keys = await asyncio.to_thread(_keys_of, address)
         try:
@@ -299,20 +303,28 @@ class Link:
             raise BrokerUnavailable(f"{MAX_WAITING} questions wait for NATS already")
         self._asked += 1
         token = str(self._asked)
-        question = self._questions[token] = _Question(subject, many=many)
+        question = self._questions[token] = _Question(subject, self._loop, many=many)
+        if self._expiry is None:
+            self._expiry = self._loop.call_at(question.due, self._expire)
         try:
             await self.publish(subject, data, headers, reply=f"{self._inbox}.{token}")
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                await question.done
-        except TimeoutError as error:
-            if self._client.is_closed:
-                self._lose()
-            raise Unanswered(subject) from error
+            await question.done
         finally:
             del self._questions[token]
             if question.done.done() and not question.done.cancelled():
                 question.done.exception()
         return question.parts
+
+    def _expire(self) -> None:
+        """Have nobody wait any longer for answers that are due: the oldest questions are in front."""
+        self.check()
+        self._expiry = None
+        for question in self._questions.values():
+            if question.due > self._loop.time():
+                self._expiry = self._loop.call_at(question.due, self._expire)
+                return
+            if not question.done.done():
+                question.done.set_exception(Unanswered(question.subject))
 
     def _answer(self, subject: str, message: Message) -> None:
         question = self._questions.get(subject.rpartition(".")[2])
@@ -339,6 +351,8 @@ class Link:
 
     def _lose(self) -> None:
         self.lost.set()
+        if self._expiry is not None:
+            self._expiry.cancel()
         for question in self._questions.values():
             if not question.done.done():
                 question.done.set_exception(Unanswered("the connection was lost"))
