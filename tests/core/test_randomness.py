@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bellwire.core.randomness import BLOCK, random_bytes
+from bellwire.core.randomness import BLOCK, random_bytes, random_number
 
 
 @pytest.mark.parametrize("count", [0, 1, 12, 16, BLOCK - 1, BLOCK, BLOCK + 1])
@@ -16,6 +16,30 @@ def test_there_are_as_many_as_were_asked_for(count: int) -> None:
 def test_none_is_given_out_twice() -> None:
     given = [random_bytes(15) for _ in range(10_000)]
     assert len(set(given)) == len(given)
+
+
+def test_a_number_has_64_bits() -> None:
+    given = [random_number() for _ in range(1_000)]
+    assert len(set(given)) == len(given)
+    assert max(given).bit_length() == 64
+
+
+def test_two_threads_are_given_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them has fetched bytes, and the other takes some, before the first has its own."""
+    theirs: list[bytes] = []
+    urandom = os.urandom
+
+    def interrupted(count: int) -> bytes:
+        fetched = urandom(count)
+        if not theirs:
+            theirs.append(b"")
+            theirs.append(random_bytes(16))
+        return fetched
+
+    monkeypatch.setattr(os, "urandom", interrupted)
+    while not theirs:
+        mine = random_bytes(16)
+    assert mine != theirs[1] != random_bytes(16)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")

@@ -10,7 +10,6 @@
 
 import hashlib
 import math
-import secrets
 import struct
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -23,6 +22,7 @@ from bellwire.brokers.nats_fence import Fence, newest_behind
 from bellwire.brokers.nats_link import Link, Message, Unanswered
 from bellwire.brokers.nats_streams import SEQUENCE, sequence
 from bellwire.core.errors import BrokerUnavailable, OutcomeUnknown
+from bellwire.core.randomness import random_number
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _TTL: Final = "Nats-TTL"
@@ -189,7 +189,7 @@ class Keys:
     async def _write(
         self, link: Link, key: str, kind: int, ends: float, value: bytes, compare: int | None, keep: float | None
     ) -> int:
-        attempt = secrets.randbits(64)
+        attempt = random_number()
         headers: dict[str, str] = {}
         if compare is not None:
             headers[_EXPECTED] = str(compare)

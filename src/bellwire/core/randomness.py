@@ -8,7 +8,7 @@ import os
 from io import BytesIO
 from typing import Final
 
-__all__ = ["random_bytes"]
+__all__ = ["random_bytes", "random_number"]
 
 BLOCK: Final = 4_096
 """Bytes that are fetched at a time, enough for 200 clients; what is left of a block that is too short is let go."""
@@ -22,18 +22,24 @@ def random_bytes(count: int) -> bytes:
     return taken if len(taken) == count else _fetched(count)
 
 
+def random_number() -> int:
+    """Return a number of 64 random bits."""
+    return int.from_bytes(random_bytes(8), "big")
+
+
 def _fetched(count: int) -> bytes:
+    global _block
     if count > BLOCK:
         return os.urandom(count)
-    _forget()
-    _block.write(os.urandom(BLOCK))
-    _block.seek(0)
-    return _block.read(count)
+    fetched = BytesIO(os.urandom(BLOCK))
+    taken = fetched.read(count)
+    _block = fetched
+    return taken
 
 
 def _forget() -> None:
-    _block.seek(0)
-    _block.truncate()
+    global _block
+    _block = BytesIO()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

@@ -12,6 +12,7 @@ import msgspec
 from bellwire.brokers.base import Broker
 from bellwire.core.counters import Counters
 from bellwire.core.errors import BrokerUnavailable
+from bellwire.core.randomness import random_number
 from bellwire.delivery.position import Position
 from bellwire.delivery.session import FIRST_TURN, Member, Record, Turn, encode_record, new_record, session_key
 from bellwire.protocol.socket_id import new_socket_id
@@ -96,7 +97,7 @@ class Sessions:
 
         """
         check_data(data)
-        record = new_record(socket_id, instance, secrets.randbits(64), streams=streams, data=data, turn=turn)
+        record = new_record(socket_id, instance, random_number(), streams=streams, data=data, turn=turn)
         session = await self._begin(record, namespace, principal, holder)
         self.counters.add("sessions_total", outcome="created")
         return session
@@ -133,7 +134,7 @@ class Sessions:
             found = await self._take(secret, key, instance, holder, turn, cursors, after)
         outcome = "unknown" if found is None else "resumed"
         if isinstance(found, Record):
-            copy = found.forked(new_socket_id(None), instance, secrets.randbits(64), turn)
+            copy = found.forked(new_socket_id(None), instance, random_number(), turn)
             found, outcome = await self._begin(copy.reached(cursors), namespace, principal, holder), "forked"
             found.forked, found.found = True, copy
         self.counters.add("sessions_total", outcome=outcome)
@@ -173,7 +174,7 @@ class Sessions:
         after: float | None,
     ) -> Session | Record | None:
         """Return the session, or None if there is none; or its record, if another instance goes on with it."""
-        mark, begun = secrets.randbits(64), self.now
+        mark, begun = random_number(), self.now
         session: Session | None = None
         before: Record | None = None
         alive: dict[int, bool] = {}  # by holder
