@@ -61,9 +61,9 @@ class Counting(MemoryBroker):
         return kept
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         self._ears[stream] += 1
-        await super().subscribe(stream, listener)
+        await super().subscribe(stream, listener, new=new)
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:

@@ -384,7 +384,27 @@ class Contract:
                 await ears[stream].until(1)
                 assert [(s, e.mid) for s, _, e in ears[stream].entries] == [(stream, f"m{n}")]
 
+    async def test_a_top_has_what_was_acknowledged_before_it_was_asked_for_however_many_ask(self) -> None:
+        async with self.started() as broker:
+            stream = name()
+
+            async def append_and_ask(n: int) -> None:
+                for k in range(20):
+                    appended = await broker.append(stream, draft(f"m{n}.{k}"))
+                    assert (await broker.top(stream)).seq >= appended.point.seq
+
+            await asyncio.gather(*(append_and_ask(n) for n in range(10)))
+
     # --- live
+
+    async def test_a_listener_of_a_new_stream_is_told_all_of_it(self) -> None:
+        async with self.started() as broker:
+            stream, ears = name(), Ears()
+            await broker.subscribe(stream, ears, new=True)
+            appended = [await broker.append(stream, draft(f"m{n}")) for n in range(3)]
+            await ears.until(3)
+            assert [entry.point for _, _, entry in ears.entries] == [each.point for each in appended]
+            assert [entry.prev for _, _, entry in ears.entries] == [START, *(each.point for each in appended[:2])]
 
     async def test_a_listener_is_told_from_the_subscription_on_until_it_ends(self) -> None:
         async with self.started() as broker:

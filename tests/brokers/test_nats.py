@@ -244,6 +244,28 @@ async def test_a_broker_that_is_away_can_be_closed(server: NatsServer) -> None:
             await broker.append(name(), draft("m"))
 
 
+# --- what costs a question
+
+
+async def test_a_new_stream_is_not_asked_where_it_ends(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker:
+        link, stream = await broker._next_link(), name()
+        before = link._asked
+        await broker.subscribe(stream, Ears(), new=True)
+        assert link._asked == before
+        await broker.subscribe(name(), Ears())
+        assert link._asked == before + 1
+
+
+async def test_many_who_want_the_top_ask_once(server: NatsServer) -> None:
+    async with broker_at(server.url) as broker:
+        link, stream = await broker._next_link(), name()
+        before = link._asked
+        tops = await asyncio.gather(*(broker.top(stream) for _ in range(100)))
+        assert len(set(tops)) == 1
+        assert link._asked == before + 1
+
+
 # --- generations
 
 

@@ -157,9 +157,9 @@ class NodeBroker(Broker):
         await self._through("forget", lambda: self.inner.forget(stream))
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         ear = self._ears.setdefault((stream, listener), Ear(self, listener))
-        await self._through("subscribe", lambda: self.inner.subscribe(stream, ear))
+        await self._through("subscribe", lambda: self.inner.subscribe(stream, ear, new=new))
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:

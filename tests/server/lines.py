@@ -52,8 +52,8 @@ class Line(NodeBroker):
         await super()._way(where)
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
-        await super().subscribe(stream, self._filters.setdefault(listener, _Filter(self, listener)))
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
+        await super().subscribe(stream, self._filters.setdefault(listener, _Filter(self, listener)), new=new)
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:

@@ -262,10 +262,10 @@ class Gate(MemoryBroker):
         if held is not None and await asyncio.shield(held):
             raise BrokerUnavailable("let go to fail")
 
-    async def subscribe(self, stream: str, listener: Any) -> None:
+    async def subscribe(self, stream: str, listener: Any, *, new: bool = False) -> None:
         await self._pass("subscribe")
         self.subscriptions.append(stream)
-        await super().subscribe(stream, listener)
+        await super().subscribe(stream, listener, new=new)
 
     async def unsubscribe(self, stream: str, listener: Any) -> None:
         if stream in self.subscriptions:

@@ -102,8 +102,8 @@ class Line(Broker):
         await self._broker.forget(stream)
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
-        await self._broker.subscribe(stream, listener)
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
+        await self._broker.subscribe(stream, listener, new=new)
 
     @override
     async def unsubscribe(self, stream: str, listener: Listener) -> None:

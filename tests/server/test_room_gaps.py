@@ -97,9 +97,9 @@ async def test_a_subscription_that_told_all_is_left_and_one_that_did_not_is_made
         room, made = node.room("r"), []
         subscribe = gate.subscribe
 
-        async def watch(stream: str, listener: Any) -> None:
+        async def watch(stream: str, listener: Any, *, new: bool = False) -> None:
             made.append(stream)
-            await subscribe(stream, listener)
+            await subscribe(stream, listener, new=new)
 
         gate.subscribe = watch  # type: ignore[method-assign]
         await room.probe()

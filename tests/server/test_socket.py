@@ -51,9 +51,9 @@ async def test_a_room_that_is_left_before_it_was_entered_is_not_entered() -> Non
         broker = root.runtime.broker
         subscribe, answered = broker.subscribe, asyncio.Event()
 
-        async def slow(stream: str, listener: Any) -> None:
+        async def slow(stream: str, listener: Any, *, new: bool = False) -> None:
             await answered.wait()
-            await subscribe(stream, listener)
+            await subscribe(stream, listener, new=new)
 
         broker.subscribe = slow  # type: ignore[method-assign]
         joining = asyncio.create_task(socket.join("r"))

@@ -125,8 +125,10 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         """Call ``listener`` for all that is appended and published from the return of this call on.
+
+        If the stream is ``new``, so that nobody else has ever heard of it, it is not asked where it ends.
 
         - Each is told at most once; it may be lost, and the broker may not know.
         - What is not lost is told in the order of the stream. An entry may be told before its `append` has returned.

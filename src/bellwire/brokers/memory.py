@@ -171,7 +171,7 @@ class MemoryBroker(Broker):
         self._logs.pop(stream, None)
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         self._check()
         listeners = self._hearing(stream)
         if listener not in listeners:

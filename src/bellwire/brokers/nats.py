@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-import msgspec
 from typing_extensions import override
 
+from bellwire.brokers.asked import Asked
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.brokers.nats_address import NatsAddress
 from bellwire.brokers.nats_attempts import Attempts, Doubt
@@ -50,6 +50,7 @@ from bellwire.brokers.nats_streams import (
     partition_config,
     partition_name,
     stamp,
+    stored_as,
     trimmed,
 )
 from bellwire.brokers.nats_sweep import Sweep
@@ -78,7 +79,6 @@ _JUDGED_AT_ONCE: Final = 4
 logger = logging.getLogger("bellwire.brokers")
 
 T = TypeVar("T")
-_parse: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class _Partition:
@@ -136,6 +136,7 @@ class NatsBroker(Broker):
         self._lives: dict[str, Live] = {}
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._judging = asyncio.Semaphore(_JUDGED_AT_ONCE)
+        self._tops = Asked(self._top_now)
         self._attempts = Attempts(limits.dedupe, monotonic, self._counters)
         self._checking: asyncio.Task[None] | None = None
         self._sweep = Sweep(prefix, self._reader, limits, self.clock, monotonic, self._counters)
@@ -327,7 +328,7 @@ class NatsBroker(Broker):
             live.own += 1
         try:
             message = await link.ask(self._reader.subject(stream), payload, {MESSAGE_ID: ident})
-            seq, duplicate = _acknowledged(message)
+            seq, duplicate = stored_as(message)
             partition.seen = max(partition.seen, seq)
             try:
                 if duplicate:
@@ -491,6 +492,9 @@ class NatsBroker(Broker):
 
     @override
     async def top(self, stream: str) -> Position:
+        return await self._tops(stream)
+
+    async def _top_now(self, stream: str) -> Position:
         link = self._require()
         newest = await self._answer_of(self._reader.acknowledged(link, stream))
         return position(self._partition(stream).gen, START if newest is None else opened(newest, START).point)
@@ -502,14 +506,14 @@ class NatsBroker(Broker):
     # --- live
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         self._require()
         async with self._lock(stream):
             link = self._require()
             live = self._lives.get(stream)
             if live is None:
                 live = Live(stream, lambda: self._partition(stream).gen, self._bridge, self._counters)
-                await self._answer_of(self._follow(link, live, again=False))
+                await self._answer_of(self._follow(link, live, again=False, new=new))
                 if link is not self._link:
                     raise BrokerUnavailable("the connection to NATS is lost")
                 self._lives[stream] = live
@@ -541,11 +545,11 @@ class NatsBroker(Broker):
         """One subscription is made or ended at a time, of those that share a lock."""
         return self._locks[hash(stream) % len(self._locks)]
 
-    async def _follow(self, link: Link, live: Live, *, again: bool) -> None:
+    async def _follow(self, link: Link, live: Live, *, again: bool, new: bool = False) -> None:
         """Subscribe, and read the top on the same connection: the server takes the two in this order."""
         live.subscribing()
         live.subscription = await link.subscribe(self._reader.live_subject(live.stream), live.take)
-        newest = await self._reader.acknowledged(link, live.stream)
+        newest = None if new else await self._reader.acknowledged(link, live.stream)
         if not again:
             live.opened(None if newest is None else opened(newest, START))
         elif self._lives.get(live.stream) is not live:  # unsubscribed meanwhile
@@ -587,11 +591,3 @@ class NatsBroker(Broker):
     @override
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         return await self._keys.delete(self._require(), key, expected=expected)
-
-
-def _acknowledged(message: Message) -> tuple[int, bool]:
-    """Return the number that JetStream gave, and whether it had the message already."""
-    answer = _parse(message.data)
-    if "error" in answer:
-        raise BrokerUnavailable(f"JetStream refused a message: {answer['error'].get('description')}")
-    return int(answer["seq"]), bool(answer.get("duplicate"))

@@ -113,6 +113,19 @@ def stamp(text: str) -> float:
     return datetime.fromisoformat(whole + "+00:00").timestamp() + (float("0." + fraction) if fraction else 0.0)
 
 
+def stored_as(message: Message) -> tuple[int, bool]:
+    """Return the number that JetStream gave a message, by its answer, and whether it had the message already.
+
+    Raises:
+        BrokerUnavailable: it refused the message.
+
+    """
+    answer = _parse(message.data)
+    if "error" in answer:
+        raise BrokerUnavailable(f"JetStream refused a message: {answer['error'].get('description')}")
+    return int(answer["seq"]), bool(answer.get("duplicate"))
+
+
 # --- partitions
 
 

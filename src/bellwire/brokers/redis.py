@@ -30,6 +30,7 @@ from typing import Final, cast
 
 from typing_extensions import override
 
+from bellwire.brokers.asked import Asked
 from bellwire.brokers.base import Broker, Kept, Listener
 from bellwire.brokers.redis_address import RedisAddress
 from bellwire.brokers.redis_keys import Keys
@@ -112,6 +113,7 @@ class RedisBroker(Broker):
         self._masters = Masters(self._disturbed, self._make_master, lambda: self._scripts, self._counters)
         self._keys = Keys(prefix, self._masters, lambda: self._scripts)
         self._tasks: list[asyncio.Task[None]] = []
+        self._tops = Asked(self._top_now)
         self._lives: dict[bytes, Live] = {}
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._touched = 0.0
@@ -260,6 +262,9 @@ class RedisBroker(Broker):
 
     @override
     async def top(self, stream: str) -> Position:
+        return await self._tops(stream)
+
+    async def _top_now(self, stream: str) -> Position:
         gen, seq, tag = await self._ask(self._scripts.top, self._place(stream), b"")
         return Position(gen.decode(), int(seq), int(tag))
 
@@ -276,21 +281,21 @@ class RedisBroker(Broker):
     # --- live
 
     @override
-    async def subscribe(self, stream: str, listener: Listener) -> None:
+    async def subscribe(self, stream: str, listener: Listener, *, new: bool = False) -> None:
         place = self._place(stream)
         async with self._lock(place):
             try:
-                live = self._lives.get(place.channel) or await self._begin(stream, place)
+                live = self._lives.get(place.channel) or await self._begin(stream, place, new=new)
                 if not live.is_followed:
                     await self._masters.patiently(place.slot, lambda master: self._follow_again(master, live))
             except (Unanswered, Refused) as error:
                 raise BrokerUnavailable(f"Redis: {error}") from error
             live.add(listener)
 
-    async def _begin(self, stream: str, place: Place) -> Live:
+    async def _begin(self, stream: str, place: Place, *, new: bool) -> Live:
         live = self._lives[place.channel] = Live(stream, place.channel, self._counters)
         try:
-            await self._masters.patiently(place.slot, lambda master: self._follow(master, live))
+            await self._masters.patiently(place.slot, lambda master: self._follow(master, live, new=new))
         except BaseException:
             self._lives.pop(place.channel, None)
             if live.source is not None:
@@ -298,12 +303,13 @@ class RedisBroker(Broker):
             raise
         return live
 
-    async def _follow(self, master: Master, live: Live) -> None:
+    async def _follow(self, master: Master, live: Live, *, new: bool) -> None:
         """Subscribe, and learn where the stream stands: what is there already is never told."""
         live.source = master.subscriptions
         await master.subscriptions.subscribe(live.channel)
-        _, seq, tag = await self._top(master, live, b"")
-        live.known = Point(int(seq), int(tag))
+        if not new:
+            _, seq, tag = await self._top(master, live, b"")
+            live.known = Point(int(seq), int(tag))
 
     async def _top(self, master: Master, live: Live, with_newest: bytes) -> list[bytes]:
         place = self._place(live.stream)

@@ -140,8 +140,8 @@ class Room(Standing):
         return not self.plain and not self.guests and self._forsaken
 
     @override
-    async def _subscribe(self) -> None:
-        await self._streams.broker.subscribe(self.stream, self)
+    async def _subscribe(self, *, new: bool) -> None:
+        await self._streams.broker.subscribe(self.stream, self, new=new)
         self.subscribed = True
 
     def __contains__(self, socket: object) -> bool:

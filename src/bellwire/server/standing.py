@@ -89,7 +89,7 @@ class Standing(ABC):
     # --- in the words of the room
 
     @abstractmethod
-    async def _subscribe(self) -> None:
+    async def _subscribe(self, *, new: bool) -> None:
         """Ask the broker to tell it what is new."""
 
     @abstractmethod
@@ -178,9 +178,9 @@ class Standing(ABC):
 
     # --- where it stands
 
-    async def subscribe(self) -> None:
-        """Hear of what is new from now on. Raises BrokerUnavailable."""
-        await self._once("subscribe", lambda: self.subscribed, self._subscribe)
+    async def subscribe(self, *, new: bool = False) -> None:
+        """Hear of what is new from now on; ``new`` as in `stand`. Raises BrokerUnavailable."""
+        await self._once("subscribe", lambda: self.subscribed, lambda: self._subscribe(new=new))
 
     async def _once(self, what: object, is_done: Callable[[], bool], do: Callable[[], Awaitable[None]]) -> None:
         """Do what several may want at the same time: one of them does it for all."""
@@ -215,7 +215,7 @@ class Standing(ABC):
         If the stream is ``new``, so that nobody else has ever heard of it, it is not asked where it ends.
         """
         if not self.subscribed:
-            await self.subscribe()
+            await self.subscribe(new=new)
         if not self.serves:
             self._at = _UNKNOWN
         if not self._top.gen:
