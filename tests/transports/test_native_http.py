@@ -1,6 +1,7 @@
 """How HTTP is answered, and what a client does not read: answers of long-polling, and of the application beside it."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from bellwire import Server
 from bellwire.core.config import Config
 from bellwire.transports.base import Receive, Scope, Send
-from bellwire.transports.native_http import Joined
+from bellwire.transports.native_http import COPIED, Joined
 from tests.serving import serve
 from tests.transports.sluggish import sluggish
 from tests.transports.wire import EchoServer, connect, until
@@ -33,7 +34,7 @@ def no_progress(server: Any) -> int:
 
 
 class Pieces(asyncio.Transport):
-    """A transport that keeps each piece that is written."""
+    """A transport that keeps each piece that is written, and its end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,11 +42,11 @@ class Pieces(asyncio.Transport):
         self.closed = False
 
     def write(self, data: Any) -> None:
-        assert not self.closed
         self.written.append(data)
 
     def close(self) -> None:
         self.closed = True
+        self.written.append(b"end")
 
     def is_closing(self) -> bool:
         return self.closed
@@ -81,7 +82,62 @@ async def test_a_head_leaves_before_its_connection_ends() -> None:
     response.close()
     assert response.is_closing()
     await asyncio.sleep(0)
+    assert pieces.written == [b"head", b"end"]
+
+
+async def test_a_head_does_not_leave_when_its_connection_has_ended() -> None:
+    """uvloop raises an error where a client left in the turn of the loop in which its answer began."""
+    response, pieces = joined()
+    response.write(b"head")
+    pieces.close()
+    await asyncio.sleep(0)
+    assert pieces.written == [b"end"]
+
+
+async def test_a_head_without_a_body_leaves_with_the_end_of_its_response_and_the_next_one_is_joined_again() -> None:
+    response, pieces = joined()
+    response.write(b"head")
+    response.complete()
     assert pieces.written == [b"head"]
+    for piece in (b"another", b"body"):
+        response.write(piece)
+    await asyncio.sleep(0)
+    assert pieces.written == [b"head", b"anotherbody"]
+
+
+async def test_a_long_body_is_not_copied_behind_its_head() -> None:
+    response, pieces = joined()
+    body = bytes(COPIED + 1)
+    response.write(b"head")
+    response.write(body)
+    assert pieces.written[0] == b"head"
+    assert pieces.written[1] is body
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_head_reaches_a_client_that_waits_for_nothing_else(ended: bool) -> None:
+    """It is written with the end of its response, or when the client has said that it sends no more."""
+    with socket.socket() as peer:
+        got: list[bytes] = []
+
+        async def page(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                if ended:
+                    await send({"type": "http.response.body", "body": b""})
+                else:
+                    peer.shutdown(socket.SHUT_WR)
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                got.append(peer.recv(SIZE))
+
+        async with serve(Server(http=page)) as url:
+            peer.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(peer, ("127.0.0.1", int(url.rpartition(":")[2])))
+            await loop.sock_sendall(peer, get("/").replace(b"GET", b"HEAD"))
+            await until(lambda: got)
+        assert got == [b"HTTP/1.1 204 No Content\r\n\r\n"]
 
 
 async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:

@@ -26,11 +26,14 @@ MAX_FIELDS = 128
 MAX_DISCARDED = 2 * 1024 * 1024
 """Bytes that are read after a head was refused, and looked at no more."""
 
+COPIED = 65_536
+"""Bytes up to which what follows a head is copied behind it."""
+
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Joined:
-    """What one response is written to: its head leaves with what follows in the same turn of the loop, in one write.
+    """What responses are written to: the head of each leaves with what follows in the same turn of the loop, at once.
 
     uvicorn writes each by itself, which a short answer is not worth.
     """
@@ -46,18 +49,29 @@ class Joined:
         """Write the head, or what follows."""
         if self._head is None:
             self._head = data
-            self._loop.call_soon(self._flush)
-        else:
+            self._loop.call_soon(self.flush)
+        elif self._head and len(data) <= COPIED:
             head, self._head = self._head, b""
             self._transport.write(head + data)
+        else:
+            self.flush()
+            self._transport.write(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the head if it has not left yet."""
         if self._head:
-            self.write(b"")
+            head, self._head = self._head, b""
+            if not self._transport.is_closing():  # else uvloop raises
+                self._transport.write(head)
+
+    def complete(self) -> None:
+        """A response has come to its end, maybe without a body; the next one begins with its own head."""
+        self.flush()
+        self._head = None
 
     def close(self) -> None:
         """End the connection."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def is_closing(self) -> bool:
@@ -82,6 +96,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._fields = 0
         self._begun = False  # a head, which is not complete
         self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is known what to write to."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._responses = Joined(self.transport, self._engine.loop)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
@@ -128,13 +147,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_came()
         super().on_headers_complete()
         if self.cycle is not None:  # else this begins a WebSocket
-            self.cycle.transport = cast("Any", Joined(self.transport, self._engine.loop))
+            self.cycle.transport = cast("Any", self._responses)
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]
         self._engine.unread.forget(self)
+
+    def eof_received(self) -> None:
+        """The client has sent all that it will, and uvicorn ends the connection behind what is written."""
+        self._responses.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -156,6 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A response is written; the kernel may not have taken all of it."""
+        self._responses.complete()
         super().on_response_complete()
         if self.buffered:
             self._engine.unread.note(self, self.buffered)
