@@ -10,9 +10,10 @@ from bellwire import Server
 from bellwire.core.config import Config
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.native_http import COPIED, Joined
+from bellwire.transports.polling import PollingCarrier
 from tests.serving import serve
 from tests.transports.sluggish import sluggish
-from tests.transports.wire import EchoServer, connect, until
+from tests.transports.wire import PATIENCE, EchoServer, connect, dial, until
 
 pytestmark = pytest.mark.bellwire(clock="real", uvloop=True)
 
@@ -26,6 +27,12 @@ def get(path: str) -> bytes:
 
 def poll(sid: str) -> bytes:
     return get(f"/socket.io/?EIO=4&transport=polling&sid={sid}")
+
+
+def waits(server: EchoServer, sid: str) -> bool:
+    """Whether a GET waits for what the session is told."""
+    carrier = server.echoes[sid].session.carrier
+    return isinstance(carrier, PollingCarrier) and carrier._waiting is not None
 
 
 def no_progress(server: Any) -> int:
@@ -138,6 +145,18 @@ async def test_a_head_reaches_a_client_that_waits_for_nothing_else(ended: bool) 
             await loop.sock_sendall(peer, get("/").replace(b"GET", b"HEAD"))
             await until(lambda: got)
         assert got == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+
+
+async def test_a_client_that_leaves_ends_the_request_that_is_answered_also_if_others_came_behind_it() -> None:
+    """uvicorn tells the last one: the others would be answered on a connection that is gone, which uvloop refuses."""
+    server = EchoServer()
+    async with serve(server) as url, connect(url) as client:
+        sid = await client.open()
+        async with dial(url) as (_, writer):
+            writer.write(poll(sid) + get("/socket.io/"))
+            await until(lambda: waits(server, sid))
+        async with asyncio.timeout(PATIENCE):
+            await server.echoes[sid].ended.wait()
 
 
 async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:

@@ -96,6 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fields = 0
         self._begun = False  # a head, which is not complete
         self._refused = False
+        self._answered: RequestResponseCycle | None = None  # the request whose response is written, or was
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is known what to write to."""
@@ -149,6 +150,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not None:  # else this begins a WebSocket
             self.cycle.transport = cast("Any", self._responses)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """It is the turn of a request to be answered."""
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
         super().handle_websocket_upgrade()
@@ -160,9 +166,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._responses.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """The connection is gone; of the requests that came behind the one that is answered nobody knows yet."""
         self._head_came()
         self._engine.unread.forget(self)
+        self.cycle = self._answered  # type: ignore[assignment]  # which uvicorn tells
         super().connection_lost(exc)
 
     # --- responses that are not read
