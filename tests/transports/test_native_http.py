@@ -159,6 +159,25 @@ async def test_a_client_that_leaves_ends_the_request_that_is_answered_also_if_ot
             await server.echoes[sid].ended.wait()
 
 
+async def test_what_is_asked_behind_a_request_that_is_answered_is_no_late_head_while_nobody_reads_it() -> None:
+    server = EchoServer(head_timeout=0.1)
+    async with serve(server) as url, connect(url) as client, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        sid = await client.open()
+        writer.write(poll(sid))
+        await until(lambda: waits(server, sid))
+        third = get("/socket.io/?transport=third")
+        writer.write(get("/socket.io/") + third[:20])
+        await client.request()  # what came before it on another connection has been read
+        writer.write(third[20:])
+        passed = asyncio.Event()
+        server.engine.wheel.after(0.4, passed.set)  # longer than the deadline by a few turns of the wheel
+        await passed.wait()
+        server.echoes[sid].send("x")
+        await reader.readuntil(b"4x")
+        for _ in range(2):
+            await reader.readuntil(b"Transport unknown")
+
+
 async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:
     """uvicorn alone keeps it for as long as the client's kernel says that it is there."""
     server = EchoServer(write_timeout=0.5, send_buffer_bytes=2 * SIZE)

@@ -113,7 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._overhead > MAX_HEAD and not self._refused:
             self._refuse_head()
-        elif self._deadline is None and (self._begun or self._idle):
+        elif self._deadline is None and (self._begun or self._idle) and not self.flow.read_paused:
             self._expect_head()
 
     @property
