@@ -1,6 +1,7 @@
 """How HTTP is answered, and what a client does not read: answers of long-polling, and of the application beside it."""
 
 import asyncio
+import contextlib
 import socket
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from bellwire import Server
 from bellwire.core.config import Config
+from bellwire.protocol.client_handshake import build_request, new_key
 from bellwire.transports.base import Receive, Scope, Send
 from bellwire.transports.native_http import COPIED, Joined
 from bellwire.transports.polling import PollingCarrier
@@ -176,6 +178,20 @@ async def test_what_is_asked_behind_a_request_that_is_answered_is_no_late_head_w
         await reader.readuntil(b"4x")
         for _ in range(2):
             await reader.readuntil(b"Transport unknown")
+
+
+@pytest.mark.parametrize("target", ["/socket.io/?EIO=4&transport=websocket", "/elsewhere"])
+async def test_a_websocket_behind_a_request_that_is_answered_is_refused(target: str) -> None:
+    """The answer would else come in the middle of its frames."""
+    server = EchoServer()
+    async with serve(server) as url, connect(url) as client, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        sid = await client.open()
+        writer.write(poll(sid))
+        await until(lambda: waits(server, sid))
+        writer.write(build_request("h", target, new_key(), ()))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        await server.echoes[sid].ended.wait()
 
 
 async def test_an_answer_that_is_not_read_ends_with_its_connection() -> None:

@@ -157,6 +157,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser: it holds this object, and this object it."""
+        if not self._idle:  # the 101 would come before the end of another answer, or in its middle
+            self.transport.abort()
+            return
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]
         self._engine.unread.forget(self)
