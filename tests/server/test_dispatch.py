@@ -518,6 +518,22 @@ async def test_tasks_that_somebody_cancelled_are_not_used_again() -> None:
         assert outcome == Outcome("slept")
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_job_that_cancels_itself_and_is_over_cancels_none_that_follows(turns: int) -> None:
+    """Its task ends in the next turn of the loop, and tells so in the one behind that."""
+
+    async def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async with dispatching() as dispatcher:
+        assert await both_halves(dispatcher, cancel()) == Outcome()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await both_halves(dispatcher, asyncio.sleep(1, "slept")) == Outcome("slept")
+
+
 async def test_closing_cancels_what_still_waits_and_tells_its_end() -> None:
     dispatcher = Dispatcher(asyncio.get_running_loop())
     ends = Ends()

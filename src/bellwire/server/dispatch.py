@@ -191,7 +191,7 @@ class _Parked:
 
     def is_over(self) -> bool:
         """Whether a handler cancelled it, or somebody all tasks of the loop: it ends, also if that was taken back."""
-        return self.handover.done() or getattr(self.task, "_must_cancel", False)
+        return self.handover.done() or self.task.done() or getattr(self.task, "_must_cancel", False)
 
     def take_over(self, waits_for: Any, finished: Finished) -> None:
         """Carry the coroutine on from its first step, which returned the future ``waits_for``."""
