@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from bellwire.protocol.outgoing import Message, Outgoing
 from bellwire.transports.base import Sink
-from bellwire.transports.descriptor import descriptor_of, write_all, write_each, write_in_python
+from bellwire.transports.descriptor import descriptor_of, give_back, write_all, write_each, write_in_python
 from bellwire.transports.native import NativeWebSocket
 from bellwire.transports.volley import fire as volley
 from tests.transports.clogged import upgrade
@@ -134,12 +134,32 @@ def test_each_gets_back_what_was_not_taken_also_behind_one_that_failed() -> None
     (part,) = sinks[0].rest
     assert 0 < len(part) < 100_000
     assert set(part) == {65}
-    assert part.obj is pieces[0], "it is a part of what all share, and no copy"
     assert [sink.rest for sink in sinks[1:]] == [[pieces[1]], [], []]
     assert [len(theirs.recv(200_000)) for _, theirs in pairs[2:]] == [100_000, 100_000]
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("taken", "shared"),
+    [
+        ([0], True),
+        ([50], True),
+        ([51], False),
+        ([51, 99], True),  # half of the piece waits, though for nobody so much
+        ([52, 99], False),
+    ],
+)
+def test_a_piece_is_kept_whole_for_no_less_than_its_half(taken: list[int], shared: bool) -> None:
+    """A client could else have the server keep many times what is counted for it."""
+    piece = bytes(range(100))
+    sinks = [Rest() for _ in taken]
+    give_back(sinks, [piece] * len(taken), taken)
+    for sink, count in zip(sinks, taken, strict=True):
+        (rest,) = sink.rest
+        assert rest == piece[count:]
+        assert (rest.obj is piece) == shared
 
 
 class Pieces:

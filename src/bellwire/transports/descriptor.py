@@ -15,6 +15,7 @@ when the kernel has sent something. It is allowed
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from bellwire.transports.base import Sink
@@ -54,11 +55,23 @@ except ImportError:  # it was not compiled
 def write_each(sinks: Sequence[Sink], descriptors: Sequence[int], pieces: Sequence[bytes | bytearray]) -> None:
     """Write to each sink's descriptor its piece; then give back to each what the kernel did not take of it.
 
-    All of it where the client is gone: its transport finds that out when it tries. It is not copied: many may be given
-    the same piece, and then they share what waits for them.
+    All of it where the client is gone: its transport finds that out when it tries.
     """
     taken = write_all(descriptors, pieces)
     if taken != list(map(len, pieces)):  # hardly ever
-        for sink, piece, count in zip(sinks, pieces, taken, strict=True):
-            if count < len(piece):
-                sink.unwritten(memoryview(piece)[count:])
+        give_back(sinks, pieces, taken)
+
+
+def give_back(sinks: Sequence[Sink], pieces: Sequence[bytes | bytearray], taken: Sequence[int]) -> None:
+    """Give to each sink what was not taken of its piece.
+
+    Many may have been given the same piece, and then they share what waits for them. But no piece is kept for the sake
+    of less than its half, or more memory would be in use than is counted.
+    """
+    waiting: Counter[int] = Counter()
+    for piece, count in zip(pieces, taken, strict=True):
+        waiting[id(piece)] += len(piece) - count
+    for sink, piece, count in zip(sinks, pieces, taken, strict=True):
+        if count < len(piece):
+            rest = memoryview(piece)[count:]
+            sink.unwritten(rest if 2 * waiting[id(piece)] >= len(piece) else memoryview(bytes(rest)))
