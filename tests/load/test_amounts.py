@@ -38,6 +38,13 @@ def test_no_load_takes_a_number_that_is_not_looked_at() -> None:
     assert unseen == {"port", "publish-at", "server"}, "ports and a process, which whoever starts it knows"
 
 
+@pytest.mark.parametrize("size", ["7", "60001"])
+def test_a_load_of_payloads_that_cannot_be_made_is_refused(size: str) -> None:
+    """Shorter ones could not be told apart, longer ones do not go into the frames that its clients make."""
+    for said, why in ((size, "a payload has 8 to 60,000 bytes"), ("8", ""), ("60000", "")):
+        assert load.check(load.parser().parse_args(["fanout", "--port", "1", "--size", said])) == why
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

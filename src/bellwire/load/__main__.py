@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--deflate", action="store_true", help="ask for compression")
     made.add_argument("--connections", type=count, default=1000)
     made.add_argument("--rooms", type=count, default=100, help="into how many rooms they are divided")
-    made.add_argument("--size", type=count, default=128, help="bytes of a payload, from 8 on")
+    made.add_argument("--size", type=count, default=128, help="bytes of a payload, from 8 to 60,000")
     made.add_argument("--windows", type=counts, default=[1])
     made.add_argument("--seconds", type=amount, default=2.0, help="length of each measurement")
     made.add_argument("--server", type=int, metavar="PID", help="whose processor time and memory are to be measured")
@@ -90,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
 
 def check(options: argparse.Namespace) -> str:
     """Return what does not go together, or nothing."""
+    if not 8 <= options.size <= 60_000:  # the number that tells messages apart, and what one frame of a client takes
+        return "a payload has 8 to 60,000 bytes"
     if options.kind != ECHO and options.client != "v1":
         return "only clients of bellwire.v1 number their events here"
     if options.client == POLLING and options.work != "idle":
