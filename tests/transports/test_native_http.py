@@ -11,7 +11,7 @@ from bellwire import Server
 from bellwire.core.config import Config
 from bellwire.protocol.client_handshake import build_request, new_key
 from bellwire.transports.base import Receive, Scope, Send
-from bellwire.transports.native_http import COPIED, Joined
+from bellwire.transports.native_http import COPIED, MAX_WAITING, Joined
 from bellwire.transports.polling import PollingCarrier
 from tests.serving import serve
 from tests.transports.sluggish import sluggish
@@ -178,6 +178,25 @@ async def test_what_is_asked_behind_a_request_that_is_answered_is_no_late_head_w
         await reader.readuntil(b"4x")
         for _ in range(2):
             await reader.readuntil(b"Transport unknown")
+
+
+@pytest.mark.parametrize("number", [MAX_WAITING, MAX_WAITING + 1])
+async def test_there_is_an_end_to_how_many_requests_wait_behind_one(number: int) -> None:
+    server = EchoServer()
+    async with serve(server) as url, connect(url) as client, dial(url) as (reader, writer), asyncio.timeout(PATIENCE):
+        sid = await client.open()
+        writer.write(poll(sid))
+        await until(lambda: waits(server, sid))
+        writer.write(get("/socket.io/") * number)
+        if number > MAX_WAITING:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            assert server.counters.get("requests_refused_total", reason="malformed") == 1
+        else:
+            await client.request()  # what came before it on another connection has been read
+            server.echoes[sid].send("x")
+            for _ in range(number):
+                await reader.readuntil(b"Transport unknown")
 
 
 @pytest.mark.parametrize("target", ["/socket.io/?EIO=4&transport=websocket", "/elsewhere"])

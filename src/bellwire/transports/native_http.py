@@ -23,6 +23,9 @@ MAX_HEAD = 65_536
 MAX_FIELDS = 128
 """Fields of a head; browsers send some twenty, proxies a few more (websockets has the same bound)."""
 
+MAX_WAITING = 64
+"""Requests that wait behind the one that is answered; each takes kilobytes, though it may have come in a few bytes."""
+
 MAX_DISCARDED = 2 * 1024 * 1024
 """Bytes that are read after a head was refused, and looked at no more."""
 
@@ -130,6 +133,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A further request on the same connection began."""
+        if len(self.pipeline) >= MAX_WAITING:
+            raise HttpParserError("too many requests")
         super().on_message_begin()
         self._fields = 0
         self._begun = True
@@ -215,11 +220,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline = self._wheel.after(self._head_timeout, self._too_slow)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request of HTTP, or has too many fields."""
+        """Answer what is no request of HTTP, or has too many fields, or is one request too many."""
         if self._fields > MAX_FIELDS:
             self._refuse_head()
             return
         self._engine.counters.add("requests_refused_total", reason="malformed")
+        if len(self.pipeline) >= MAX_WAITING:  # this answer would come before theirs
+            self.transport.abort()
+            return
         super().send_400_response(msg)
 
     def _refuse_head(self) -> None:
