@@ -32,9 +32,8 @@ class Asked(Generic[K, T]):
     async def _ask(self, key: K, before: "asyncio.Task[T] | None") -> T:
         if before is not None:
             await asyncio.wait([before])
-        task = self._under_way[key] = self._next.pop(key)
+        self._under_way[key] = self._next.pop(key)
         try:
             return await self._question(key)
         finally:
-            if self._under_way.get(key) is task:
-                del self._under_way[key]
+            del self._under_way[key]
